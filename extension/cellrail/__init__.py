@@ -1,0 +1,43 @@
+"""Turns a plain Jupyter notebook into a durable flow.
+
+`%load_ext cellrail` records a notebook and gives it `%%step` and `%flow`; `App` runs and restarts
+notebooks from Python; `flow` is what a cell imports. Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellrail.api import flow
+    from cellrail.app import App
+    from cellrail.errors import CellrailError
+
+__version__ = "0.1.0"
+
+__all__ = ["App", "CellrailError", "__version__", "flow", "load_ipython_extension"]
+
+_HOMES = {"App": "cellrail.app", "CellrailError": "cellrail.errors", "flow": "cellrail.api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        message = f"module 'cellrail' has no attribute {name!r}"
+        raise AttributeError(message)
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext cellrail`: `%%step`, `%flow`, and a live run where a person is at work."""
+    from cellrail.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext cellrail`: everything is as it was before."""
+    from cellrail.magics import unload
+
+    unload(shell)

@@ -1,0 +1,82 @@
+"""The command line: each command a few lines over `App`.
+
+Exit codes: 0 success, 1 a step failed (or `doctor`, `diff` found something), 2 bad input or
+refused, 3 suspended or paused, 4 cancelled, 70 cellrail itself failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+#: where each command lives; modules are imported when their command is used
+_COMMANDS = {
+    "run": "running",
+    "restart": "running",
+    "steps": "looking",
+    "runs": "looking",
+    "show": "looking",
+    "journal": "looking",
+    "diff": "looking",
+    "export": "looking",
+    "sql": "looking",
+    "prune": "keeping",
+    "doctor": "keeping",
+    "trust": "keeping",
+    "mv": "keeping",
+    "key": "keeping",
+}
+#: commands of the specification that are still to come
+LATER = (
+    "backfill", "cancel", "recover", "rerun", "resource", "resume", "serve", "state", "tick",
+    "trigger", "variable",
+)  # fmt: skip
+
+
+class CommandGroup(click.Group):
+    """Finds its commands lazily, suggests the nearest name, and refuses what is still to come."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command there is, in the order people meet them."""
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of this name."""
+        if name in _COMMANDS:
+            from importlib import import_module
+
+            module = import_module(f"cellrail.cli.{_COMMANDS[name]}")
+            command: click.Command = getattr(module, name)
+            return command
+        if name in LATER:
+            ctx.fail(f"`cellrail {name}` is not available yet")
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Like click's, with the nearest name in the error."""
+        from difflib import get_close_matches
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], _COMMANDS, n=1)
+            if near and "No such command" in error.message:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cellrail", prog_name="cellrail")
+def commands() -> None:
+    """Run a notebook as a flow, checkpoint every cell, restart from any of them."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The console script."""
+    from cellrail.cli.common import guarded
+
+    return guarded(commands, arguments)

@@ -1,0 +1,169 @@
+"""What all commands share: the common options, JSON, errors and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from cellrail.app import App
+from cellrail.errors import CellrailError
+from cellrail_state.errors import StateError
+
+SCHEMA = 1
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+
+
+class Context:
+    """The common options of one command."""
+
+    def __init__(self, *, store: str | None, as_json: bool, quiet: bool, verbose: int) -> None:
+        self.store = store
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def app(self, notebook: str | None = None) -> App:
+        """The App that the options ask for; its store is the one of `notebook`, where given."""
+        return App(self.store, notebook=notebook)
+
+    def say(self, text: str) -> None:
+        """Tell a person something; silent with `--json`."""
+        if not self.as_json:
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """A remark on stderr; silent with `-q`."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def json(self, data: Mapping[str, Any]) -> None:
+        """The one object on stdout of `--json`."""
+        if self.as_json:
+            print_json(data)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """One JSON object with the schema's number."""
+    click.echo(json.dumps({"schema": SCHEMA, **data}, ensure_ascii=False, default=str))
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--store --json -q -v`; the command gets them as `context`."""
+
+    @click.option("--store", metavar="PATH", help="The store's folder (default: the nearest).")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")
+    @click.option("-v", "--verbose", count=True, help="Say more (logs go to stderr).")
+    @functools.wraps(function)
+    def with_context(
+        *args: Any, store: str | None, as_json: bool, quiet: bool, verbose: int, **options: Any
+    ) -> Any:
+        context = Context(store=store, as_json=as_json, quiet=quiet, verbose=verbose)
+        if verbose:
+            import logging
+
+            logging.basicConfig(
+                level=logging.DEBUG if verbose > 1 else logging.INFO, stream=sys.stderr
+            )
+        return function(*args, context=context, **options)
+
+    return with_context
+
+
+def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
+    """Run a command and turn whatever it raises into a clear message and an exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in words
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = command.main(args=words, prog_name="cellrail", standalone_mode=False)
+    except (CellrailError, StateError) as error:
+        code = getattr(error, "exit_code", 2)
+        _tell(error.code, str(error), error.hint, as_json=as_json)
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+        _tell("interrupted", "interrupted", "", as_json=as_json)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        _tell("interrupted", "interrupted", "", as_json=as_json)
+    except click.ClickException as error:
+        code = error.exit_code
+        if as_json:
+            _tell("usage", error.format_message(), "", as_json=True)
+        else:
+            error.show()
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 0
+        sys.stderr.close()
+    except Exception as error:  # noqa: BLE001 - a defect of ours: say so, keep the traceback
+        import traceback
+
+        traceback.print_exc()
+        code = INTERNAL_ERROR
+        _tell("internal", f"{type(error).__name__}: {error}", "please report this", as_json=as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _tell(code: str, message: str, hint: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"error": {"code": code, "message": message, "hint": hint}})
+        return
+    click.secho(f"error: {message}", err=True, fg="red")
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns for people; numbers and text as they come."""
+    cells = [tuple(str(cell) for cell in row) for row in rows]
+    widths = [max([len(h), *(len(row[i]) for row in cells)]) for i, h in enumerate(headers)]
+
+    def line(values: Sequence[str]) -> str:
+        return "  ".join(v.ljust(w) for v, w in zip(values, widths, strict=True)).rstrip()
+
+    return "\n".join([line(tuple(h.upper() for h in headers)), *(line(row) for row in cells)])
+
+
+def moment(seconds: float | None) -> str:
+    """A time for people, local."""
+    import datetime
+
+    if seconds is None:
+        return ""
+    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(seconds: float | None) -> str:
+    """A duration for people."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,263 @@
+"""`steps`, `runs`, `show`, `journal`, `diff`, `export` and `sql`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from cellrail.cli.common import Context, common_options, moment, size, span, table
+from cellrail.cli.running import DURATION
+from cellrail.views import Run, StepView, first_line, status_words
+
+
+@click.command()
+@click.argument("notebook")
+@common_options
+def steps(*, context: Context, notebook: str) -> None:
+    """List the steps of NOTEBOOK and check it; nothing runs."""
+    flow = context.app(notebook).steps(notebook)
+    context.json(
+        {
+            "notebook": notebook,
+            "steps": [
+                {
+                    "number": step.number,
+                    "name": step.name,
+                    "label": step.label,
+                    "cell_id": step.cell_id,
+                    "options": str(step.options),
+                    "tags": list(step.tags),
+                    "reads": sorted(step.reads),
+                    "writes": sorted(step.writes),
+                    "first_line": first_line(step.source),
+                }
+                for step in flow.steps
+            ],
+            "parameters": [p.name for p in flow.parameters],
+        }
+    )
+    context.say(
+        table(
+            ("step", "name", "options", "source"),
+            [
+                (f"#{s.number}", s.name, str(s.options), first_line(s.source))
+                for s in flow.steps
+            ],
+        )
+    )
+
+
+@click.command()
+@click.argument("notebook", required=False)
+@click.option("--status", help="Only runs with this status.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="Only runs with this label.")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+              help="Only runs with this parameter.")
+@click.option("--since", type=DURATION, metavar="DUR", help="Only runs younger than this.")
+@click.option("--limit", default=20, show_default=True, help="At most so many.")
+@common_options
+def runs(
+    *, context: Context, notebook: str | None, status: str | None, labels: tuple[str, ...],
+    parameters: tuple[tuple[str, str], ...], since: float | None, limit: int,
+) -> None:  # fmt: skip
+    """List the newest runs (of NOTEBOOK)."""
+    from cellrail.cli.parameters import parse_labels, typed_value
+
+    app = context.app(notebook)
+    found = app.runs(
+        notebook,
+        status=status,
+        labels=parse_labels(labels),
+        parameters={name: typed_value(value) for name, value in parameters},
+        since=None if since is None else app.clock() - since,
+        limit=limit,
+    )
+    context.json({"runs": [row.to_dict() for row in found]})
+    context.say(
+        table(
+            ("run", "flow", "status", "started", "time", "kind", "labels"),
+            [
+                (
+                    row.run_id, row.flow, row.status, moment(row.started), span(row.seconds),
+                    row.kind, " ".join(f"{k}={v}" for k, v in sorted(row.labels.items())),
+                )  # fmt: skip
+                for row in found
+            ],
+        )
+        if found
+        else "no runs"
+    )
+
+
+@click.command()
+@click.argument("run", default="last")
+@click.argument("step", required=False)
+@click.option("--vars", "variables", is_flag=True, help="The variables after the step.")
+@common_options
+def show(*, context: Context, run: str, step: str | None, variables: bool) -> None:
+    """Show RUN, or one STEP of it: source, outputs, traceback, variables."""
+    found = context.app(run if run.endswith(".ipynb") else None).show(run)
+    if step is None:
+        last = _last_done(found) if variables else None
+        data = found.to_dict()
+        if last is not None:
+            data["variables"] = [v.to_dict() for v in last.variables.values()]
+        context.json(data)
+        _say_run(context, found)
+        if last is not None:
+            _say_variables(context, last)
+        return
+    view = found[step]
+    context.json(
+        {
+            "run_id": found.id,
+            **view.to_dict(),
+            "source": view.source,
+            "outputs": view.outputs,
+            "traceback": list(view.traceback),
+            "variables": [v.to_dict() for v in view.variables.values()],
+        }
+    )
+    _say_step(context, view, variables=variables)
+
+
+def _last_done(run: Run) -> StepView | None:
+    done = [step for step in run.steps if step.job_id and step.seconds is not None]
+    return done[-1] if done else None
+
+
+def _say_run(context: Context, run: Run) -> None:
+    origin = f", restarted from {run.origin}" if run.origin else ""
+    context.say(f"run {run.id} of {run.flow}: {run.status}{origin}")
+    if run.cause:
+        context.say(f"cause: {run.cause}")
+    told = {**run.parameters}
+    if told:
+        context.say("parameters: " + ", ".join(f"{k}={v!r}" for k, v in told.items()))
+    if run.labels:
+        context.say("labels: " + ", ".join(f"{k}={v}" for k, v in run.labels.items()))
+    context.say(f"started {moment(run.started)}, took {span(run.seconds) or 'so far unknown'}")
+    context.say(
+        table(
+            ("step", "name", "status", "time", "stored", "job", "source"),
+            [
+                (
+                    f"#{s.number}", s.name, status_words(s._state),  # noqa: SLF001
+                    span(s.seconds), size(s.stored_bytes) if s.seconds is not None else "",
+                    s.job_id, first_line(s.source),
+                )  # fmt: skip
+                for s in run.steps
+            ],
+        )
+    )
+
+
+def _say_step(context: Context, step: StepView, *, variables: bool) -> None:
+    context.say(f"step #{step.number} {step.name}: {status_words(step._state)}")  # noqa: SLF001
+    if step.cause:
+        context.say(f"cause: {step.cause}")
+    if step.job_id:
+        context.say(f"job {step.job_id}, {span(step.seconds)}, {size(step.stored_bytes)} stored")
+    context.say("\n" + step.source + "\n")
+    for output in step.outputs:
+        context.say(_output_text(output))
+    if variables:
+        _say_variables(context, step)
+
+
+def _output_text(output: dict[str, Any]) -> str:
+    if output.get("output_type") == "stream":
+        return str(output["text"]).rstrip("\n")
+    if output.get("output_type") == "error":
+        return "\n".join(output.get("traceback", ()))
+    data = output.get("data", {})
+    text = data.get("text/plain")
+    if text is not None:
+        return text if isinstance(text, str) else "".join(text)
+    return f"<{', '.join(data) or 'output'}>"
+
+
+def _say_variables(context: Context, step: StepView) -> None:
+    context.say(
+        table(
+            ("variable", "verdict", "type", "bytes", "value"),
+            [
+                (
+                    v.name,
+                    f"{v.verdict}: {v.record.reason}" if v.record.reason else str(v.verdict),
+                    v.record.type, size(v.record.size),
+                    v.record.preview
+                    + (f" (not covered: {v.record.not_covered})" if v.record.not_covered else ""),
+                )  # fmt: skip
+                for v in step.variables.values()
+            ],
+        )
+    )
+    if step.not_restorable:
+        context.say(f"not restorable after this step: {step.not_restorable}")
+
+
+@click.command()
+@click.argument("run", default="last")
+@click.option("--follow", is_flag=True, help="Go on until the run has ended.")
+@common_options
+def journal(*, context: Context, run: str, follow: bool) -> None:
+    """Print RUN as JSON lines, in the order things happened."""
+    app = context.app(run if run.endswith(".ipynb") else None)
+    for line in app.journal(run, follow=follow):
+        click.echo(json.dumps(line, ensure_ascii=False))
+
+
+@click.command()
+@click.argument("run_a")
+@click.argument("run_b")
+@common_options
+def diff(*, context: Context, run_a: str, run_b: str) -> int:
+    """Compare two runs step by step; exit 1 where they differ."""
+    found = context.app().diff(run_a, run_b)
+    context.json(found.to_dict())
+    differing = [step for step in found.steps if not step.equal]
+    rows = []
+    for step in differing:
+        told = []
+        if step.where != "both":
+            told.append(f"only in {run_a if step.where == 'a' else run_b}")
+        else:
+            if step.status[0] != step.status[1]:
+                told.append(f"status {step.status[0]} / {step.status[1]}")
+            if not step.outputs_equal:
+                told.append("outputs differ")
+            told += [f"{name}: {a} / {b}" for name, (a, b) in step.variables.items()]
+        rows.append((step.step, "; ".join(told)))
+    context.say(table(("step", "difference"), rows) if rows else "equal")
+    return 1 if differing else 0
+
+
+@click.command()
+@click.argument("run")
+@click.argument("output")
+@common_options
+def export(*, context: Context, run: str, output: str) -> None:
+    """Rebuild RUN's executed notebook as OUTPUT (.ipynb or .html) from the store alone."""
+    path = context.app(run if run.endswith(".ipynb") else None).export(run, output)
+    context.json({"output": str(path)})
+    context.say(f"wrote {path}")
+
+
+@click.command()
+@click.argument("query")
+@click.option("--run", metavar="RUN", help="Query this run's checkpointed DataFrames by name.")
+@click.option("--step", metavar="STEP", help="With --run: as they stood after this step.")
+@common_options
+def sql(*, context: Context, query: str, run: str | None, step: str | None) -> None:
+    """Run an SQL QUERY over the catalog, or over a run's DataFrames."""
+    if step is not None and run is None:
+        raise click.UsageError("--step goes with --run")
+    rows = context.app().sql(query, run=run, step=step)
+    context.json({"rows": rows})
+    if rows:
+        context.say(table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
+    else:
+        context.say("no rows")

@@ -1,0 +1,162 @@
+"""`run` and `restart`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from cellrail.cli.common import Context, common_options, span
+from cellrail.cli.parameters import parameter_options
+from cellrail.cli.progress import bar
+from cellrail.notebook.options import duration
+from cellrail.notebook.plan import Plan
+from cellrail.views import Run
+from cellrail_state.model import RunStatus
+
+_EXIT = {
+    RunStatus.SUCCESS: 0,
+    RunStatus.FAILED: 1,
+    RunStatus.SUSPENDED: 3,
+    RunStatus.CANCELLED: 130,
+}
+
+
+class Duration(click.ParamType):
+    """`90`, `90s`, `10m`, `2h`: seconds unless a unit is given."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Seconds."""
+        try:
+            return duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+
+@click.command()
+@click.argument("notebook")
+@click.argument("output", required=False)
+@parameter_options
+@click.option("--secret", "secrets", multiple=True, metavar="NAME",
+              help="A secret parameter: from -p, the environment variable NAME, or asked for.")
+@click.option("--to", metavar="STEP", help="Stop after this step; later ones stay pending.")
+@click.option("--only", metavar="STEP",
+              help="Execute one step on the namespace before it, from an earlier run.")
+@click.option("--base", metavar="RUN", help="With --only: the run whose namespace is used.")
+@click.option("--cwd", metavar="DIR", help="Working directory (default: the notebook's folder).")
+@click.option("--timeout", type=DURATION, metavar="DUR", help="Limit for the whole run.")
+@click.option("-k", "--kernel", metavar="NAME", help="Kernel (default: the notebook's).")
+@click.option("--strict", is_flag=True, default=None,
+              help="A checkpoint that cannot be written fails its step.")
+@click.option("--plan", is_flag=True, help="Show what would happen; run nothing.")
+@click.option("--shared", is_flag=True, hidden=True)
+@click.option("--kernels", hidden=True)
+@click.option("--detach", is_flag=True, hidden=True)
+@common_options
+def run(
+    *, context: Context, notebook: str, output: str | None, secrets: tuple[str, ...],
+    parameters: dict[str, Any], shared: bool, kernels: str | None, detach: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Run NOTEBOOK as a flow; write the executed notebook to OUTPUT."""
+    _not_yet(shared=shared, kernels=kernels, detach=detach)
+    app = context.app(notebook)
+    parameters = {**parameters, **_secret_values(secrets, parameters)}
+    result = app.run(
+        notebook, output, parameters=parameters, secrets=secrets, progress=bar(context), **options
+    )
+    return _tell(context, result, output)
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("output", required=False)
+@parameter_options
+@click.option("--from", "from_step", metavar="STEP",
+              help="The cut (default: the first step that is not success, kept or skipped).")
+@click.option("--to", metavar="STEP", help="Stop after this step; later ones stay pending.")
+@click.option("--force", is_flag=True, help="Keep stale steps as they were.")
+@click.option("--widen", is_flag=True, help="Move the cut to the first stale step.")
+@click.option("--cwd", metavar="DIR", help="Working directory (default: the origin's).")
+@click.option("--timeout", type=DURATION, metavar="DUR", help="Limit for the whole run.")
+@click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")
+@click.option("--failed-only", is_flag=True, hidden=True)
+@click.option("--reeval", is_flag=True, hidden=True)
+@click.option("--cancel-origin", is_flag=True, hidden=True)
+@click.option("--keep-waiting", is_flag=True, hidden=True)
+@click.option("--detach", is_flag=True, hidden=True)
+@common_options
+def restart(
+    *, context: Context, run: str, output: str | None, failed_only: bool, reeval: bool,
+    cancel_origin: bool, keep_waiting: bool, detach: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Restart RUN (an id, `last`, or a notebook's path) from a step, as a new run."""
+    _not_yet(
+        failed_only=failed_only, reeval=reeval, cancel_origin=cancel_origin,
+        keep_waiting=keep_waiting, detach=detach,
+    )  # fmt: skip
+    app = context.app(run if run.endswith(".ipynb") else None)
+    result = app.restart(run, output, progress=bar(context), **options)
+    return _tell(context, result, output)
+
+
+def _not_yet(**options: object) -> None:
+    for name, value in options.items():
+        if value:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not available yet")
+
+
+def _secret_values(names: tuple[str, ...], given: dict[str, Any]) -> dict[str, str]:
+    """Values of secret parameters that the command line does not hold."""
+    import os
+
+    values = {}
+    for name in names:
+        if name in given:
+            continue
+        if name in os.environ:
+            values[name] = os.environ[name]
+        elif sys.stdin.isatty():
+            values[name] = click.prompt(f"secret {name}", hide_input=True, err=True)
+        else:
+            raise click.UsageError(
+                f"--secret {name}: give it with -p, or in the environment variable {name}"
+            )
+    return values
+
+
+def _tell(context: Context, result: Run | Plan, output: str | None) -> int:
+    if isinstance(result, Plan):
+        context.json({"plan": result.to_dict()})
+        context.say("\n".join(result.lines()))
+        return 2 if result.refusals else 0
+    context.json(result.to_dict())
+    if not context.as_json:
+        _say_run(context, result, output)
+    return _EXIT.get(result.status, 1)
+
+
+def _say_run(context: Context, run: Run, output: str | None) -> None:
+    steps = run.steps
+    kept = sum(step.status == "kept" for step in steps)
+    executed = sum(step.status in {"success", "failed"} for step in steps)
+    words = f"run {run.id}: {run.status}, {executed} executed"
+    words += f", {kept} kept" if kept else ""
+    words += f", {span(run.seconds)}" if run.seconds is not None else ""
+    context.say(words)
+    for step in steps:
+        if step.status in {"failed", "cancelled"} and not step._state.accepted:  # noqa: SLF001
+            for line in step.traceback:
+                context.note(line)
+            context.note(f"step {step.label} {step.status}: {step.cause}")
+    if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+        if run.cause:
+            context.note(run.cause)
+        context.note(f"go on with: cellrail restart {run.id}")
+    if output is not None and not context.quiet:
+        context.say(f"wrote {output}")

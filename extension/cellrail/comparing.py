@@ -1,0 +1,136 @@
+"""Two runs side by side: `diff`.
+
+Steps are matched by name, then cell id, then place. Outputs are compared as nbformat outputs
+without execution counts; variables by the content address of what is stored, so nothing is loaded.
+A variable whose component differs only because another one in it does is compared by its own
+digest where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cellrail_state.history import RunHistory, StepState
+from cellrail_state.model import Checkpoint, Variable
+
+_VOLATILE = ("execution_count",)
+
+
+class StepDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """How one step differs between two runs."""
+
+    step: str
+    #: in both runs, only in the first ("a"), only in the second ("b")
+    where: str = "both"
+    status: tuple[str, str] = ("", "")
+    seconds: tuple[float | None, float | None] = (None, None)
+    outputs_equal: bool = True
+    source_equal: bool = True
+    #: names whose values differ, with what each run holds
+    variables: dict[str, tuple[str, str]] = {}
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing but timings differs."""
+        return (
+            self.where == "both"
+            and self.outputs_equal
+            and not self.variables
+            and _ended_alike(self.status)
+        )
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True):
+    """How two runs differ."""
+
+    run_a: str
+    run_b: str
+    steps: tuple[StepDifference, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether outputs, variables and endings are the same."""
+        return all(step.equal for step in self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        steps = [{**msgspec.to_builtins(step), "equal": step.equal} for step in self.steps]
+        return {"run_a": self.run_a, "run_b": self.run_b, "equal": self.equal, "steps": steps}
+
+
+def compare(a: RunHistory, b: RunHistory) -> Diff:
+    """Compare two runs step by step."""
+    rest = {_key(state): state for state in b.states}
+    steps = []
+    for state in a.states:
+        other = rest.pop(_key(state), None)
+        if other is None:
+            steps.append(StepDifference(step=state.info.label, where="a"))
+        else:
+            steps.append(_compare_step(a, state, b, other))
+    steps += [StepDifference(step=state.info.label, where="b") for state in rest.values()]
+    return Diff(run_a=a.run_id, run_b=b.run_id, steps=tuple(steps))
+
+
+def _key(state: StepState) -> str:
+    return state.info.name or state.info.cell_id or f"#{state.info.number}"
+
+
+def _compare_step(
+    a: RunHistory, state: StepState, b: RunHistory, other: StepState
+) -> StepDifference:
+    jobs = (state.job, other.job)
+    return StepDifference(
+        step=state.info.label,
+        status=(str(state.status), str(other.status)),
+        seconds=tuple(job.seconds if job is not None else None for job in jobs),  # type: ignore[arg-type]
+        outputs_equal=_outputs(a, state) == _outputs(b, other),
+        source_equal=state.info.source_hash == other.info.source_hash,
+        variables=_variables(_after(a, state), _after(b, other)),
+    )
+
+
+def _ended_alike(status: tuple[str, str]) -> bool:
+    """A kept step ended well, as a successful one did."""
+    a, b = ("success" if word == "kept" else word for word in status)
+    return a == b
+
+
+def _outputs(history: RunHistory, state: StepState) -> list[dict[str, Any]]:
+    if state.job is None:
+        return []
+    return [
+        {key: value for key, value in output.items() if key not in _VOLATILE}
+        for output in history.outputs(state.job)
+    ]
+
+
+def _after(history: RunHistory, state: StepState) -> Checkpoint:
+    if state.job is None:
+        return Checkpoint()
+    return history.checkpoint_after(state.info.number)
+
+
+def _variables(a: Checkpoint, b: Checkpoint) -> dict[str, tuple[str, str]]:
+    differing = {}
+    for name in sorted(set(a.variables) | set(b.variables)):
+        left, right = a.variables.get(name), b.variables.get(name)
+        if _told(left) != _told(right) or _content(a, left) != _content(b, right):
+            differing[name] = (_told(left), _told(right))
+    return differing
+
+
+def _told(variable: Variable | None) -> str:
+    if variable is None:
+        return "absent"
+    return f"{variable.type} {variable.preview}".strip() or str(variable.verdict)
+
+
+def _content(checkpoint: Checkpoint, variable: Variable | None) -> Mapping[str, Any] | None:
+    if variable is None or variable.component is None:
+        return None
+    component = checkpoint.components[variable.component]
+    return {"stream": component.stream.digest, "buffers": [r.digest for r in component.buffers]}

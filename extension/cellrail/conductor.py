@@ -1,0 +1,187 @@
+"""Carries one headless run out, between papermill's parameterised notebook and its last record.
+
+Everything that can refuse a run is asked before its journal is created, so that bad input changes
+nothing: the plan, the parameters, the kernel, the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cellrail.kernels.cold import ColdKernel
+from cellrail.notebook.model import Flow
+from cellrail.notebook.parse import parse
+from cellrail.notebook.plan import Plan
+from cellrail.run import prepare
+from cellrail.run.masking import Masker
+from cellrail.run.output import OutputFile
+from cellrail.run.putback import PutBack
+from cellrail.run.recorder import Recorder
+from cellrail.run.session import Outcome, Progress, Session, SessionOptions
+from cellrail_state.history import RunHistory
+from cellrail_state.model import Origin, RunKind, RunStarted
+from cellrail_state.store import Store
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, decided on but not started."""
+
+    flow: Flow
+    flow_id: str
+    plan: Plan
+    #: parameters as the record tells them (JSON-able), secrets in clear
+    parameters: dict[str, Any] = {}
+    #: Python expressions of typed parameters that papermill cannot write
+    expressions: dict[str, str] = {}
+    secrets: dict[str, object] = {}
+    labels: dict[str, str] = {}
+    cwd: Path = Path()
+    hash_seed: int | None = None
+    origin: Origin | None = None
+    chain: tuple[str, ...] = ()
+    modules: dict[int, dict[str, str]] = {}
+    options: SessionOptions = SessionOptions()
+    #: told in the record
+    told: dict[str, Any] = {}
+
+
+class RunConductor:
+    """papermill's engine hands the notebook to this one."""
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        store: Callable[[], Store],
+        kernel: Callable[[str], ColdKernel],
+        settings: Mapping[str, Any],
+        history: RunHistory | None = None,
+        putback: PutBack | None = None,
+        output: Path | None = None,
+        progress: Progress | None = None,
+        clock: Callable[[], float],
+    ) -> None:
+        """Know the run.
+
+        Args:
+            request: what to run.
+            store: opens the store, or creates it; called when nothing can refuse the run any more.
+            kernel: gives the started kernel of a name.
+            settings: what the kernel's hooks are told.
+            history: the origin.
+            putback: how its namespace comes back.
+            output: where the executed notebook goes; None for nowhere.
+            progress: who is told.
+            clock: seconds since the epoch.
+        """
+        self._request = request
+        self._open_store = store
+        self._kernel_of = kernel
+        self._settings = settings
+        self._history = history
+        self._putback = putback
+        self._output = output
+        self._progress = progress
+        self._clock = clock
+        self.run_id = ""
+        self.outcome: Outcome | None = None
+        self.kernel: ColdKernel | None = None
+
+    def conduct(self, notebook: Any, *, kernel_name: str) -> Any:
+        """Execute the notebook and record the run; returns the notebook with outputs."""
+        request = self._request
+        kernel = self.kernel = self._kernel_of(kernel_name)
+        executed = parse(notebook, request.flow.path)
+        flow = prepare.bind_cells(request.flow, executed)
+        prepare.type_dates(notebook, request.expressions)
+        masker = Masker(request.secrets)
+        indices = [index for step in flow.steps for index in step.cell_indices]
+        sources = prepare.mask_notebook(notebook, masker, indices) if masker else None
+        _clear(notebook, indices)
+        kernel.wait_ready(self._settings)
+        store = self._open_store()
+        recorder = Recorder(
+            store,
+            self._first_record(notebook, flow, masker, kernel_name, store),
+            masker=masker,
+            clock=self._clock,
+        )
+        self.run_id = recorder.run_id
+        notebook["metadata"]["cellrail"] = {"run": recorder.run_id, "flow": request.flow_id}
+        hello = kernel.hello
+        recorder.kernel(
+            pid=kernel.pid,
+            started=kernel.started,
+            python=hello["python"],
+            implementation=hello["implementation"],
+            packages=hello["packages"],
+        )
+        output = OutputFile(self._output) if self._output is not None else None
+        session = Session(
+            flow=flow,
+            notebook=notebook,
+            plan=request.plan,
+            recorder=recorder,
+            kernel=kernel,
+            origin=self._history,
+            putback=self._putback,
+            options=request.options,
+            output=output,
+            progress=self._progress,
+            sources=sources,
+            clock=self._clock,
+        )
+        try:
+            self.outcome = session.run()
+        finally:
+            if output is not None:
+                output.finish(notebook)
+        return notebook
+
+    def _first_record(
+        self, notebook: Any, flow: Flow, masker: Masker, kernel_name: str, store: Store
+    ) -> RunStarted:
+        import blake3
+
+        from cellrail import __version__
+
+        request = self._request
+        now = self._clock()
+        content = prepare.without_outputs(notebook, masker)
+        ref = store.objects.put(content)
+        store.objects.flush()
+        return RunStarted(
+            run_id=prepare.new_run_id(now),
+            flow=request.flow_id,
+            kind=RunKind.RUN if request.origin is None else RunKind.RESTART,
+            time=now,
+            owner=prepare.this_process(),
+            origin=request.origin,
+            parameters=masker.parameters(request.parameters),
+            secrets={
+                name: store.keyring.encrypt(str(value)) for name, value in request.secrets.items()
+            },
+            labels=request.labels,
+            steps=prepare.step_infos(flow, masker, request.modules),
+            notebook=ref,
+            notebook_path=str(request.flow.path),
+            notebook_hash=blake3.blake3(content).hexdigest(),
+            command=prepare.command_line(masker),
+            cwd=str(request.cwd),
+            kernel_name=kernel_name,
+            hash_seed=request.hash_seed,
+            chain=request.chain,
+            options=request.told,
+            cellrail=__version__,
+        )
+
+
+def _clear(notebook: Any, indices: list[int]) -> None:
+    """No output of an earlier execution stays beside a cell that has not run."""
+    for index in indices:
+        notebook["cells"][index]["outputs"] = []
+        notebook["cells"][index]["execution_count"] = None

@@ -1,0 +1,141 @@
+"""Errors of cellrail.
+
+The tree::
+
+    CellrailError                  anything this package raises on purpose
+    ├── UserError                  bad input, or refused: exit code 2
+    │   ├── NotANotebook           the file is no notebook of version 4
+    │   ├── BadNotebook            a cell's step line or options are wrong; names the cell
+    │   ├── UnknownParameter       the parameters cell lacks this name
+    │   ├── BadParameter           a parameter's value has the wrong type
+    │   ├── RunNotFound            no run at this address
+    │   ├── AmbiguousRun           a prefix fits several runs
+    │   ├── StepNotFound           the run, or the notebook, has no such step
+    │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
+    │   ├── NotAvailableYet        specified, and still to come
+    │   ├── SettingsError          a setting is unknown or wrong
+    │   └── KernelProblem          the kernel cannot be used
+    │       ├── KernelNotInstalled
+    │       ├── KernelNotIPython
+    │       └── KernelLacksCellrail
+    └── InternalError              a defect of ours: exit code 70
+
+Every message says what happened; `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class CellrailError(Exception):
+    """Something went wrong; the message says what."""
+
+    code = "error"
+    exit_code = 2
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), str(self), self.hint)
+
+
+def _rebuild(kind: type[CellrailError], message: str, hint: str) -> CellrailError:
+    return kind(message, hint=hint)
+
+
+class UserError(CellrailError):
+    """The request cannot be carried out as it is."""
+
+    code = "refused"
+
+
+class NotANotebook(UserError):
+    """The file is no notebook of version 4."""
+
+    code = "not-a-notebook"
+
+
+class BadNotebook(UserError):
+    """A cell of the notebook cannot be a step as it is."""
+
+    code = "bad-notebook"
+
+
+class UnknownParameter(UserError):
+    """The notebook has no such parameter."""
+
+    code = "unknown-parameter"
+
+
+class BadParameter(UserError):
+    """A parameter's value has the wrong type."""
+
+    code = "bad-parameter"
+
+
+class RunNotFound(UserError):
+    """There is no such run."""
+
+    code = "run-not-found"
+
+
+class AmbiguousRun(UserError):
+    """The address fits several runs."""
+
+    code = "ambiguous-run"
+
+
+class StepNotFound(UserError):
+    """There is no such step."""
+
+    code = "step-not-found"
+
+
+class RestartRefused(UserError):
+    """The restart is refused."""
+
+    code = "restart-refused"
+
+
+class NotAvailableYet(UserError):
+    """This is specified, and still to come."""
+
+    code = "not-available-yet"
+
+
+class SettingsError(UserError):
+    """A setting is unknown or wrong."""
+
+    code = "settings"
+
+
+class KernelProblem(UserError):
+    """The kernel cannot be used."""
+
+    code = "kernel"
+
+
+class KernelNotInstalled(KernelProblem):
+    """There is no such kernel."""
+
+    code = "kernel-not-installed"
+
+
+class KernelNotIPython(KernelProblem):
+    """The kernel is no IPython kernel."""
+
+    code = "kernel-not-ipython"
+
+
+class KernelLacksCellrail(KernelProblem):
+    """The kernel's environment lacks cellrail."""
+
+    code = "kernel-lacks-cellrail"
+
+
+class InternalError(CellrailError):
+    """A defect of cellrail; please report it."""
+
+    code = "internal"
+    exit_code = 70

@@ -1,0 +1,1 @@
+"""Kernels: how one is started, watched and ended."""

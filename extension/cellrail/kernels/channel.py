@@ -1,0 +1,126 @@
+"""The duplex channel between a driving process and the hooks inside its kernel.
+
+Jupyter's own protocol carries the cells and their outputs. Everything else goes here: what a cell
+left behind (kernel to driver) and what to do before and after the next one (driver to kernel).
+A comm would not do: its messages wait for the running cell.
+
+Messages are JSON objects (never pickles), each with a `kind`. The kernel connects to a local
+socket in a private folder and proves itself with a key that it got in its environment and removes
+from there before any code of the user runs.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+#: how a kernel learns where its driver listens
+ADDRESS = "CELLRAIL_CHANNEL"
+KEY = "CELLRAIL_CHANNEL_KEY"
+
+Message = dict[str, Any]
+
+
+class ChannelClosed(Exception):
+    """The other side is gone."""
+
+
+class Channel:
+    """One end of the channel.
+
+    `send` and `receive` may be used by different threads, each by one at a time.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, message: Message) -> None:
+        """Send a JSON-able message.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        try:
+            self._connection.send_bytes(msgspec.json.encode(message))
+        except (OSError, ValueError) as error:
+            raise ChannelClosed(str(error)) from error
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message; None when `timeout` seconds pass without one.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        try:
+            if timeout is not None and not self._connection.poll(timeout):
+                return None
+            message: Message = msgspec.json.decode(self._connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise ChannelClosed(str(error)) from error
+        return message
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._connection.fileno()
+
+    def close(self) -> None:
+        """Close this end."""
+        self._connection.close()
+
+
+class ChannelListener:
+    """The driver's end before the kernel has called."""
+
+    def __init__(self, folder: Path) -> None:
+        self._key = secrets.token_bytes(32)
+        address = None if sys.platform == "win32" else str(folder / "channel")
+        self._listener = Listener(address, authkey=self._key)
+        self._accepted: Channel | None = None
+        self._arrived = threading.Event()
+        self._thread = threading.Thread(target=self._accept, name="cellrail-accept", daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()
+            except AuthenticationError:
+                continue
+            except (OSError, EOFError):
+                return
+            self._accepted = Channel(connection)
+            self._arrived.set()
+            return
+
+    def environment(self) -> dict[str, str]:
+        """What the kernel needs to find and convince us."""
+        return {ADDRESS: str(self._listener.address), KEY: self._key.hex()}
+
+    def wait(self, timeout: float) -> Channel | None:
+        """The channel, once the kernel has called; None when it has not within `timeout` seconds."""
+        self._arrived.wait(timeout)
+        return self._accepted
+
+    def close(self) -> None:
+        """Stop listening (an accepted channel stays open)."""
+        self._listener.close()
+
+
+def connect_to_driver() -> Channel | None:
+    """Inside a kernel: the channel to the driver that started it, or None where there is none.
+
+    Takes address and key out of the environment, so that neither the user's code nor its
+    subprocesses see them.
+    """
+    address, key = os.environ.pop(ADDRESS, None), os.environ.pop(KEY, None)
+    if address is None or key is None:
+        return None
+    return Channel(Client(address, authkey=bytes.fromhex(key)))

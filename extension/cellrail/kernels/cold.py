@@ -1,0 +1,269 @@
+"""A kernel process of its own, started cold through `jupyter_client`.
+
+On POSIX it talks over ipc sockets in a private folder with a short name: TCP ports race when
+several kernels start at once, and so do ipc kernels that share a folder. Its death is seen at once
+(the process is waited for through a pidfd where the system has one), not at the next poll.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cellrail.errors import KernelLacksCellrail, KernelNotInstalled, KernelNotIPython, KernelProblem
+from cellrail.kernels.channel import Channel, ChannelListener
+
+#: loads the hooks into the kernel, before any code of the user runs
+_EXTENSION_FLAG = "--IPKernelApp.extra_extensions=cellrail.run.kernel"
+_ARGUMENTS = (_EXTENSION_FLAG, "--HistoryManager.enabled=False")
+_READY_SECONDS = 60.0
+_EXIT_SECONDS = 10.0
+
+
+class ColdKernel:
+    """A started kernel: its sockets, its channel, its life and its end."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        stderr: int | None = None,
+    ) -> None:
+        """Start the process; `wait_ready` waits until it can be used.
+
+        Args:
+            name: a kernel specification's name.
+            cwd: the working directory.
+            environment: variables added to this process's own.
+            stderr: file descriptor that takes what the kernel process itself prints.
+
+        Raises:
+            KernelNotInstalled: there is no kernel of that name, or its program is missing.
+            KernelNotIPython: it is no IPython kernel.
+        """
+        from jupyter_client.kernelspec import NoSuchKernel
+        from jupyter_client.manager import KernelManager
+
+        self.name = name
+        self._folder = Path(tempfile.mkdtemp(prefix="cellrail-"))
+        transport: dict[str, str] = {}
+        if sys.platform != "win32":
+            transport = {"transport": "ipc", "ip": str(self._folder / "k")}
+        self._manager: Any = KernelManager(kernel_name=name, **transport)
+        self._manager.connection_file = str(self._folder / "connection.json")
+        try:
+            spec = self._manager.kernel_spec
+        except NoSuchKernel as error:
+            self._clean()
+            raise _not_installed(name) from error
+        self._program = spec.argv[0] if spec.argv else "python"
+        if not any("ipykernel" in word for word in spec.argv):
+            self._clean()
+            raise KernelNotIPython(
+                f"the kernel {name!r} ({spec.display_name}) is not an IPython kernel",
+                hint="choose one with --kernel; cellrail checkpoints Python kernels only",
+            )
+        self._listener = ChannelListener(self._folder)
+        env = {
+            **os.environ,
+            **environment,
+            **self._listener.environment(),
+            # a death signal follows the thread that started the process: only the main one lasts
+            "CELLRAIL_DRIVER_PID": str(os.getpid()),
+            "CELLRAIL_DEATH_SIGNAL": "1" if threading.current_thread() is threading.main_thread() else "",
+        }
+        try:
+            self._manager.start_kernel(
+                extra_arguments=list(_ARGUMENTS), env=env, cwd=str(cwd), stderr=stderr
+            )
+        except OSError as error:
+            self._listener.close()
+            self._clean()
+            raise KernelNotInstalled(
+                f"the kernel {name!r} cannot be started: {error}",
+                hint=f"reinstall it: {self._program} -m ipykernel install --user --name {name}",
+            ) from error
+        self.pid: int = self._manager.provisioner.pid
+        self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        self.client: Any = self._manager.client()
+        self.client.start_channels()
+        self.channel: Channel | None = None
+        self.hello: dict[str, Any] = {}
+
+    # --- readiness ---------------------------------------------------------------------------
+
+    def wait_ready(self, settings: Mapping[str, Any], timeout: float = _READY_SECONDS) -> None:
+        """Wait until cells can be sent.
+
+        Args:
+            settings: what the hooks inside the kernel are told first.
+            timeout: seconds to wait at most.
+
+        Raises:
+            KernelNotIPython: it answers, but is another kind of kernel.
+            KernelLacksCellrail: it answers, but our hooks did not load there.
+            KernelProblem: it died while starting, or did not answer in time.
+        """
+        deadline = time.monotonic() + timeout
+        message_id = self.client.kernel_info()
+        info = self._kernel_info(message_id, deadline)
+        if info.get("implementation") != "ipython":
+            raise KernelNotIPython(
+                f"the kernel {self.name!r} is {info.get('implementation')!r}, not IPython",
+                hint="choose an IPython kernel with --kernel",
+            )
+        # the hooks connect while the kernel starts: by now they have, or never will
+        channel = self._listener.wait(5.0)
+        if channel is None:
+            raise self._lacks()
+        hello = channel.receive(max(0.1, deadline - time.monotonic()))
+        if hello is None or hello.get("kind") != "hello":
+            raise KernelProblem(f"the kernel {self.name!r} started, but its hooks do not answer")
+        self.channel, self.hello = channel, hello
+        from cellrail import __version__
+
+        if hello.get("cellrail") != __version__:
+            raise self._lacks(str(hello.get("cellrail")))
+        channel.send({"kind": "settings", **settings})
+        self._drain_iopub()
+
+    def _kernel_info(self, message_id: str, deadline: float) -> dict[str, Any]:
+        import queue
+
+        while time.monotonic() < deadline:
+            if not self.alive():
+                raise KernelProblem(
+                    f"the kernel {self.name!r} died while it started",
+                    hint=f"try it by hand: {self._program} -m ipykernel_launcher",
+                )
+            with contextlib.suppress(queue.Empty):
+                reply = self.client.get_shell_msg(timeout=0.5)
+                if reply["parent_header"].get("msg_id") == message_id:
+                    content: dict[str, Any] = reply["content"]
+                    return content
+        raise KernelProblem(f"the kernel {self.name!r} did not answer within its start-up time")
+
+    def _drain_iopub(self) -> None:
+        """Wait for the idle of our kernel_info, so that the next cell's messages stand alone."""
+        import queue
+
+        with contextlib.suppress(queue.Empty):
+            while True:
+                message = self.client.get_iopub_msg(timeout=0.2)
+                if (
+                    message["msg_type"] == "status"
+                    and message["content"]["execution_state"] == "idle"
+                ):
+                    return
+
+    def _lacks(self, found: str = "") -> KernelLacksCellrail:
+        from cellrail import __version__
+
+        what = f"has cellrail {found}, not {__version__}" if found else "lacks cellrail"
+        return KernelLacksCellrail(
+            f"the environment of the kernel {self.name!r} {what}",
+            hint=f"install it there: {self._program} -m pip install cellrail=={__version__}",
+        )
+
+    # --- life --------------------------------------------------------------------------------
+
+    @property
+    def death_fd(self) -> int | None:
+        """A descriptor that becomes readable when the process ends, where the system has one."""
+        return self._pidfd
+
+    @property
+    def started(self) -> float:
+        """When the process started, in seconds since the epoch; with the pid it names it."""
+        import psutil
+
+        try:
+            return float(psutil.Process(self.pid).create_time())
+        except psutil.Error:
+            return 0.0
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._manager.provisioner.process.poll() is None
+
+    def exit_code(self) -> int | None:
+        """The process's exit code (negative: a signal); None while it runs."""
+        code: int | None = self._manager.provisioner.process.poll()
+        return code
+
+    def interrupt(self) -> None:
+        """Interrupt the running cell."""
+        if sys.platform == "win32":
+            self._manager.interrupt_kernel()
+        elif self.alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(os.getpgid(self.pid), signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the process and its children at once."""
+        if sys.platform == "win32":
+            self._manager.provisioner.process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(os.getpgid(self.pid), signal.SIGKILL)
+        with contextlib.suppress(Exception):
+            self._manager.provisioner.process.wait(_EXIT_SECONDS)
+
+    def shutdown(self) -> None:
+        """Ask it to exit (so that its `atexit` functions run), then make sure that it has."""
+        if self.alive():
+            with contextlib.suppress(Exception):
+                self.client.shutdown()
+            self._wait_exit(_EXIT_SECONDS)
+        self.kill()
+        self.close()
+
+    def _wait_exit(self, seconds: float) -> None:
+        import select
+
+        if self._pidfd is not None:
+            select.select([self._pidfd], [], [], seconds)
+            return
+        deadline = time.monotonic() + seconds
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Give back sockets, descriptors and the private folder."""
+        with contextlib.suppress(Exception):
+            self.client.stop_channels()
+        if self.channel is not None:
+            self.channel.close()
+        with contextlib.suppress(OSError):
+            self._listener.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        with contextlib.suppress(Exception):
+            self._manager.context.destroy(linger=0)
+        self._clean()
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _not_installed(name: str) -> KernelNotInstalled:
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    known = ", ".join(sorted(KernelSpecManager().find_kernel_specs())) or "none"
+    return KernelNotInstalled(
+        f"there is no kernel named {name!r}; installed: {known}",
+        hint="choose one with --kernel, or install it: "
+        f"python -m ipykernel install --user --name {name}",
+    )

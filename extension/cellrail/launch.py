@@ -1,0 +1,183 @@
+"""Starts a decided run: kernel and papermill at the same time, then the conductor.
+
+A kernel takes longer to start than anything else, so it is started first, and papermill is
+imported while it boots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cellrail.conductor import Request, RunConductor
+from cellrail.errors import InternalError, UserError
+from cellrail.kernels.cold import ColdKernel
+from cellrail.notebook.fingerprint import local_modules
+from cellrail.notebook.model import Flow
+from cellrail.notebook.parameters import expressions, plain_values, to_json
+from cellrail.notebook.plan import Plan
+from cellrail.restarting import RestartPlan
+from cellrail.run import prepare
+from cellrail.run.putback import PutBack
+from cellrail.run.session import Progress, SessionOptions
+from cellrail.settings import Settings
+from cellrail_state.model import Origin
+from cellrail_state.store import Store
+
+_ENGINE = "cellrail"
+_DEFAULT_KERNEL = "python3"
+
+
+class Launcher(msgspec.Struct, kw_only=True):
+    """One run, decided on; `run` carries it out."""
+
+    path: Path
+    flow: Flow
+    flow_id: str
+    plan: Plan
+    values: dict[str, Any]
+    secrets: dict[str, Any]
+    labels: dict[str, str]
+    options: SessionOptions
+    settings: Settings
+    store_path: Path
+    open_store: Callable[[], Store]
+    cwd: Path
+    output: str | Path | None = None
+    kernel: str | None = None
+    progress: Progress | None = None
+    told: dict[str, Any] = {}
+    restart: RestartPlan | None = None
+    changed: tuple[str, ...] = ()
+    clock: Callable[[], float] = time.time
+
+    def run(self) -> str:
+        """Execute the run to its end; its id.
+
+        Raises:
+            CellrailError: something is no good; nothing was changed.
+        """
+        output = self._output_path()
+        if not self.cwd.is_dir():
+            raise UserError(f"the working directory {self.cwd} does not exist", hint="see --cwd")
+        Store.check(self.store_path)
+        name = self.kernel or self.flow.kernel_name or _DEFAULT_KERNEL
+        restart = self.restart
+        seed = restart.hash_seed if restart is not None else prepare.new_hash_seed()
+        kernel = ColdKernel(name, cwd=self.cwd, environment=prepare.kernel_environment(seed))
+        try:
+            conductor = RunConductor(
+                self._request(seed),
+                store=self.open_store,
+                kernel=lambda _: kernel,
+                settings=kernel_settings(self.settings, self.store_path, self.secrets),
+                history=restart.history if restart is not None else None,
+                putback=self._putback(restart) if restart is not None else None,
+                output=output,
+                progress=self.progress,
+                clock=self.clock,
+            )
+            self._execute(conductor, name)
+        except BaseException:
+            kernel.kill()
+            raise
+        finally:
+            kernel.shutdown()
+        if conductor.outcome is None:
+            raise InternalError("papermill did not hand the notebook to the engine")
+        return conductor.run_id
+
+    def _execute(self, conductor: RunConductor, kernel_name: str) -> None:
+        from papermill.exceptions import PapermillExecutionError
+        from papermill.execute import execute_notebook
+
+        # papermill raises on any error output, tolerated ones too; our record knows better
+        with contextlib.suppress(PapermillExecutionError):
+            execute_notebook(
+                str(self.path).replace("{", "{{").replace("}", "}}"),
+                None,
+                parameters=plain_values(self.values),
+                engine_name=_ENGINE,
+                kernel_name=kernel_name,
+                language="python",
+                progress_bar=False,
+                conductor=conductor,
+            )
+
+    def _output_path(self) -> Path | None:
+        if self.output is None:
+            return None
+        from papermill.exceptions import PapermillException
+        from papermill.parameterize import add_builtin_parameters, parameterize_path
+
+        try:
+            text = parameterize_path(str(self.output), add_builtin_parameters(self.values))
+        except (PapermillException, IndexError, ValueError) as error:
+            raise UserError(f"the output {self.output} cannot be filled in: {error}") from error
+        output = Path(text).resolve()
+        if output == self.path.resolve():
+            raise UserError(
+                "the output would overwrite the notebook itself", hint="name another file"
+            )
+        if not prepare.writable_parent(output):
+            raise UserError(
+                f"the folder of the output {output} does not exist or cannot be written",
+                hint=f"mkdir -p {output.parent}",
+            )
+        return output
+
+    def _request(self, seed: int | None) -> Request:
+        restart = self.restart
+        return Request(
+            flow=self.flow,
+            flow_id=self.flow_id,
+            plan=self.plan,
+            parameters=to_json(self.values),
+            expressions=expressions(self.values),
+            secrets=self.secrets,
+            labels=self.labels,
+            cwd=self.cwd,
+            hash_seed=seed,
+            origin=Origin(run_id=restart.history.run_id, from_step=self.plan.cut)
+            if restart is not None
+            else None,
+            chain=restart.chain if restart is not None else (),
+            modules={
+                step.number: local_modules(step.imports, self.path.parent)
+                for step in self.flow.steps
+                if step.imports
+            },
+            options=self.options,
+            told=self.told,
+        )
+
+    def _putback(self, restart: RestartPlan) -> PutBack:
+        from papermill.translators import PythonTranslator
+
+        assignment = ""
+        if self.changed:
+            typed = expressions(self.values)
+            written = plain_values({n: self.values[n] for n in self.changed if n not in typed})
+            assignment = PythonTranslator.codify(written) if written else ""
+            assignment += "".join(f"{n} = {typed[n]}\n" for n in self.changed if n in typed)
+        return restart.putback(assignment)
+
+
+def kernel_settings(
+    settings: Settings, store_path: Path, secrets: dict[str, Any]
+) -> dict[str, Any]:
+    """What the hooks inside the kernel are told."""
+    limits = {
+        "max_value": settings.max_value,
+        "max_seconds": settings.max_seconds,
+    }
+    return {
+        "objects": str(store_path / "objects"),
+        "limits": {name: value for name, value in limits.items() if value is not None},
+        "secrets": [str(value) for value in secrets.values()],
+    }

@@ -1,0 +1,1 @@
+"""A notebook as a flow: cells to steps, names, fingerprints, plans. Pure functions and records."""

@@ -1,0 +1,83 @@
+"""Digests that tell whether a step is still what it was: its source, and the local modules behind it.
+
+A local module is one outside site-packages and the standard library that the step's imports reach,
+directly or through other local modules.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import blake3
+
+
+def source_hash(body: str) -> str:
+    """Digest of a cell's code; white space at the ends of lines and of the cell does not count."""
+    lines = [line.rstrip() for line in body.strip("\n").splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    while lines and not lines[0]:
+        lines.pop(0)
+    return blake3.blake3("\n".join(lines).encode()).hexdigest()
+
+
+def local_modules(imports: Iterable[str], folder: Path) -> dict[str, str]:
+    """Digests of the local modules that imports reach.
+
+    Args:
+        imports: dotted module names.
+        folder: the notebook's folder, where local modules lie.
+
+    Returns:
+        Hex digests by dotted module name, sorted.
+    """
+    found: dict[str, str] = {}
+    waiting = list(imports)
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        # `import a.b` executes a, too
+        parent = module.rpartition(".")[0]
+        if parent:
+            waiting.append(parent)
+        path = _file_of(module, folder)
+        if path is None:
+            continue
+        try:
+            source = path.read_bytes()
+        except OSError:
+            continue
+        found[module] = blake3.blake3(source).hexdigest()
+        waiting += _imports_of(source, module, package=path.name == "__init__.py")
+    return dict(sorted(found.items()))
+
+
+def _file_of(module: str, folder: Path) -> Path | None:
+    base = folder.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports_of(source: bytes, module: str, *, package: bool) -> list[str]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    here = module.split(".") if package else module.split(".")[:-1]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            # what is imported may itself be a module
+            found += [name, *(f"{name}.{alias.name}".lstrip(".") for alias in node.names)]
+    return [name for name in found if name]

@@ -1,0 +1,81 @@
+"""Records: a notebook seen as a flow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cellrail.notebook.options import StepOptions
+
+#: the step that papermill's `parameters` and `injected-parameters` cells make together
+PARAMETERS = "parameters"
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that the parameters cell assigns."""
+
+    name: str
+    #: its default where it is a literal (or a date), else None
+    default: Any = None
+    #: the default as written
+    source: str = ""
+    annotation: str = ""
+    help: str = ""
+    secret: bool = False
+    #: "date", "datetime" or "timestamp" where it is typed so, else ""
+    kind: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A code cell as a step."""
+
+    #: place among the code cells, from 1
+    number: int
+    name: str = ""
+    cell_id: str = ""
+    #: the cell's source
+    source: str = ""
+    #: the code: a `%%step` line blanked
+    body: str = ""
+    source_hash: str = ""
+    options: StepOptions = StepOptions()
+    tags: tuple[str, ...] = ()
+    #: names its code reads, writes (or may change) and deletes
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
+    mutates: frozenset[str] = frozenset()
+    #: free names of the functions and classes that it defines, by their name
+    definitions: dict[str, frozenset[str]] = {}
+    #: its code may read or write anything (`exec`, `globals`, `%run`, a star import)
+    opaque: bool = False
+    #: modules it imports
+    imports: tuple[str, ...] = ()
+    #: the cells it stands for, by place in the notebook
+    cell_indices: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """How listings name it: its name, or `#28`."""
+        return self.name or f"#{self.number}"
+
+    @property
+    def skips(self) -> bool:
+        """Whether it is never executed (`skip-execution`)."""
+        return "skip-execution" in self.tags
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether the flow tolerates its failure (`raises-exception`)."""
+        return "raises-exception" in self.tags
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """A notebook as an ordered list of steps."""
+
+    path: Path
+    steps: tuple[Step, ...]
+    kernel_name: str = ""
+    language: str = ""
+    parameters: tuple[Parameter, ...] = ()

@@ -1,0 +1,276 @@
+"""The one parser of a step's options, for `%%step` lines, tags and comments alike.
+
+A line is `NAME --option value … --flag`. An option's value runs to the next ` --word` outside
+quotes and brackets, or to the end of the line, so an expression needs no quotes. Durations are a
+number with a unit (`ms s m h d w`); a plain number is seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|w)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_OPTION = re.compile(r"--([A-Za-z][\w-]*)")
+_OPENING = {"(": ")", "[": "]", "{": "}"}
+
+
+class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A step's options."""
+
+    #: the cell runs whenever a new kernel continues a run
+    always: bool = False
+    #: seconds the step's code may take; None for no limit
+    timeout: float | None = None
+    #: only these names are stored; empty for all
+    outputs: tuple[str, ...] = ()
+    #: no checkpoint right after this step
+    no_checkpoint: bool = False
+
+    def __str__(self) -> str:
+        words = []
+        for spec in SPECS:
+            value = getattr(self, spec.field, None) if spec.available else None
+            if value is None or value is False or value == ():
+                continue
+            told = "" if value is True else f" {spec.text(value)}"
+            words.append(f"--{spec.name}{told}")
+        return " ".join(words)
+
+
+class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One option: how it is written and whether this version has it."""
+
+    name: str
+    #: what a person reads behind the option; "" for a flag
+    value: str = ""
+    help: str
+    read: Callable[[str], Any] | None = None
+    text: Callable[[Any], str] = str
+    available: bool = False
+
+    @property
+    def field(self) -> str:
+        """Its attribute of `StepOptions`."""
+        return self.name.replace("-", "_")
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration.
+
+    Raises:
+        ValueError: it is none; the message says what one looks like.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if not found:
+        message = f"{text!r} is no duration; write a number with ms, s, m, h, d or w, as in 10m"
+        raise ValueError(message)
+    return float(found.group(1)) * _SECONDS[found.group(2) or "s"]
+
+
+def _expression(text: str) -> str:
+    try:
+        ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or str(error)
+        message = f"{text.strip()!r} is no Python expression ({reason})"
+        raise ValueError(message) from error
+    return text.strip()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(word.strip() for word in text.split(","))
+    for name in names:
+        if not name.isidentifier():
+            message = f"{name!r} is no variable name; write names with commas between them"
+            raise ValueError(message)
+    return names
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _positive(text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        message = f"{text.strip()!r} is no whole number above 0"
+        raise ValueError(message)
+    return int(text)
+
+
+def _foreach(text: str) -> str:
+    name, found, items = text.strip().partition(" in ")
+    if not found or not name.strip().isidentifier():
+        message = f"{text.strip()!r}: write VARIABLE in EXPRESSION"
+        raise ValueError(message)
+    _expression(items)
+    return text.strip()
+
+
+def _on_error(text: str) -> str:
+    if text.strip() not in {"stop", "continue", "skip"}:
+        message = f"{text.strip()!r} is none of stop, continue, skip"
+        raise ValueError(message)
+    return text.strip()
+
+
+def _seconds_text(seconds: float) -> str:
+    return f"{seconds!r}s"
+
+
+SPECS: tuple[OptionSpec, ...] = (
+    OptionSpec(name="always", help="run again whenever a new kernel continues a run",
+               available=True),
+    OptionSpec(name="timeout", value="DUR", help="limit of the step's code", read=duration,
+               text=_seconds_text, available=True),
+    OptionSpec(name="outputs", value="NAME,…", help="store only these names", read=_names,
+               text=",".join, available=True),
+    OptionSpec(name="no-checkpoint", help="no checkpoint right after this step", available=True),
+    OptionSpec(name="retry", value="N", help="try again after a failure", read=_positive),
+    OptionSpec(name="backoff", value="SPEC", help="how long to wait between tries", read=str),
+    OptionSpec(name="retry-if", value="EXPR", help="try again only if", read=_expression),
+    OptionSpec(name="when", value="EXPR", help="skip the step when false", read=_expression),
+    OptionSpec(name="branch", value="GROUP[:default]", help="first true step of a group", read=str),
+    OptionSpec(name="foreach", value="VAR in EXPR", help="once per item", read=_foreach),
+    OptionSpec(name="key", value="EXPR", help="an item's key", read=_expression),
+    OptionSpec(name="while", value="EXPR", help="as long as true", read=_expression),
+    OptionSpec(name="max-turns", value="N", help="bound of --while", read=_positive),
+    OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=str),
+    OptionSpec(name="collect", value="NAME", help="gather a name into a list", read=_names),
+    OptionSpec(name="parallel", value="N", help="so many at a time", read=_positive),
+    OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error),
+    OptionSpec(name="on-failure", help="runs when a headless run fails"),
+    OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression),
+    OptionSpec(name="cache", value="DUR", help="keep an equal job", read=duration),
+    OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words),
+    OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words),
+    OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration),
+)  # fmt: skip
+_BY_NAME = {spec.name: spec for spec in SPECS}
+
+
+class OptionError(ValueError):
+    """A step line is wrong; `later` where it is right but still to come."""
+
+    def __init__(self, message: str, *, later: bool = False) -> None:
+        super().__init__(message)
+        self.later = later
+
+
+def parse_line(line: str) -> tuple[str, StepOptions]:
+    """A step's name and options.
+
+    Args:
+        line: what stands behind `%%step`, `step:` or `# step:`.
+
+    Raises:
+        OptionError: the line is wrong; the message names the mistake and the nearest right name.
+    """
+    pieces = list(_pieces(line))
+    name = pieces[0].strip() if pieces else ""
+    if not NAME.fullmatch(name):
+        raise OptionError(_bad_name(name))
+    return name, _options(pieces[1:])
+
+
+def parse_options(text: str) -> StepOptions:
+    """Options without a name.
+
+    Raises:
+        OptionError: the text is wrong.
+    """
+    pieces = list(_pieces(" " + text))
+    if pieces and pieces[0].strip():
+        message = f"{pieces[0].strip()!r} stands before the first option"
+        raise OptionError(message)
+    return _options(pieces[1:])
+
+
+def _bad_name(name: str) -> str:
+    if not name:
+        return "the step has no name: write %%step NAME"
+    fixed = re.sub(r"[^\w.-]+", "_", name).strip("_")
+    if fixed and not NAME.match(fixed):
+        fixed = f"step_{fixed}"
+    hint = f"; {fixed!r} would do" if NAME.fullmatch(fixed) else ""
+    return f"{name!r} is no step name (letters, digits, _ . -, not first a digit){hint}"
+
+
+def _options(pieces: list[str]) -> StepOptions:
+    values: dict[str, Any] = {}
+    for piece in pieces:
+        found = _OPTION.match(piece)
+        word = found.group(1) if found else piece.strip()
+        spec = _BY_NAME.get(word)
+        if spec is None:
+            near = get_close_matches(word, _BY_NAME, n=1)
+            suggestion = f"; did you mean --{near[0]}?" if near else ""
+            message = f"unknown option --{word}{suggestion}"
+            raise OptionError(message)
+        value = _value(spec, piece[found.end() :].strip() if found else "")
+        if spec.field in values:
+            message = f"--{word} is given twice"
+            raise OptionError(message)
+        if not spec.available:
+            message = f"--{word} is not available yet"
+            raise OptionError(message, later=True)
+        values[spec.field] = value
+    return StepOptions(**values)
+
+
+def _value(spec: OptionSpec, text: str) -> Any:
+    if spec.read is None:
+        if text:
+            message = f"--{spec.name} takes no value, but {text!r} follows"
+            raise OptionError(message)
+        return True
+    if not text:
+        message = f"--{spec.name} needs a value: {spec.value}"
+        raise OptionError(message)
+    try:
+        return spec.read(text)
+    except ValueError as error:
+        message = f"--{spec.name}: {error}"
+        raise OptionError(message) from error
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """The line cut before each ` --word` outside quotes and brackets."""
+    start, position = 0, 0
+    quote = ""
+    open_brackets: list[str] = []
+    while position < len(line):
+        character = line[position]
+        if quote:
+            if character == "\\":
+                position += 1
+            elif character == quote:
+                quote = ""
+        elif character in "'\"" and _closes(line, position):
+            quote = character
+        elif character in _OPENING:
+            open_brackets.append(_OPENING[character])
+        elif open_brackets and character == open_brackets[-1]:
+            open_brackets.pop()
+        elif (
+            character == "-"
+            and not open_brackets
+            and (position == 0 or line[position - 1].isspace())
+            and _OPTION.match(line, position)
+        ):
+            yield line[start:position]
+            start = position
+        position += 1
+    yield line[start:]
+
+
+def _closes(line: str, position: int) -> bool:
+    """Whether a quote opens a string that ends on this line (an apostrophe does not)."""
+    return line.find(line[position], position + 1) != -1

@@ -1,0 +1,128 @@
+"""From an origin and an address to a restart that can be carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from cellrail.notebook.fingerprint import local_modules
+from cellrail.notebook.model import Flow
+from cellrail.notebook.plan import OriginStep, Plan, RestartRequest, plan_restart
+from cellrail.run.putback import PutBack, segments_of
+from cellrail_state.history import RunHistory, StepState
+from cellrail_state.model import Checkpoint, JobFinished
+
+
+class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan and the origin it keeps from."""
+
+    plan: Plan
+    history: RunHistory
+    #: the chain of jobs before the cut
+    jobs: tuple[JobFinished, ...]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Ids of the jobs that the new run starts on."""
+        return tuple(job.job_id for job in self.jobs)
+
+    @property
+    def hash_seed(self) -> int | None:
+        """The origin's seed of string hashes."""
+        return self.history.started.hash_seed
+
+    def putback(self, assignment: str) -> PutBack:
+        """How the namespace before the cut comes back.
+
+        Args:
+            assignment: code that assigns the changed parameters; "" where none changed.
+        """
+        parameters = next((s for s in self.plan.steps if s.label == "parameters"), None)
+        return PutBack(
+            segments=segments_of(self.plan.steps, self.jobs),
+            checkpoint=Checkpoint.fold(job.delta for job in self.jobs),
+            jobs=self.jobs,
+            inputs=_inputs(self.history, self.jobs),
+            assignment=assignment if self.jobs else "",
+            parameters_step=parameters.number if parameters is not None else 0,
+            parameters_job=parameters.job_id if parameters is not None else "",
+        )
+
+
+def plan_restart_of(
+    flow: Flow,
+    history: RunHistory,
+    *,
+    from_step: str | None,
+    to: str | None,
+    changed: Sequence[str],
+    force: bool,
+    widen: bool,
+) -> RestartPlan:
+    """Plan a restart of a run with the notebook as it is now.
+
+    Raises:
+        RunIsOwned: the run is still running.
+        StepNotFound: there is no such step.
+    """
+    from cellrail_state.errors import RunIsOwned
+
+    if history.owned:
+        raise RunIsOwned(
+            f"run {history.run_id} is still running",
+            hint="wait for its end, or stop it (Ctrl-C where it runs) first",
+        )
+    states = history.states
+    request = RestartRequest(
+        cut=from_step,
+        to=to,
+        changed=tuple(changed),
+        force=force,
+        widen=widen,
+        live=history.is_live,
+        modules={
+            step.number: local_modules(step.imports, flow.path.parent)
+            for step in flow.steps
+            if step.imports
+        },
+    )
+    plan = plan_restart(
+        flow,
+        [_origin_step(state) for state in states],
+        request,
+        variables_before=lambda number: history.checkpoint_before(number).variables,
+    )
+    return RestartPlan(plan=plan, history=history, jobs=tuple(_jobs(plan, history)))
+
+
+def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
+    """The chain of jobs that makes the namespace before the cut."""
+    if plan.as_it_was and plan.origin_cut is not None:
+        return history.chain_before(plan.origin_cut)
+    return [] if plan.origin_last is None else history.chain_through(plan.origin_last)
+
+
+def _origin_step(state: StepState) -> OriginStep:
+    job = state.job
+    return OriginStep(
+        info=state.info,
+        status=state.status,
+        accepted=state.accepted,
+        cause=state.cause,
+        job_id=state.job_id if job is not None else "",
+        seconds=job.seconds if job is not None else None,
+        written=job.delta.written if job is not None else (),
+        failure=job.delta.failure if job is not None else "",
+        sequence=job.sequence if job is not None else 0,
+    )
+
+
+def _inputs(history: RunHistory, jobs: Sequence[JobFinished]) -> dict[int, str]:
+    """Sources by execution count, for `In`."""
+    sources = {state.job_id: state.info.source for state in history.states}
+    return {
+        job.execution_count: job.source or sources.get(job.job_id, "")
+        for job in jobs
+        if job.execution_count is not None
+    }

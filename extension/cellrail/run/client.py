@@ -1,0 +1,292 @@
+"""One cell at a time through a kernel, with a true account of how it ended.
+
+The loop waits on the kernel's sockets, on the channel and on the kernel's death at once, so a dead
+kernel, a timeout and Ctrl-C are seen when they happen. What a cell prints and displays is turned
+into outputs by nbclient's own message handling (display ids, `clear_output`, Output widgets).
+
+How a cell can end (`Ending`), a closed set:
+
+* ``ok``: it ran to its end.
+* ``error``: the user's code raised; `CellResult.error` is the user's own traceback.
+* ``timeout``: it outlived its limit; it was interrupted, and killed when that did not help.
+* ``died``: the kernel's process ended.
+* ``interrupted``: the person (or a signal) interrupted the run.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import Any
+
+import msgspec
+import zmq
+
+from cellrail.kernels.channel import Channel, ChannelClosed, Message
+from cellrail.kernels.cold import ColdKernel
+from cellrail_state.model import StepError
+
+#: seconds that an interrupted cell gets before its kernel is killed
+GRACE_SECONDS = 5.0
+_TICK_MS = 500
+
+
+class Ending(str, Enum):
+    """How a cell ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    DIED = "died"
+    INTERRUPTED = "interrupted"
+
+
+class CellResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one execution of a cell came to."""
+
+    ending: Ending
+    execution_count: int | None = None
+    error: StepError | None = None
+    #: what the hooks inside the kernel reported after the cell; None where they could not
+    report: Message | None = None
+
+
+class _Wait:
+    """What is still to come of the request under way."""
+
+    def __init__(self, message_id: str, deadline: float | None) -> None:
+        self.message_id = message_id
+        self.deadline = deadline
+        self.reply: dict[str, Any] | None = None
+        self.idle = False
+        self.report: Message | None = None
+        self.cut_short: Ending | None = None
+        self.kill_at: float | None = None
+
+    def done(self, *, reported: bool) -> bool:
+        return self.reply is not None and self.idle and (self.report is not None or not reported)
+
+
+class CellClient:
+    """Sends cells to a kernel that is ready, one after another."""
+
+    def __init__(self, kernel: ColdKernel, notebook: Any, *, grace: float = GRACE_SECONDS) -> None:
+        """Prepare the loop.
+
+        Args:
+            kernel: a kernel that is ready.
+            notebook: the nbformat notebook whose cells receive the outputs.
+            grace: seconds an interrupted cell gets before its kernel is killed.
+        """
+        from nbclient import NotebookClient
+
+        if kernel.channel is None:
+            message = "the kernel is not ready"
+            raise RuntimeError(message)
+        self._kernel = kernel
+        self._channel: Channel = kernel.channel
+        self._grace = grace
+        self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
+        self._outputs.reset_execution_trackers()
+        self._outputs.kc = kernel.client
+        self._session = kernel.client.session
+        self._shell = kernel.client.shell_channel.socket
+        self._iopub = kernel.client.iopub_channel.socket
+        self._poller = zmq.Poller()
+        for source in (self._shell, self._iopub, self._channel.fileno(), kernel.death_fd):
+            if source is not None:
+                self._poller.register(source, zmq.POLLIN)
+
+    # --- cells -------------------------------------------------------------------------------
+
+    def start(self, source: str, *, cell_id: str, orders: Message) -> str:
+        """Send a cell; `finish` waits for it.
+
+        Between the two the caller has the kernel's whole running time for work of its own.
+
+        Args:
+            source: the code.
+            cell_id: what the kernel gets as the cell's id.
+            orders: what the hooks shall do after the cell.
+
+        Returns:
+            The request's message id.
+        """
+        self._channel.send({"kind": "cell", **orders})
+        return self._request(source, silent=False, cell_id=cell_id)
+
+    def finish(self, message_id: str, cell: Any, index: int, timeout: float | None) -> CellResult:
+        """Wait until a started cell has ended, filling its outputs.
+
+        Args:
+            message_id: what `start` returned.
+            cell: the notebook cell that receives the outputs.
+            index: its place in the notebook.
+            timeout: seconds the user's code may take; None for no limit.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wait = _Wait(message_id, deadline)
+        ended = self._loop(wait, cell, index, reported=True)
+        if ended is not None:
+            return CellResult(ending=ended, report=wait.report)
+        content = (wait.reply or {}).get("content", {})
+        return CellResult(
+            ending=_ending(content, wait.cut_short),
+            execution_count=content.get("execution_count"),
+            error=_error(content),
+            report=wait.report,
+        )
+
+    def command(self, order: Message, *, timeout: float | None = None) -> Message:
+        """Have the hooks inside the kernel do something, in its main thread, between cells.
+
+        Returns:
+            Their answer.
+
+        Raises:
+            ChannelClosed: the kernel ended before it answered.
+        """
+        self._channel.send({"kind": "command", **order})
+        message_id = self._request(
+            "get_ipython().cellrail_hooks.serve()", silent=True, cell_id="cellrail"
+        )
+        wait = _Wait(message_id, None if timeout is None else time.monotonic() + timeout)
+        ended = self._loop(wait, None, -1, reported=True)
+        if ended is not None or wait.report is None:
+            raise ChannelClosed("the kernel ended while it was asked")
+        return wait.report
+
+    def _request(self, source: str, *, silent: bool, cell_id: str) -> str:
+        content = {
+            "code": source,
+            "silent": silent,
+            "store_history": not silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+        message = self._session.msg("execute_request", content, metadata={"cellId": cell_id})
+        self._session.send(self._shell, message)
+        message_id: str = message["header"]["msg_id"]
+        return message_id
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    def _loop(self, wait: _Wait, cell: Any, index: int, *, reported: bool) -> Ending | None:
+        """Wait for the request's end. Returns an ending only where the kernel is gone."""
+        while not wait.done(reported=reported):
+            try:
+                ready = dict(self._poller.poll(self._patience(wait)))
+                if self._shell in ready:
+                    self._take_replies(wait)
+                if self._iopub in ready:
+                    self._take_outputs(wait, cell, index)
+                if self._channel.fileno() in ready:
+                    self._take_report(wait)
+                if self._gone(ready):
+                    self._take_outputs(wait, cell, index)
+                    return wait.cut_short or Ending.DIED
+                self._watch_clock(wait)
+            except KeyboardInterrupt:
+                self._cut_short(wait, Ending.INTERRUPTED)
+        return None
+
+    def _patience(self, wait: _Wait) -> int:
+        """Milliseconds until something must be looked at."""
+        moments = [m for m in (wait.deadline, wait.kill_at) if m is not None]
+        if not moments:
+            return _TICK_MS
+        return max(0, min(_TICK_MS, int((min(moments) - time.monotonic()) * 1000) + 1))
+
+    def _gone(self, ready: dict[Any, int]) -> bool:
+        descriptor = self._kernel.death_fd
+        if descriptor is not None:
+            return descriptor in ready
+        return not self._kernel.alive()
+
+    def _watch_clock(self, wait: _Wait) -> None:
+        now = time.monotonic()
+        if wait.kill_at is not None and now >= wait.kill_at:
+            wait.kill_at = None
+            self._kernel.kill()
+        elif wait.deadline is not None and now >= wait.deadline:
+            self._cut_short(wait, Ending.TIMEOUT)
+
+    def _cut_short(self, wait: _Wait, why: Ending) -> None:
+        """Interrupt the cell; a second reason to does not wait any longer."""
+        if wait.cut_short is not None:
+            self._kernel.kill()
+            return
+        wait.cut_short = why
+        wait.deadline = None
+        wait.kill_at = time.monotonic() + self._grace
+        self._kernel.interrupt()
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def _receive(self, socket: Any) -> dict[str, Any] | None:
+        try:
+            parts = zmq.Socket.recv_multipart(socket, zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        _, frames = self._session.feed_identities(parts)
+        message: dict[str, Any] = self._session.deserialize(frames)
+        return message
+
+    def _take_replies(self, wait: _Wait) -> None:
+        while (message := self._receive(self._shell)) is not None:
+            if message["parent_header"].get("msg_id") == wait.message_id:
+                wait.reply = message
+
+    def _take_outputs(self, wait: _Wait, cell: Any, index: int) -> None:
+        from nbclient.client import CellExecutionComplete
+
+        while (message := self._receive(self._iopub)) is not None:
+            mine = message["parent_header"].get("msg_id") == wait.message_id
+            if cell is None:
+                state = message["content"].get("execution_state")
+                wait.idle = wait.idle or (mine and state == "idle")
+                continue
+            if not mine and not message["msg_type"].startswith("comm"):
+                # a thread of an earlier cell: shown where it was shown live, under this cell
+                if message["msg_type"] in {"status", "execute_input"}:
+                    continue
+            try:
+                self._outputs.process_message(message, cell, index)
+            except CellExecutionComplete:
+                wait.idle = True
+
+    def _take_report(self, wait: _Wait) -> None:
+        try:
+            message = self._channel.receive(0)
+        except ChannelClosed:
+            # closed by its own end, or by code that closed every descriptor: without the hooks
+            # nothing can be checkpointed, so the kernel is as good as dead
+            self._poller.unregister(self._channel.fileno())
+            self._kernel.kill()
+            return
+        if message is None:
+            return
+        if message["kind"] == "ran":
+            # the user's code is done: what follows is our capture, which no limit counts
+            wait.deadline = None
+            if wait.cut_short is None:
+                wait.kill_at = None
+        else:
+            wait.report = message
+
+
+def _ending(content: dict[str, Any], cut_short: Ending | None) -> Ending:
+    if content.get("status") == "ok":
+        return Ending.OK
+    return cut_short or Ending.ERROR
+
+
+def _error(content: dict[str, Any]) -> StepError | None:
+    if content.get("status") != "error":
+        return None
+    return StepError(
+        name=str(content.get("ename", "")),
+        value=str(content.get("evalue", "")),
+        traceback=tuple(str(line) for line in content.get("traceback", ())),
+    )

@@ -1,0 +1,221 @@
+"""What runs inside a headless kernel: hooks around each cell, and commands between cells.
+
+Loaded as an IPython extension by a kernel that a driver of ours started; elsewhere loading it does
+nothing. After each cell the namespace is captured, its objects are written to the store, and what
+changed is reported to the driver, which commits the step. The reply to the cell's request leaves
+the kernel after the report, so a driver that has the reply has the report as well.
+
+The kernel never outlives its driver: when the channel closes it ends itself, and on Linux the
+system ends it even in the middle of a C call.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
+from cellrail.step_line import install as install_step_line
+
+if TYPE_CHECKING:
+    from cellrail.run.shellstate import ShellState
+
+_ORDER_SECONDS = 60.0
+_LINE_MAGIC = re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '((?:[^'\\]|\\.)*)'\)")
+#: line magics that set the kernel up: they run again before a restart goes on
+_SETUP_MAGICS = frozenset(
+    "aimport alias alias_magic autoreload autoawait colors config gui load_ext matplotlib "
+    "precision pylab xmode".split()
+)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Install the hooks where a driver waits for them."""
+    channel = connect_to_driver()
+    if channel is None:
+        return
+    _die_with_parent()
+    hooks = KernelHooks(shell, channel)
+    shell.cellrail_hooks = hooks
+    hooks.install()
+
+
+def setup_magics(transformed: str) -> tuple[str, ...]:
+    """The line magics of a transformed cell that set the kernel up, as typed without the `%`."""
+    return tuple(
+        f"{name} {arguments}".strip()
+        for name, arguments in _LINE_MAGIC.findall(transformed)
+        if name in _SETUP_MAGICS
+    )
+
+
+class PackageWatch:
+    """Versions of the top-level packages that were imported since one last asked."""
+
+    def __init__(self) -> None:
+        self._modules = 0
+        self._seen: set[str] = set(sys.stdlib_module_names)
+
+    def news(self) -> dict[str, str]:
+        """Versions by name, each told once."""
+        if len(sys.modules) == self._modules:
+            return {}
+        self._modules = len(sys.modules)
+        names = {name.partition(".")[0] for name in list(sys.modules)} - self._seen
+        self._seen |= names
+        versions = {
+            name: getattr(sys.modules.get(name), "__version__", None)
+            for name in names
+            if not name.startswith("_")
+        }
+        return {name: v for name, v in sorted(versions.items()) if isinstance(v, str)}
+
+
+class KernelHooks:
+    """The hooks of one kernel and the state behind them."""
+
+    def __init__(self, shell: Any, channel: Channel) -> None:
+        self._shell = shell
+        self._channel = channel
+        self._orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._running: list[Any] = []
+        self._started = 0.0
+        self._packages = PackageWatch()
+        self._state: ShellState | None = None
+
+    def install(self) -> None:
+        """Register with the shell, greet the driver and begin to listen."""
+        from cellrail import __version__
+
+        install_step_line(self._shell)
+        self._shell.events.register("pre_run_cell", self._before)
+        self._shell.events.register("post_run_cell", self._after)
+        self._channel.send(
+            {
+                "kind": "hello",
+                "cellrail": __version__,
+                "python": ".".join(map(str, sys.version_info[:3])),
+                "implementation": sys.implementation.name,
+                "packages": self._packages.news(),
+            }
+        )
+        threading.Thread(target=self._listen, name="cellrail-channel", daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            while (message := self._channel.receive()) is not None:
+                self._orders.put(message)
+        except ChannelClosed:
+            # the driver is gone: whatever this kernel would still do, nobody records
+            if sys.platform == "win32":
+                os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _order(self) -> Message:
+        """The driver's next order; its settings, which come first, are taken on the way."""
+        message = self._orders.get(timeout=_ORDER_SECONDS)
+        if message["kind"] == "settings":
+            from cellrail.run.shellstate import ShellState
+
+            self._state = ShellState.from_settings(self._shell, message)
+            return self._order()
+        return message
+
+    @property
+    def state(self) -> ShellState:
+        """Capture and restore for this shell."""
+        if self._state is None:
+            message = "the driver has sent no settings"
+            raise RuntimeError(message)
+        return self._state
+
+    # --- around a cell -----------------------------------------------------------------------
+
+    def _before(self, info: Any) -> None:
+        self._running.append(info)
+        if len(self._running) == 1:
+            self._started = time.time()
+
+    def _after(self, result: Any) -> None:
+        # code of a cell may run cells of its own: only the outermost one is a step
+        if self._running and self._running[-1] is result.info:
+            self._running.pop()
+        if self._running:
+            return
+        ended = time.time()
+        self._channel.send({"kind": "ran"})
+        order = self._order()
+        report: Message = {
+            "kind": "report",
+            "success": bool(result.success),
+            "started": self._started,
+            "ended": ended,
+            "magics": setup_magics(_transformed(self._shell, result.info)),
+            "packages": self._packages.news(),
+        }
+        if order["checkpoint"] and (result.success or order["on_error"]):
+            report["delta"] = self.state.capture(only=order.get("only"))
+        self._channel.send(report)
+
+    # --- between cells -----------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Carry out the driver's next command and answer it. Called by a silent request."""
+        order = self._order()
+        try:
+            answer = self._carry_out(order)
+        except Exception as error:  # noqa: BLE001 - the driver decides what it means
+            import traceback
+
+            answer = {
+                "error": f"{type(error).__name__}: {error}",
+                "traceback": traceback.format_exc(),
+            }
+        self._channel.send({"kind": "answer", **answer})
+
+    def _carry_out(self, order: Message) -> Message:
+        command = order["command"]
+        if command == "restore":
+            return self.state.restore(order)
+        if command == "finish":
+            return self.state.finish_restore(order)
+        if command == "capture":
+            return {"delta": self.state.capture(only=None)}
+        if command == "assign":
+            return self._assign(order["source"])
+        message = f"unknown command {command!r}"
+        raise ValueError(message)
+
+    def _assign(self, source: str) -> Message:
+        exec(compile(source, "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
+        return {"delta": self.state.capture(only=None)}
+
+
+def _transformed(shell: Any, info: Any) -> str:
+    """The cell as IPython compiled it; only looked at where it can hold a magic."""
+    raw = info.raw_cell or ""
+    if "%" not in raw:
+        return ""
+    transformed = getattr(info, "transformed_cell", None)
+    return transformed if isinstance(transformed, str) else str(shell.transform_cell(raw))
+
+
+def _die_with_parent() -> None:
+    """On Linux: have the system kill this process when the thread that started it ends."""
+    driver = os.environ.pop("CELLRAIL_DRIVER_PID", "")
+    if not sys.platform.startswith("linux") or os.environ.pop("CELLRAIL_DEATH_SIGNAL", "") != "1":
+        return
+    import ctypes
+
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if driver and os.getppid() != int(driver):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+

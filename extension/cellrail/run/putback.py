@@ -1,0 +1,163 @@
+"""Putting the namespace back as it stood right before a cut.
+
+Without cells to run again this is one restore. Otherwise the notebook is walked in order: an
+`--always` or rebuilding cell k runs on the namespace as it stood right before k; what it is run for
+is then kept, and at the end the checkpoint of the cut is laid over everything else:
+
+* of a rebuilding cell only the names that cannot be stored are kept;
+* of an `--always` cell every name it wrote is kept, unless a later kept step wrote it too.
+
+At last, parameters that changed are assigned anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import RestartRefused
+from cellrail.notebook.plan import Fate, PlannedStep
+from cellrail.run.client import CellClient
+from cellrail_state.model import Checkpoint, Delta, JobFinished, to_plain
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell that runs again before the cut, and the namespace it runs on."""
+
+    planned: PlannedStep
+    checkpoint: Checkpoint
+    #: jobs of the chain before it
+    jobs: tuple[JobFinished, ...]
+    #: the origin's job that an `--always` cell's new job stands for
+    replaces: str = ""
+    #: names of it that stay when the next checkpoint is laid over
+    protects: frozenset[str] = frozenset()
+
+
+class PutBack:
+    """Brings one origin's namespace back in a fresh kernel."""
+
+    def __init__(
+        self,
+        *,
+        segments: Sequence[Segment],
+        checkpoint: Checkpoint,
+        jobs: Sequence[JobFinished],
+        inputs: Mapping[int, str],
+        assignment: str = "",
+        parameters_step: int = 0,
+        parameters_job: str = "",
+    ) -> None:
+        """Know what to do.
+
+        Args:
+            segments: cells to run again, in order.
+            checkpoint: the namespace right before the cut.
+            jobs: the chain of jobs that made it.
+            inputs: sources of the chain by execution count.
+            assignment: code that assigns the changed parameters; "" where none changed.
+            parameters_step: number of the `parameters` step.
+            parameters_job: the origin's job of that step.
+        """
+        self.segments = segments
+        self.parameters_step = parameters_step
+        self.parameters_job = parameters_job
+        self._checkpoint = checkpoint
+        self._jobs = jobs
+        self._inputs = inputs
+        self._assignment = assignment
+        self._protected: set[str] = set()
+
+    def before(self, client: CellClient, segment: Segment) -> None:
+        """Restore the namespace that a segment's cell runs on."""
+        self._restore(client, segment.checkpoint, segment.jobs)
+
+    def after(self, client: CellClient, segment: Segment) -> None:
+        """Remember what of the cell stays."""
+        del client
+        self._protected |= segment.protects
+
+    def finish(self, client: CellClient) -> Delta | None:
+        """Restore the namespace before the cut; the delta of newly assigned parameters, if any."""
+        self._restore(client, self._checkpoint, self._jobs)
+        self._ask(client, {"command": "finish", "checkpoint": to_plain(self._checkpoint)})
+        if not self._assignment:
+            return None
+        answer = self._ask(client, {"command": "assign", "source": self._assignment})
+        delta: Delta = msgspec.convert(answer["delta"], Delta)
+        return delta
+
+    def _restore(
+        self, client: CellClient, checkpoint: Checkpoint, jobs: Sequence[JobFinished]
+    ) -> None:
+        counts = [job.execution_count for job in jobs if job.execution_count is not None]
+        upto = max(counts, default=0)
+        self._ask(
+            client,
+            {
+                "command": "restore",
+                "checkpoint": to_plain(checkpoint),
+                "keep": sorted(self._protected),
+                "magics": _magics(jobs),
+                "inputs": {str(n): source for n, source in self._inputs.items() if n <= upto},
+                "execution_count": upto + 1,
+            },
+        )
+
+    def _ask(self, client: CellClient, order: dict[str, Any]) -> dict[str, Any]:
+        answer = client.command(order)
+        if "error" in answer:
+            raise RestartRefused(
+                f"the checkpoint could not be put back: {answer['error']}",
+                hint="restart from an earlier step, or ask `cellrail doctor`",
+            )
+        return answer
+
+
+def _magics(jobs: Sequence[JobFinished]) -> list[str]:
+    """The set-up magics of the chain in order, immediate repetitions once."""
+    lines: list[str] = []
+    for job in jobs:
+        for line in job.magics:
+            if line not in lines[-1:]:
+                lines.append(line)
+    return lines
+
+
+def segments_of(
+    steps: Sequence[PlannedStep], jobs: Sequence[JobFinished]
+) -> list[Segment]:
+    """The cells that run again before the cut.
+
+    Args:
+        steps: the plan's steps in order.
+        jobs: the chain of jobs before the cut.
+    """
+    places = {job.job_id: place for place, job in enumerate(jobs)}
+    segments = []
+    for planned in steps:
+        if planned.fate not in {Fate.RUNS_AGAIN, Fate.REBUILDS} or planned.job_id not in places:
+            continue
+        place = places[planned.job_id]
+        chain = tuple(jobs[:place])
+        again = planned.fate is Fate.RUNS_AGAIN
+        segments.append(
+            Segment(
+                planned=planned,
+                checkpoint=Checkpoint.fold(job.delta for job in chain),
+                jobs=chain,
+                replaces=planned.job_id if again else "",
+                protects=_protects(jobs, place) if again else frozenset(planned.names),
+            )
+        )
+    return segments
+
+
+def _protects(jobs: Sequence[JobFinished], place: int) -> frozenset[str]:
+    """What an `--always` cell wrote and no later kept step wrote again."""
+    later: set[str] = set()
+    for job in jobs[place + 1 :]:
+        later |= set(job.delta.written)
+    return frozenset(set(jobs[place].delta.written) - later)

@@ -1,0 +1,138 @@
+"""Writes what happens in one run: the only place that turns events of a run into journal records.
+
+A step commits with one append (`finished`). The append reaches the operating system at once, so a
+kill of this process loses nothing; `sync` makes it durable against a power failure and is called
+while the next cell already runs. What is written holds no secret of the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.run.masking import Masker
+from cellrail_state.journal import Journal
+from cellrail_state.model import (
+    JobFinished,
+    JobStarted,
+    KeptReason,
+    KernelStarted,
+    ObjectRef,
+    RunEnded,
+    RunStarted,
+    RunStatus,
+    StepKept,
+    StepRebuilt,
+    StepSkipped,
+    to_plain,
+)
+from cellrail_state.store import Store
+
+
+class Recorder:
+    """Appends a run's records to its journal; owns the run while it is open."""
+
+    def __init__(
+        self,
+        store: Store,
+        started: RunStarted,
+        *,
+        masker: Masker | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Create the journal with its first record; the run is `running` from here on."""
+        self.store = store
+        self.run_id = started.run_id
+        self.masker = masker or Masker()
+        self.clock = clock
+        self._jobs = 0
+        self._unsynced = False
+        self._journal: Journal = store.create_journal(started)
+
+    def next_job_id(self) -> str:
+        """An id for the next job of this run."""
+        self._jobs += 1
+        return f"{self.run_id}/{self._jobs}"
+
+    def put_outputs(self, outputs: Sequence[Mapping[str, Any]]) -> ObjectRef | None:
+        """Store a cell's outputs, secrets masked; None where there are none."""
+        if not outputs:
+            return None
+        plain = self.masker.value([dict(output) for output in outputs])
+        ref = self.store.objects.put(msgspec.json.encode(plain))
+        self.store.objects.flush()
+        return ref
+
+    def kernel(
+        self, *, pid: int, started: float, python: str, implementation: str, packages: dict[str, str]
+    ) -> None:
+        """A kernel is ready."""
+        self._append(
+            KernelStarted(
+                time=self.clock(),
+                pid=pid,
+                started=started,
+                python=python,
+                implementation=implementation,
+                packages=packages,
+            )
+        )
+
+    def kept(self, jobs: Iterable[tuple[int, str]], reason: KeptReason = KeptReason.ORIGIN) -> None:
+        """Steps (number, job id) point to jobs of an earlier run."""
+        now = self.clock()
+        for step, job_id in jobs:
+            self._append(StepKept(time=now, step=step, job_id=job_id, reason=reason))
+
+    def skipped(self, step: int, reason: str) -> None:
+        """A step is not executed, on purpose."""
+        self._append(StepSkipped(time=self.clock(), step=step, reason=reason))
+
+    def rebuilt(self, step: int, names: Sequence[str], seconds: float) -> None:
+        """A kept step's cell ran again for what cannot be stored."""
+        self._append(
+            StepRebuilt(time=self.clock(), step=step, names=tuple(names), seconds=seconds)
+        )
+
+    def started(self, step: int, job_id: str, source: str | None = None) -> None:
+        """A step fired."""
+        masked = None if source is None else self.masker.text(source)
+        self._append(JobStarted(time=self.clock(), step=step, job_id=job_id, source=masked))
+
+    def finished(self, job: JobFinished) -> JobFinished:
+        """Commit a step. Returns the job as it was recorded, secrets masked."""
+        if self.masker and job.error is not None:
+            job = msgspec.structs.replace(
+                job, error=msgspec.convert(self.masker.value(to_plain(job.error)), type(job.error))
+            )
+        if self.masker and job.source is not None:
+            job = msgspec.structs.replace(job, source=self.masker.text(job.source))
+        self._append(job)
+        return job
+
+    def end(
+        self, status: RunStatus, *, cause: str = "", step: str = ""
+    ) -> None:
+        """The run is over; its ownership ends with it."""
+        self._append(
+            RunEnded(time=self.clock(), status=status, cause=self.masker.text(cause), step=step)
+        )
+        self.close()
+
+    def _append(self, record: Any) -> None:
+        self._journal.append(record)
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Make all that was appended survive a power failure."""
+        if self._unsynced:
+            self._unsynced = False
+            self._journal.sync()
+
+    def close(self) -> None:
+        """Give the journal back."""
+        self.sync()
+        self._journal.close()

@@ -1,0 +1,96 @@
+"""The namespace of an IPython shell as roots for a capture, and back.
+
+The user's names are taken as they are. IPython's own (`In`, `Out`, `_`, `_3`, `exit`, ...) are left
+out, but the values behind `Out` and `_` come along as the roots `Out[3]` and `_`, so that they are
+restored and go on being the very objects that the user's names hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+_MACHINERY = re.compile(r"_+\d*|_i{1,3}|_i\d+|_[ido]h|In|Out")
+_HISTORY = re.compile(r"Out\[(\d+)\]")
+_LAST = ("_", "__", "___")
+
+
+def user_names(shell: Any) -> dict[str, object]:
+    """The user's own variables by name."""
+    hidden = shell.user_ns_hidden
+    absent = object()
+    return {
+        name: value
+        for name, value in list(shell.user_ns.items())
+        if isinstance(name, str)
+        and not _MACHINERY.fullmatch(name)
+        and hidden.get(name, absent) is not value
+    }
+
+
+def capture_roots(shell: Any) -> dict[str, object]:
+    """What a checkpoint looks at: the user's variables and the values behind `Out` and `_`."""
+    roots = user_names(shell)
+    for number, value in shell.user_ns.get("_oh", {}).items():
+        roots[f"Out[{number}]"] = value
+    for name in _LAST:
+        value = getattr(shell.displayhook, name, "")
+        if not (isinstance(value, str) and value == ""):
+            roots[name] = value
+    return roots
+
+
+def is_history(name: str) -> bool:
+    """Whether a root stands for IPython's output history rather than for a user's variable."""
+    return name in _LAST or _HISTORY.fullmatch(name) is not None
+
+
+def place(shell: Any, values: Mapping[str, object]) -> None:
+    """Put restored roots where they belong."""
+    namespace = shell.user_ns
+    for name, value in values.items():
+        found = _HISTORY.fullmatch(name)
+        if found:
+            number = int(found.group(1))
+            namespace["_oh"][number] = value
+            namespace[f"_{number}"] = value
+        elif name in _LAST:
+            setattr(shell.displayhook, name, value)
+            namespace[name] = value
+        else:
+            namespace[name] = value
+
+
+def clear(shell: Any, *, keep: Collection[str]) -> None:
+    """Delete the user's variables and the output history, except the names in `keep`."""
+    for name in user_names(shell):
+        if name not in keep:
+            del shell.user_ns[name]
+    history = shell.user_ns.get("_oh", {})
+    for number in list(history):
+        if f"Out[{number}]" not in keep:
+            del history[number]
+            shell.user_ns.pop(f"_{number}", None)
+    for name in _LAST:
+        if name not in keep:
+            setattr(shell.displayhook, name, "")
+            shell.user_ns[name] = ""
+
+
+def set_history(shell: Any, inputs: Mapping[int, str], execution_count: int) -> None:
+    """Put back `In` and the number of the next cell.
+
+    Args:
+        shell: the IPython shell.
+        inputs: sources by execution count.
+        execution_count: the number that the next cell gets.
+    """
+    manager = shell.history_manager
+    for history in (manager.input_hist_parsed, manager.input_hist_raw):
+        while len(history) < execution_count:
+            history.append("")
+        for number, source in inputs.items():
+            if number < len(history):
+                history[number] = source
+    shell.execution_count = execution_count

@@ -1,0 +1,46 @@
+"""The `%%step` line as an input transformation.
+
+A cell magic that runs its body itself breaks tracebacks, `await` and Run All's stop at the first
+failure. So the line is blanked before IPython compiles the cell, which then runs as a plain cell
+with its line numbers intact. The transformer has no effects: IPython calls it several times a cell.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_STEP = re.compile(r"^%%step(?:[ \t][^\n]*)?$")
+
+
+def blank_step_line(lines: list[str]) -> list[str]:
+    """The cell's lines with a leading `%%step …` line blanked; `%%step?` is left alone."""
+    for number, line in enumerate(lines):
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            continue
+        if _STEP.match(text) and not text.rstrip().endswith("?"):
+            return [*lines[:number], "\n", *lines[number + 1 :]]
+        return lines
+    return lines
+
+
+def step_line(source: str) -> str | None:
+    """What stands behind `%%step` in the first line that is not blank; None without one."""
+    for line in source.splitlines():
+        if line.strip():
+            text = line.rstrip()
+            return text[len("%%step") :].strip() if _STEP.match(text) else None
+    return None
+
+
+def install(shell: Any) -> None:
+    """Let `%%step` be the first line of a cell in this IPython shell."""
+    if blank_step_line not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(blank_step_line)
+
+
+def remove(shell: Any) -> None:
+    """Undo `install`."""
+    if blank_step_line in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(blank_step_line)

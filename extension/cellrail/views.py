@@ -1,0 +1,344 @@
+"""What a person or a program sees of a run: `Run`, `StepView`, `VariableView`.
+
+Views read the run's journal, so they are right at any moment, also while the run goes on. They load
+nothing until asked: only `VariableView.load` unpickles, and only from a store that the user trusts.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cellrail.errors import StepNotFound
+from cellrail_state.history import RunHistory, StepState
+from cellrail_state.model import (
+    Checkpoint,
+    RunStatus,
+    StepStatus,
+    Variable,
+    Verdict,
+    to_plain,
+)
+
+#: loads one variable of a checkpoint
+Loader = Callable[[Checkpoint, str], object]
+
+
+class VariableView:
+    """A variable as it stood right after a step."""
+
+    def __init__(self, variable: Variable, checkpoint: Checkpoint, load: Loader) -> None:
+        self.record = variable
+        self._checkpoint = checkpoint
+        self._load = load
+
+    @property
+    def name(self) -> str:
+        """The variable's name."""
+        return self.record.name
+
+    @property
+    def verdict(self) -> Verdict:
+        """`stored`, `rebuilt` or `lost`."""
+        return self.record.verdict
+
+    def load(self) -> object:
+        """The value, as a new object in this process.
+
+        Raises:
+            CannotRestore: it is not stored, or does not load here.
+            Untrusted: the store was signed by somebody else.
+        """
+        return self._load(self._checkpoint, self.record.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        plain: dict[str, Any] = to_plain(self.record)
+        return {
+            "name": plain["name"],
+            "verdict": plain["verdict"],
+            "reason": plain.get("reason", ""),
+            "type": plain.get("type", ""),
+            "bytes": plain.get("size", 0),
+            "preview": plain.get("preview", ""),
+            "not_covered": plain.get("not_covered", ""),
+        }
+
+    def __repr__(self) -> str:
+        record = self.record
+        told = record.preview or record.type
+        return f"<variable {record.name} ({record.verdict}): {told}>"
+
+
+class Variables(Mapping[str, VariableView]):
+    """The variables right after a step, by name."""
+
+    def __init__(self, checkpoint: Checkpoint, load: Loader) -> None:
+        self._checkpoint = checkpoint
+        self._load = load
+
+    def __getitem__(self, name: str) -> VariableView:
+        variable = self._checkpoint.variables[name]
+        return VariableView(variable, self._checkpoint, self._load)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._checkpoint.variables))
+
+    def __len__(self) -> int:
+        return len(self._checkpoint.variables)
+
+    def __repr__(self) -> str:
+        return f"<variables {', '.join(self)}>"
+
+
+class StepView:
+    """A step in a run."""
+
+    def __init__(self, history: RunHistory, state: StepState, load: Loader) -> None:
+        self._history = history
+        self._state = state
+        self._load = load
+
+    @property
+    def number(self) -> int:
+        """Its place among the code cells, from 1."""
+        return self._state.info.number
+
+    @property
+    def name(self) -> str:
+        """Its given name; "" for an untagged cell."""
+        return self._state.info.name
+
+    @property
+    def label(self) -> str:
+        """Its name, or `#28`."""
+        return self._state.info.label
+
+    @property
+    def status(self) -> StepStatus:
+        """What became of it."""
+        return self._state.status
+
+    @property
+    def job_id(self) -> str:
+        """The job that stands for it; "" while there is none."""
+        return self._state.job_id
+
+    @property
+    def source(self) -> str:
+        """Its source as executed, secrets masked."""
+        job = self._state.job
+        return job.source if job is not None and job.source is not None else self._state.info.source
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds its code took; None where it has not ended."""
+        return self._state.job.seconds if self._state.job is not None else None
+
+    @property
+    def cause(self) -> str:
+        """Why, where it is not success."""
+        return self._state.cause
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """Its outputs as plain nbformat outputs."""
+        job = self._state.job
+        return [] if job is None else self._history.outputs(job)
+
+    @property
+    def execution_count(self) -> int | None:
+        """The number beside the cell."""
+        return self._state.job.execution_count if self._state.job is not None else None
+
+    @property
+    def traceback(self) -> tuple[str, ...]:
+        """The user's own traceback, coloured as the kernel sent it."""
+        job = self._state.job
+        return job.error.traceback if job is not None and job.error is not None else ()
+
+    @property
+    def variables(self) -> Variables:
+        """The namespace right after it."""
+        return Variables(self._history.checkpoint_after(self.number), self._load)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that its checkpoint added to the store."""
+        return self._state.job.delta.stored_bytes if self._state.job is not None else 0
+
+    @property
+    def not_restorable(self) -> str:
+        """Why the namespace after it cannot be put back; "" where it can."""
+        return self._history.restorable_after(self.number)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        state, job = self._state, self._state.job
+        return {
+            "number": self.number,
+            "name": self.name,
+            "label": self.label,
+            "cell_id": state.info.cell_id,
+            "status": str(state.status),
+            "kept": str(state.kept) if state.kept is not None else None,
+            "accepted": state.accepted,
+            "cause": state.cause,
+            "job_id": state.job_id or None,
+            "started": job.started if job is not None else state.fired,
+            "seconds": self.seconds,
+            "execution_count": self.execution_count,
+            "stored_bytes": self.stored_bytes,
+            "not_restorable": self.not_restorable if job is not None else "",
+            "rebuilt": list(state.rebuilt),
+            "first_line": first_line(self.source),
+        }
+
+    def __repr__(self) -> str:
+        return f"<step {self.label} {status_words(self._state)}>"
+
+
+class Run:
+    """A run: its status, its steps, where it comes from."""
+
+    def __init__(self, history: RunHistory, load: Loader) -> None:
+        self._history = history
+        self._load = load
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._history.run_id
+
+    @property
+    def status(self) -> RunStatus:
+        """What became of it."""
+        return self._history.status
+
+    @property
+    def cause(self) -> str:
+        """Why, where it is not success."""
+        return self._history.cause
+
+    @property
+    def flow(self) -> str:
+        """The flow's id: the notebook's path relative to the store's parent."""
+        return self._history.started.flow
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Its parameters, secrets masked."""
+        from cellrail.notebook.parameters import from_json
+
+        return {n: from_json(value) for n, value in self._history.started.parameters.items()}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return dict(self._history.started.labels)
+
+    @property
+    def origin(self) -> str | None:
+        """The run it was restarted from."""
+        origin = self._history.started.origin
+        return origin.run_id if origin is not None else None
+
+    @property
+    def started(self) -> float:
+        """Seconds since the epoch."""
+        return self._history.started.time
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from start to end; None where it has not ended."""
+        ended = self._history.ended
+        return None if ended is None else ended.time - self.started
+
+    @property
+    def steps(self) -> list[StepView]:
+        """Its steps in order."""
+        return [StepView(self._history, state, self._load) for state in self._history.states]
+
+    def __getitem__(self, address: str) -> StepView:
+        """A step by name, cell id or `#28`.
+
+        Raises:
+            StepNotFound: it has no such step.
+        """
+        from cellrail.notebook.address import find_step
+
+        states = self._history.states
+        found = find_step(address, [state.info for state in states])
+        for state in states:
+            if state.info.number == found.number:
+                return StepView(self._history, state, self._load)
+        raise StepNotFound(f"run {self.id} has no step {address!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        from cellrail.notebook.parameters import to_json
+
+        started = self._history.started
+        return {
+            "run_id": self.id,
+            "status": str(self.status),
+            "cause": self.cause,
+            "flow": self.flow,
+            "kind": str(started.kind),
+            "origin": to_plain(started.origin) if started.origin is not None else None,
+            "parameters": to_json(self.parameters),
+            "labels": self.labels,
+            "started": self.started,
+            "seconds": self.seconds,
+            "cwd": started.cwd,
+            "kernel": started.kernel_name,
+            "python": self._history.kernels[-1].python if self._history.kernels else "",
+            "packages": self._history.packages,
+            "host": started.owner.host,
+            "command": started.command,
+            "steps": [step.to_dict() for step in self.steps],
+        }
+
+    def __repr__(self) -> str:
+        return f"<run {self.id} of {self.flow}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td>{html.escape(text)}</td>"
+                for text in (
+                    f"#{step.number}",
+                    step.name,
+                    status_words(step._state),  # noqa: SLF001 - one view draws the other
+                    "" if step.seconds is None else f"{step.seconds:.2f} s",
+                    first_line(step.source),
+                )
+            )
+            + "</tr>"
+            for step in self.steps
+        )
+        title = html.escape(f"run {self.id} of {self.flow}: {self.status} {self.cause}".strip())
+        return (
+            f"<table><caption>{title}</caption><thead><tr><th>step</th><th>name</th>"
+            f"<th>status</th><th>time</th><th>source</th></tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+
+def status_words(state: StepState) -> str:
+    """A step's status as listings show it."""
+    if state.status is StepStatus.KEPT and state.kept is not None:
+        return f"kept ({state.kept})"
+    if state.accepted:
+        return f"{state.status} (accepted)"
+    return str(state.status)
+
+
+def first_line(source: str) -> str:
+    """The first line of a source that holds code."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    for line in lines:
+        if not line.startswith(("%%step", "#")):
+            return line[:80]
+    return lines[0][:80] if lines else ""

@@ -1,0 +1,333 @@
+"""The namespace after a job -> a `Delta`: only what changed.
+
+Every name gets a verdict: `stored`, `rebuilt` (it cannot be stored; the reason in words) or
+`lost` (a limit, `--outputs`). Nothing the user's objects do ends a capture.
+
+How: a name that still holds the same immutable object is skipped. Every other value is pickled
+by itself, which tells its content (digest of stream and buffers) and its objects (the memo).
+Values that share objects are pickled again in one stream. A stream is written only if its
+content differs from what the same names held before. Definitions are one component of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from . import inspection, namespace
+from .definitions import Definitions
+from .digests import Hasher
+from .loading import CODEC
+from .model import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
+from .pieces import DEFINITIONS, Entry, Piece, Pieces
+from .scanning import Scanner
+
+__all__ = ["Capture", "Limits"]
+
+NOT_IN_OUTPUTS = "not in --outputs"
+
+
+class Store(Protocol):
+    """Where objects go."""
+
+    def put(self, data: Any) -> ObjectRef:
+        """Keep bytes; returns their address."""
+        ...
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capture may cost."""
+
+    #: bytes of one component
+    max_value: int | None = None
+    #: seconds of one capture
+    max_seconds: float | None = None
+
+
+class _Made:
+    """What one capture has made so far."""
+
+    def __init__(self, *, written: Collection[str], only: Collection[str] | None) -> None:
+        self.written, self.only = written, only
+        self.components: dict[str, Component] = {}
+        self.variables: dict[str, Variable] = {}
+        self.size = 0
+
+    def is_unwanted(self, name: str) -> bool:
+        """Whether the job wrote it and `--outputs` does not name it."""
+        return self.only is not None and name not in self.only and name in self.written
+
+
+class Capture:
+    """Captures one live namespace, job after job."""
+
+    def __init__(
+        self,
+        objects: Store,
+        *,
+        globals: dict[str, Any],  # noqa: A002 - that is what it is
+        limits: Limits | None = None,
+        secrets: Sequence[str | bytes] = (),
+        ambient: Callable[[Store], ObjectRef | None] | None = None,
+    ) -> None:
+        self._objects = objects
+        self._limits = limits or Limits()
+        self._scanner = Scanner(secrets)
+        self._ambient = ambient
+        self.definitions = Definitions(globals)
+        #: the fold of everything captured so far
+        self.current = Checkpoint()
+        self._entries: dict[str, Entry] = {}
+        self._groups: dict[tuple[str, ...], bytes] = {}
+        self._group_of: dict[str, tuple[str, ...]] = {}
+        self._bodies: dict[str, bytes] = {}
+        self._pinned: dict[str, Any] = {}
+        self._digests: set[str] = set()
+        self._inspector = inspection.Inspector(self.definitions)
+
+    # --- public ------------------------------------------------------------------------------
+
+    def checkpoint(
+        self,
+        roots: Mapping[str, object],
+        *,
+        only: Collection[str] | None = None,
+        touched: Collection[str] | None = None,  # noqa: ARG002 - every value is looked at today
+    ) -> Delta:
+        """What changed since the checkpoint before; changed values are written.
+
+        Args:
+            roots: the user's names and what else is to be kept (`Out[5]`, `_`).
+            only: names of `--outputs`: a changed name that is not among them is `lost`.
+            touched: names the job can have touched; a hint for later versions.
+        """
+        started = time.perf_counter()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            delta = self._checkpoint(roots, only)
+        finally:
+            if collecting:
+                gc.enable()
+        delta = msgspec.structs.replace(delta, seconds=time.perf_counter() - started)
+        self.current = self.current.after(delta)
+        return delta
+
+    def adopt(
+        self,
+        checkpoint: Checkpoint,
+        roots: Mapping[str, object],
+        definitions: Mapping[str, Any] | None = None,
+    ) -> None:
+        """After a restore: the restored state is the checkpoint before the next delta.
+
+        Args:
+            checkpoint: what was restored.
+            roots: what is in the namespace now.
+            definitions: `RestoreReport.definitions`; they keep their keys.
+        """
+        known = dict(definitions or {})
+        stored = [key for c in checkpoint.components.values() for key in c.definitions]
+        self.definitions.adopt(known, stored)
+        missing = [n for n, v in checkpoint.variables.items() if v.component and n not in roots]
+        self._pinned = known if missing else {}
+        self.current = checkpoint
+        self._entries, self._groups, self._group_of, self._bodies = {}, {}, {}, {}
+        pieces = self._look({n: v for n, v in roots.items() if n in checkpoint.variables})
+        for name, piece in pieces.all.items():
+            self._entries[name] = Entry.of(piece)
+        for piece in pieces.groups():
+            if piece.error is None and self._is_as_stored(piece):
+                self._keep_group(piece)
+        self._bodies = pieces.bodies()
+
+    def _is_as_stored(self, piece: Piece) -> bool:
+        """Whether the checkpoint holds this group as one component."""
+        ids = {self.current.variables[name].component for name in piece.names}
+        if piece.definitions:
+            holders = [c for c in self.current.components.values() if c.definitions]
+            ids |= {c.id for c in holders}
+            if not {*piece.definitions} <= {k for c in holders for k in c.definitions}:
+                return False
+        if len(ids) != 1:
+            return False
+        component = self.current.components.get(ids.pop() or "")
+        return component is not None and set(component.names) == set(piece.names)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def _look(self, roots: Mapping[str, object]) -> Pieces:
+        deadline = None
+        if self._limits.max_seconds is not None:
+            deadline = time.monotonic() + self._limits.max_seconds
+        pieces = Pieces(
+            self.definitions,
+            hasher=Hasher(),
+            scanner=self._scanner,
+            entries=self._entries,
+            check=self._inspector.check,
+            max_value=self._limits.max_value,
+            deadline=deadline,
+        )
+        entries = self._entries
+        keys: dict[str, Any] = dict(self._pinned)
+        for name, value in roots.items():
+            entry = entries.get(name)
+            if entry is None or not entry.still or entry.root is not value:
+                pieces.add(name, value)
+        pieces.define(keys)
+        pieces.connect()
+        return pieces
+
+    def _checkpoint(self, roots: Mapping[str, object], only: Collection[str] | None) -> Delta:
+        before = self.current.variables
+        deleted = [name for name in self._entries if name not in roots]
+        for name in deleted:
+            self._forget(name)
+        pieces = self._look(roots)
+        written = {*deleted, *self._written(pieces)}
+        made = _Made(written=written, only=only)
+        for piece in pieces.groups():
+            self._commit(piece, made)
+        for name, note in pieces.notes().items():
+            record = made.variables.get(name) or before.get(name)
+            if record is not None and record.not_covered != note:
+                made.variables[name] = msgspec.structs.replace(record, not_covered=note)
+        return Delta(
+            components=made.components,
+            variables={n: v for n, v in made.variables.items() if before.get(n) != v},
+            deleted=tuple(sorted(name for name in deleted if name in before)),
+            written=tuple(sorted(written)),
+            ambient=self._ambient(self._objects) if self._ambient is not None else None,
+            stored_bytes=made.size,
+        )
+
+    def _written(self, pieces: Pieces) -> Iterable[str]:
+        """Names bound to another object, or to an object that changed."""
+        defined = pieces.defined
+        same = defined is not None and defined.content == self._groups.get((DEFINITIONS,))
+        bodies = pieces.bodies(self._bodies if same else None)
+        written = []
+        for name, piece in pieces.all.items():
+            entry, key = self._entries.get(name), piece.body_key
+            other_body = bool(key) and bodies.get(key) != self._bodies.get(key)
+            if entry is None or not entry.same(piece) or other_body:
+                written.append(name)
+            self._entries[name] = Entry.of(piece)
+        self._bodies = bodies
+        return written
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def _commit(self, piece: Piece, made: _Made) -> None:
+        """Write a group that changed; its names get their records."""
+        if piece.error is not None:
+            verdict = Verdict.LOST if piece.over_limit else Verdict.REBUILT
+            self._refuse(piece, piece.names, made, verdict, piece.error)
+            return
+        if self._is_stored(piece, made):
+            return
+        unwanted = [n for n in piece.names if made.is_unwanted(n)]
+        if unwanted and len(unwanted) == len(piece.names) and not piece.definitions:
+            self._refuse(piece, piece.names, made, Verdict.LOST, NOT_IN_OUTPUTS)
+            self._keep_group(piece)
+            return
+        reason = "holds a secret" if self._holds_secret(piece) else self._inspector.check(piece)
+        if reason:
+            self._refuse(piece, piece.names, made, Verdict.REBUILT, reason)
+            return
+        component = self._write(piece, made)
+        for name, value in zip(piece.names, piece.values, strict=True):
+            made.variables[name] = self._record(name, value, component)
+        self._refuse(piece, unwanted, made, Verdict.LOST, NOT_IN_OUTPUTS)
+        self._keep_group(piece)
+
+    def _holds_secret(self, piece: Piece) -> bool:
+        return any(map(self._scanner.hits, (piece.stream, *piece.buffers)))
+
+    def _refuse(
+        self, piece: Piece, names: Collection[str], made: _Made, verdict: Verdict, reason: str
+    ) -> None:
+        for name, value in zip(piece.names, piece.values, strict=True):
+            if name in names:
+                record = self._record(name, value)
+                made.variables[name] = msgspec.structs.replace(
+                    record, verdict=verdict, reason=self._scanner.mask(reason) or "holds a secret"
+                )
+                self._drop_group(name)
+
+    def _is_stored(self, piece: Piece, made: _Made) -> bool:
+        """Whether the same content was written for these names before."""
+        if self._groups.get(_group(piece)) != piece.content:
+            return False
+        for name in piece.names:
+            record = self.current.variables.get(name)
+            if record is None:
+                return False
+            if record.verdict is not Verdict.STORED and name in made.written:
+                return False
+        return True
+
+    def _write(self, piece: Piece, made: _Made) -> Component:
+        refs = [self._objects.put(data) for data in (piece.stream, *piece.buffers)]
+        ident = Hasher.parts(
+            CODEC.encode(),
+            *(name.encode("utf-8", "surrogatepass") for name in piece.names),
+            b"|",
+            *(key.encode("utf-8", "surrogatepass") for key in piece.definitions),
+            b"|",
+            *(ref.digest.encode() for ref in refs),
+        ).hex()
+        component = Component(
+            id=ident,
+            names=piece.names,
+            codec=CODEC,
+            stream=refs[0],
+            buffers=tuple(refs[1:]),
+            packages=self._inspector.packages(piece),
+            definitions=piece.definitions,
+        )
+        made.components[ident] = component
+        for ref in refs:
+            if ref.digest not in self._digests:
+                self._digests.add(ref.digest)
+                made.size += ref.size
+        return component
+
+    def _record(self, name: str, value: object, component: Component | None = None) -> Variable:
+        mask = self._scanner.mask
+        return Variable(
+            name=name,
+            verdict=Verdict.STORED if component is not None else Verdict.REBUILT,
+            component=component.id if component is not None else None,
+            type=mask(namespace.type_name(type(value))),
+            size=component.size if component is not None else 0,
+            preview=mask(namespace.preview(value)),
+        )
+
+    # --- the baseline ------------------------------------------------------------------------
+
+    def _keep_group(self, piece: Piece) -> None:
+        group = _group(piece)
+        for name in group:
+            self._drop_group(name)
+        self._groups[group] = piece.content
+        for name in group:
+            self._group_of[name] = group
+
+    def _drop_group(self, name: str) -> None:
+        group = self._group_of.pop(name, None)
+        if group is not None:
+            self._groups.pop(group, None)
+
+    def _forget(self, name: str) -> None:
+        del self._entries[name]
+        self._drop_group(name)
+
+
+def _group(piece: Piece) -> tuple[str, ...]:
+    return (DEFINITIONS, *piece.names) if piece.definitions else piece.names

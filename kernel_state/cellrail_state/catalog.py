@@ -1,0 +1,260 @@
+"""The DuckDB catalog: the index of the journals that everybody queries.
+
+It is never the truth. `ingest` reads every journal that has grown since and replaces that run's
+rows in one transaction; doing so twice changes nothing. It happens at the end of a run and before
+every query, by whoever gets the lock: our processes take turns through `catalog.lock`, connections
+are short, and a catalog that another program holds open, or that is damaged, never stops anybody.
+Then queries are answered from a database in memory that is filled from the journals: as right, only
+slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cellrail_state import locks
+from cellrail_state.errors import StoreError, StoreTooNew
+from cellrail_state.rows import Rows, RunRow, rows_of
+from cellrail_state.sql import migrations, queries
+
+if TYPE_CHECKING:
+    from cellrail_state.store import Store
+
+#: seconds that an ingest at a run's end waits for its turn
+INGEST_SECONDS = 2.0
+#: seconds that a query waits before it answers from memory
+QUERY_SECONDS = 1.0
+_TABLES = ("runs", "steps", "jobs", "variables", "journals")
+
+
+class _Unavailable(Exception):
+    """The file cannot be used now: another program holds it, or it is damaged."""
+
+
+class Catalog:
+    """The catalog of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._path = store.path / "catalog.duckdb"
+        self._lock = store.path / "catalog.lock"
+
+    def ingest(self, *, seconds: float = INGEST_SECONDS) -> bool:
+        """Bring the catalog up to date with the journals.
+
+        Args:
+            seconds: how long to wait for a turn.
+
+        Returns:
+            Whether it is; False where it could not be had, which does no harm.
+        """
+        try:
+            with self._connection(seconds):
+                return True
+        except _Unavailable:
+            return False
+
+    def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a query over an up-to-date catalog.
+
+        Raises:
+            StoreError: the query is wrong.
+            StoreTooNew: the catalog was made by a newer version.
+        """
+        with self._any_connection() as connection:
+            return _rows(connection, sql, parameters)
+
+    def runs(
+        self,
+        *,
+        flow: str | None = None,
+        status: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        since: float | None = None,
+        limit: int = 20,
+    ) -> list[RunRow]:
+        """The newest runs that fit, newest first.
+
+        Args:
+            flow: only this flow's.
+            status: only these; `running` and `interrupted` are told apart by their locks.
+            labels: only runs that bear all of them.
+            parameters: only runs with these values (JSON-able).
+            since: only runs started after this moment (seconds since the epoch).
+            limit: at most so many.
+        """
+        written = "running" if status == "interrupted" else status
+        values = {
+            "flow": flow,
+            "status": written,
+            "since": since,
+            "labels": msgspec.json.encode(dict(labels or {})).decode(),
+            "parameters": msgspec.json.encode(dict(parameters or {})).decode(),
+            # whether a run is interrupted shows only below
+            "limit": limit if written != "running" else 2**31,
+        }
+        rows = [RunRow.from_row(row) for row in self.query(queries()["newest_runs"], values)]
+        rows = [self._derived(row) for row in rows]
+        if status is not None:
+            rows = [row for row in rows if row.status == status]
+        return rows[:limit]
+
+    def _derived(self, row: RunRow) -> RunRow:
+        if row.status == "running" and not self._store.is_owned(row.run_id):
+            return msgspec.structs.replace(row, status="interrupted")
+        return row
+
+    def rebuild(self) -> None:
+        """Make the catalog anew from the journals.
+
+        Raises:
+            StoreError: another program holds it open.
+        """
+        with locks.locked(self._lock, seconds=INGEST_SECONDS) as got:
+            if not got:
+                raise StoreError("the catalog is in use; try again later")
+            for suffix in ("", ".wal"):
+                path = self._path.with_name(self._path.name + suffix)
+                path.unlink(missing_ok=True)
+        if not self.ingest():
+            raise StoreError("the catalog is held open by another program; close it first")
+
+    def problem(self) -> str:
+        """Why the file cannot be used; "" where it can."""
+        try:
+            with self._connection(QUERY_SECONDS):
+                return ""
+        except _Unavailable as error:
+            return str(error)
+
+    # --- connections -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _any_connection(self) -> Iterator[Any]:
+        """The catalog, or where it cannot be had its like in memory."""
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = stack.enter_context(self._connection(QUERY_SECONDS))
+            except _Unavailable:
+                connection = stack.enter_context(self._in_memory())
+            yield connection
+
+    @contextlib.contextmanager
+    def _connection(self, seconds: float) -> Iterator[Any]:
+        """The catalog's file, up to date; ours alone while it is open."""
+        import duckdb
+
+        with locks.locked(self._lock, seconds=seconds) as got:
+            if not got:
+                message = "the catalog is in use"
+                raise _Unavailable(message)
+            try:
+                connection = duckdb.connect(str(self._path))
+            except duckdb.Error as error:
+                # held by another program, or damaged: either way not ours to wait for
+                raise _Unavailable(str(error).splitlines()[0]) from error
+            try:
+                try:
+                    _migrate(connection)
+                    self._store.points.reach("catalog.before_ingest")
+                    _ingest(connection, self._store)
+                    self._store.points.reach("catalog.after_ingest")
+                except duckdb.Error as error:
+                    raise _Unavailable(str(error).splitlines()[0]) from error
+                yield connection
+            finally:
+                connection.close()
+
+    @contextlib.contextmanager
+    def _in_memory(self) -> Iterator[Any]:
+        import duckdb
+
+        connection = duckdb.connect(":memory:")
+        try:
+            _migrate(connection)
+            _ingest(connection, self._store)
+            yield connection
+        finally:
+            connection.close()
+
+
+def _migrate(connection: Any) -> None:
+    """Apply the migrations that are still to come, each with its own record."""
+    connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY)")
+    done = {row[0] for row in connection.execute("SELECT number FROM migrations").fetchall()}
+    known = migrations()
+    if done - set(known):
+        raise StoreTooNew(
+            "the catalog was made by a newer cellrail",
+            hint="upgrade, or rebuild it for this version: cellrail doctor --fix",
+        )
+    for number, text in known.items():
+        if number not in done:
+            connection.execute("BEGIN")
+            connection.execute(text)
+            connection.execute("INSERT INTO migrations VALUES (?)", [number])
+            connection.execute("COMMIT")
+
+
+def _ingest(connection: Any, store: Store) -> None:
+    """Replace the rows of every run whose journal has changed, in one transaction."""
+    known = {
+        row["run_id"]: (row["bytes"], row["ended"])
+        for row in _rows(connection, queries()["read_so_far"])
+    }
+    run_ids = store.run_ids()
+    fresh = Rows()
+    for run_id in run_ids:
+        size = store.journal_path(run_id).stat().st_size
+        # the journal of a run that has ended does not grow any more
+        if known.get(run_id, (-1,))[0] != size:
+            rows_of(store, run_id, size, into=fresh)
+    gone = sorted(set(known) - set(run_ids))
+    touched = [row["run_id"] for row in fresh.journals] + gone
+    if not touched:
+        return
+    connection.execute("BEGIN")
+    for name in ("variables", "steps", "jobs", "runs", "journals"):
+        connection.execute(queries()[f"forget_{name}"], {"runs": touched})
+    for table in _TABLES:
+        _insert(connection, table, getattr(fresh, table))
+    store.points.reach("catalog.before_commit")
+    connection.execute("COMMIT")
+
+
+def _insert(connection: Any, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows in one statement (row by row is a hundred times slower)."""
+    if not rows:
+        return
+    columns = connection.execute(f"DESCRIBE {table}").fetchall()  # table: one of _TABLES
+    structure = msgspec.json.encode([{name: kind for name, kind, *_ in columns}]).decode()
+    connection.execute(
+        f"INSERT INTO {table} BY NAME SELECT r.* FROM "  # noqa: S608 - names of our own schema
+        f"(SELECT unnest(from_json($rows, '{structure}')) AS r)",
+        {"rows": msgspec.json.encode(list(rows)).decode()},
+    )
+
+
+def _rows(
+    connection: Any, sql: str, parameters: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    import duckdb
+
+    try:
+        cursor = connection.execute(sql, dict(parameters) if parameters else None)
+    except duckdb.Error as error:
+        raise StoreError(
+            f"the query failed: {error}",
+            hint="tables: " + ", ".join(_TABLES[:-1]) + "; DESCRIBE runs tells columns",
+        ) from error
+    if cursor.description is None:
+        return []
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -1,0 +1,207 @@
+"""Examine a store: journals, objects, catalog; mend what can be mended.
+
+What it can find (`Finding.kind`), a closed set:
+
+* ``torn journal``: a frame at the end was never committed (mended: nothing is lost).
+* ``damaged journal``: a record inside was changed or torn; what stands behind it is lost.
+* ``untrusted journal``: signed by somebody else.
+* ``missing object``, ``damaged object``: which steps it hurts, and from where a restart still works.
+* ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
+* ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cellrail_state import journal as journals
+from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
+from cellrail_state.model import JobFinished, ObjectRef, Record, RunStarted
+from cellrail_state.objects import is_object
+from cellrail_state.store import Store
+
+#: younger files without an owner may belong to a step that is about to commit
+GRACE_SECONDS = 3600.0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is not as it should be."""
+
+    kind: str
+    subject: str
+    message: str
+    fixable: bool = False
+    fixed: bool = False
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What an examination found."""
+
+    findings: tuple[Finding, ...]
+    journals: int
+    objects: int
+
+    @property
+    def unmended(self) -> bool:
+        """Whether something is still not as it should be."""
+        return any(not finding.fixed for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+
+def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Report:
+    """Check a whole store.
+
+    Args:
+        store: the store.
+        fix: mend what can be mended.
+        now: seconds since the epoch.
+    """
+    moment = time.time() if now is None else now
+    findings: list[Finding] = []
+    needed: set[str] = set()
+    checked: dict[str, str] = {}
+    run_ids = store.run_ids()
+    for run_id in run_ids:
+        findings += _journal(store, run_id, fix=fix)
+        findings += _objects(store, run_id, needed, checked)
+    findings += _orphans(store, needed, moment, fix=fix)
+    findings += _catalog(store, fix=fix)
+    return Report(findings=tuple(findings), journals=len(run_ids), objects=len(needed))
+
+
+def _journal(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
+    path = store.journal_path(run_id)
+    try:
+        entries = list(journals.read(path))
+        whole = entries[-1].end if entries else 0
+        if whole < path.stat().st_size and not store.is_owned(run_id):
+            if fix:
+                with path.open("r+b") as file:
+                    file.truncate(whole)
+                    os.fsync(file.fileno())
+            yield Finding(
+                kind="torn journal",
+                subject=run_id,
+                message=f"{path.stat().st_size - whole or 'some'} bytes at the end were never "
+                "committed",
+                fixable=True,
+                fixed=fix,
+            )
+        store.verify(run_id, entries)
+    except JournalDamaged as error:
+        yield Finding(kind="damaged journal", subject=run_id, message=str(error))
+    except Untrusted as error:
+        yield Finding(kind="untrusted journal", subject=run_id, message=str(error))
+
+
+def references(record: Record) -> Iterator[ObjectRef]:
+    """Every object that a record points to."""
+    if isinstance(record, RunStarted):
+        if record.notebook is not None:
+            yield record.notebook
+    elif isinstance(record, JobFinished):
+        if record.outputs is not None:
+            yield record.outputs
+        if record.delta.ambient is not None:
+            yield record.delta.ambient
+        for component in record.delta.components.values():
+            yield from component.refs()
+
+
+def readable_records(store: Store, run_id: str) -> Iterator[Record]:
+    """A journal's records up to the first that cannot be read."""
+    try:
+        yield from store.records(run_id)
+    except JournalDamaged:
+        return
+
+
+def _objects(
+    store: Store, run_id: str, needed: set[str], checked: dict[str, str]
+) -> Iterator[Finding]:
+    """Missing and damaged objects of a run; notes in `needed` what it points to."""
+    labels: dict[int, str] = {}
+    for record in readable_records(store, run_id):
+        if isinstance(record, RunStarted):
+            labels = {info.number: info.label for info in record.steps}
+        for ref in references(record):
+            if ref.inline is not None:
+                continue
+            needed.add(ref.digest)
+            if ref.digest not in checked:
+                checked[ref.digest] = _problem(store, ref)
+            problem = checked[ref.digest]
+            if problem:
+                yield _hurt(run_id, record, ref, problem, labels)
+
+
+def _problem(store: Store, ref: ObjectRef) -> str:
+    try:
+        store.objects.get(ref)
+    except ObjectError as error:
+        return "missing object" if error.code == "object-missing" else "damaged object"
+    return ""
+
+
+def _hurt(
+    run_id: str, record: Record, ref: ObjectRef, problem: str, labels: dict[int, str]
+) -> Finding:
+    if not isinstance(record, JobFinished):
+        return Finding(kind=problem, subject=ref.digest, message=f"the notebook of run {run_id}")
+    label = labels.get(record.step, f"#{record.step}")
+    names = [
+        name
+        for component in record.delta.components.values()
+        if ref in component.refs()
+        for name in component.names or component.definitions
+    ]
+    what = "the variables " + ", ".join(names) if names else "outputs or ambient state"
+    return Finding(
+        kind=problem,
+        subject=ref.digest,
+        message=f"run {run_id}, step {label!r}: {what}; a restart from {label!r} or an earlier "
+        "step still works",
+    )
+
+
+def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:
+    for path in store.objects.files():
+        if is_object(path) and path.name in needed:
+            continue
+        age = _age(path, now)
+        if age is None or age < GRACE_SECONDS:
+            continue
+        if fix:
+            path.unlink(missing_ok=True)
+        kind = "orphan object" if is_object(path) else "temporary file"
+        yield Finding(
+            kind=kind, subject=path.name, message="nothing points to it", fixable=True, fixed=fix
+        )
+
+
+def _age(path: Path, now: float) -> float | None:
+    try:
+        return now - path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _catalog(store: Store, *, fix: bool) -> Iterator[Finding]:
+    problem = store.catalog.problem()
+    if not problem:
+        return
+    if fix:
+        store.catalog.rebuild()
+    yield Finding(
+        kind="catalog", subject="catalog.duckdb", message=problem, fixable=True, fixed=fix
+    )

@@ -1,0 +1,314 @@
+"""One run as its journal tells it, with the jobs of other runs that it points to.
+
+This is the truth that restarts are planned from; the catalog is only an index of it.
+
+* `RunHistory.states` has one entry per step, with the job that stands for it (its own, or the kept
+  job of an earlier run).
+* `RunHistory.chain` are the jobs whose deltas, folded in order, are the namespace: first the jobs
+  that the run was started on (`RunStarted.chain`), then its own. A job that replaces or follows
+  another one stands at that one's place. The namespace right before a job is the fold of the chain
+  before it, so a cut in a live run is a moment, and in any other run the end of the step before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail_state.errors import JournalDamaged, ObjectError
+from cellrail_state.model import (
+    Checkpoint,
+    JobFinished,
+    JobStarted,
+    KernelStarted,
+    KeptReason,
+    Record,
+    RunEnded,
+    RunKind,
+    RunStarted,
+    RunStatus,
+    StepInfo,
+    StepKept,
+    StepRebuilt,
+    StepSkipped,
+    StepStatus,
+)
+
+
+class StepState(msgspec.Struct, frozen=True, kw_only=True):
+    """A step in a run: what became of it, and the job that stands for it."""
+
+    info: StepInfo
+    status: StepStatus = StepStatus.PENDING
+    kept: KeptReason | None = None
+    job_id: str = ""
+    #: None while nothing was committed
+    job: JobFinished | None = None
+    #: why, in words, where it is not success
+    cause: str = ""
+    #: seconds since the epoch when the step fired
+    fired: float | None = None
+    #: it ran again before the cut for names that cannot be stored
+    rebuilt: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """A failure that the flow tolerates."""
+        return self.job is not None and self.job.accepted
+
+
+class Sources:
+    """Where a history gets what is not in the run's own journal."""
+
+    def __init__(
+        self,
+        *,
+        records: Callable[[str], Iterable[Record]],
+        owned: Callable[[str], bool],
+        content: Callable[[Any], bytes],
+    ) -> None:
+        """Know the store.
+
+        Args:
+            records: the records of a run's journal, by run id.
+            owned: whether a run's owner lives, by run id.
+            content: the bytes behind an `ObjectRef`.
+        """
+        self.records = records
+        self.owned = owned
+        self.content = content
+        self._runs: dict[str, dict[str, JobFinished]] = {}
+
+    def job(self, job_id: str) -> JobFinished:
+        """A committed job of any run.
+
+        Raises:
+            JournalDamaged: its journal holds no such job.
+        """
+        run_id = job_id.rpartition("/")[0]
+        jobs = self._runs.get(run_id)
+        if jobs is None:
+            found = (r for r in self.records(run_id) if isinstance(r, JobFinished))
+            jobs = self._runs[run_id] = {job.job_id: job for job in found}
+        if job_id not in jobs:
+            raise JournalDamaged(
+                f"the job {job_id} is missing in its journal",
+                hint="`cellrail doctor` tells which runs it hurts",
+            )
+        return jobs[job_id]
+
+
+class RunHistory:
+    """A run, read from its journal."""
+
+    def __init__(self, run_id: str, sources: Sources) -> None:
+        """Read the run's journal.
+
+        Raises:
+            JournalDamaged: the journal does not begin with the run's record.
+        """
+        self.run_id = run_id
+        self._sources = sources
+        self.ended: RunEnded | None = None
+        self.kernels: list[KernelStarted] = []
+        self.jobs: list[JobFinished] = []
+        self._states: dict[int, StepState] = {}
+        started: RunStarted | None = None
+        for record in sources.records(run_id):
+            if isinstance(record, RunStarted):
+                started = record
+                self._states = {info.number: StepState(info=info) for info in record.steps}
+            else:
+                self._take(record)
+        if started is None:
+            raise JournalDamaged(f"the journal of {run_id} has no beginning")
+        self.started: RunStarted = started
+        self.owned = self.ended is None and sources.owned(run_id)
+        if not self.owned:
+            self._close_what_was_running()
+
+    def _take(self, record: Record) -> None:
+        if isinstance(record, RunEnded):
+            self.ended = record
+        elif isinstance(record, KernelStarted):
+            self.kernels.append(record)
+        elif isinstance(record, JobFinished):
+            self.jobs.append(record)
+            self._finish(record)
+        elif isinstance(record, JobStarted):
+            self._change(
+                record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
+            )
+        elif isinstance(record, StepKept):
+            self._change(
+                record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id
+            )
+        elif isinstance(record, StepSkipped):
+            self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
+        elif isinstance(record, StepRebuilt):
+            self._change(record.step, rebuilt=record.names)
+
+    def _finish(self, job: JobFinished) -> None:
+        if job.follows and job.step in self._states and self._states[job.step].kept:
+            # parameters assigned anew: the step stays kept, the chain has the assignment
+            self._change(job.step, status=StepStatus.KEPT, job_id=job.follows)
+            return
+        cause = job.cause
+        if job.error is not None and not cause:
+            cause = f"{job.error.name}: {job.error.value}"
+        self._change(
+            job.step,
+            status=job.status,
+            kept=None,
+            job_id=job.job_id,
+            job=job,
+            cause=cause,
+            fired=job.started,
+        )
+
+    def _change(self, number: int, **changes: Any) -> None:
+        state = self._states.get(number)
+        if state is None:
+            # a live run meets its steps as they are executed
+            state = StepState(info=StepInfo(number=number))
+        self._states[number] = msgspec.structs.replace(state, **changes)
+
+    def _close_what_was_running(self) -> None:
+        for number, state in self._states.items():
+            if state.status is StepStatus.RUNNING:
+                self._change(number, status=StepStatus.FAILED, cause="interrupted")
+
+    # --- what became of it -------------------------------------------------------------------
+
+    @property
+    def status(self) -> RunStatus:
+        """The run's status; `interrupted` where its owner is gone without a last word."""
+        if self.ended is not None:
+            return self.ended.status
+        return RunStatus.RUNNING if self.owned else RunStatus.INTERRUPTED
+
+    @property
+    def cause(self) -> str:
+        """Why, where it is not success."""
+        return self.ended.cause if self.ended is not None else ""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a person executed it in an open notebook."""
+        return self.started.kind is RunKind.LIVE
+
+    @property
+    def states(self) -> list[StepState]:
+        """The steps in order, each with its job (kept jobs are read from their own journals)."""
+        return [self._with_job(state) for _, state in sorted(self._states.items())]
+
+    def state(self, number: int) -> StepState:
+        """The step of this number."""
+        return self._with_job(self._states[number])
+
+    def _with_job(self, state: StepState) -> StepState:
+        if state.job is not None or not state.job_id or state.status is not StepStatus.KEPT:
+            return state
+        return msgspec.structs.replace(state, job=self._sources.job(state.job_id))
+
+    def job_by_id(self, job_id: str) -> JobFinished:
+        """A job of this run or of one that it points to."""
+        for job in self.jobs:
+            if job.job_id == job_id:
+                return job
+        return self._sources.job(job_id)
+
+    def outputs(self, job: JobFinished) -> list[dict[str, Any]]:
+        """A job's outputs as plain nbformat outputs."""
+        if job.outputs is None:
+            return []
+        outputs: list[dict[str, Any]] = msgspec.json.decode(self._sources.content(job.outputs))
+        return outputs
+
+    def notebook(self) -> dict[str, Any] | None:
+        """The notebook that the run executed, without outputs; None where it is not recorded."""
+        if self.started.notebook is None:
+            return None
+        try:
+            content = self._sources.content(self.started.notebook)
+        except ObjectError:
+            return None
+        notebook: dict[str, Any] = msgspec.json.decode(content)
+        return notebook
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions of the packages that its jobs imported."""
+        versions: dict[str, str] = {}
+        for kernel in self.kernels:
+            versions.update(kernel.packages)
+        for job in self.chain:
+            versions.update(job.packages)
+        return versions
+
+    # --- the namespace -----------------------------------------------------------------------
+
+    @property
+    def chain(self) -> list[JobFinished]:
+        """The jobs whose deltas are the namespace, in order."""
+        chain = [self._sources.job(job_id) for job_id in self.started.chain]
+        for job in self.jobs:
+            place = _place(chain, job.replaces or job.follows)
+            if place is not None and job.replaces:
+                chain[place] = job
+                continue
+            if place is not None:
+                chain.insert(place + 1, job)
+                continue
+            if self.is_live or job.status is StepStatus.SUCCESS or job.accepted:
+                chain.append(job)
+        return chain
+
+    def chain_before(self, number: int) -> list[JobFinished]:
+        """The jobs that made the namespace right before a step (its last execution)."""
+        state = self._states.get(number)
+        chain = self.chain
+        if state is not None and state.job_id:
+            place = _place(chain, state.job_id)
+            if place is not None:
+                return chain[:place]
+        if self.is_live or state is None:
+            return chain
+        # the step has no job in the chain: everything that steps before it did
+        for earlier in range(number - 1, -1, -1):
+            found = self._states.get(earlier)
+            if found is not None and _place(chain, found.job_id) is not None:
+                return self.chain_through(earlier)
+        return []
+
+    def chain_through(self, number: int) -> list[JobFinished]:
+        """The jobs up to and with a step's job, and parameters assigned behind it."""
+        chain = self.chain
+        place = _place(chain, self._states[number].job_id)
+        if place is None:
+            return self.chain_before(number)
+        while place + 1 < len(chain) and chain[place + 1].follows:
+            place += 1
+        return chain[: place + 1]
+
+    def checkpoint_before(self, number: int) -> Checkpoint:
+        """The namespace right before a step."""
+        return Checkpoint.fold(job.delta for job in self.chain_before(number))
+
+    def checkpoint_after(self, number: int) -> Checkpoint:
+        """The namespace right after a step's job."""
+        return Checkpoint.fold(job.delta for job in self.chain_through(number))
+
+    def restorable_after(self, number: int) -> str:
+        """"" where the namespace after a step can be put back, else why not."""
+        state = self._with_job(self._states[number])
+        return state.job.delta.failure if state.job is not None else "it did not run"
+
+
+def _place(chain: Sequence[JobFinished], job_id: str) -> int | None:
+    for place, job in enumerate(chain):
+        if job.job_id == job_id:
+            return place
+    return None

@@ -1,0 +1,107 @@
+"""What is checked before a component is written: does its copy load, which packages it needs.
+
+A type whose copies loaded once in a session is not tried again. The types of the libraries in
+`_TRUSTED` are never tried: they are known to load, or (matplotlib) loading shows something.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Any
+
+from . import pickling
+from .definitions import Definitions
+from .loading import Context
+from .pieces import Piece
+
+_TRUSTED = frozenset(
+    ["numpy", "pandas", "matplotlib", "datetime", "decimal", "collections", "pathlib"]
+)
+_MAX = 64 << 20
+
+
+class _Live(dict[str, Any]):
+    """Definitions as they are in the live namespace."""
+
+    def __init__(self, table: Definitions) -> None:
+        super().__init__()
+        self._table = table
+
+    def __missing__(self, key: str) -> Any:
+        found = self._table.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+
+class Inspector:
+    """Remembers what was checked in a session."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._definitions = definitions
+        self._verified: set[type] = set()
+        self._verified_keys: set[str] = set()
+        self._versions: dict[str, str | None] = {}
+
+    def check(self, piece: Piece) -> str:
+        """Why a component does not load, in words; empty where it does."""
+        unknown = [kind for kind in piece.kinds if not self._is_known(kind)]
+        keys = set(piece.definitions) - self._verified_keys
+        if not (unknown or keys) or len(piece.stream) + sum(b.nbytes for b in piece.buffers) > _MAX:
+            return ""
+        live: dict[str, Any] = {} if piece.definitions else _Live(self._definitions)
+        context = Context(globals={"__name__": "__main__"}, definitions=live)
+        try:
+            copies = pickling.load(
+                piece.stream,
+                piece.buffers,
+                context,
+                count=len(piece.values),
+                has_definitions=bool(piece.definitions),
+            )
+        except Exception as error:  # noqa: BLE001 - the user's own code
+            return f"its copy does not load: {_short(error)}"
+        for value, copy in zip(piece.values, copies, strict=True):
+            if type(value).__qualname__ != type(copy).__qualname__:
+                return f"its copy is of another type: {type(copy).__qualname__}"
+        self._verified.update(unknown)
+        self._verified_keys |= keys
+        return ""
+
+    def _is_known(self, kind: type) -> bool:
+        if kind in self._verified or kind.__module__ == "builtins":
+            return True
+        return kind.__module__.partition(".")[0] in _TRUSTED
+
+    def packages(self, piece: Piece) -> dict[str, str]:
+        """The packages outside the standard library that a stream names, with versions."""
+        modules = {kind.__module__ for kind in piece.kinds} | set(piece.modules)
+        found = {}
+        for top in sorted({str(module).partition(".")[0] for module in modules}):
+            version = self._version(top)
+            if version is not None:
+                found[top] = version
+        return found
+
+    def _version(self, top: str) -> str | None:
+        if top not in self._versions:
+            self._versions[top] = package_version(top)
+        return self._versions[top]
+
+
+def package_version(top: str) -> str | None:
+    """The version of an installed top-level package; None for anything else."""
+    if not top or top in sys.stdlib_module_names or top in {"__main__", "cellrail_state"}:
+        return None
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if isinstance(version, str):
+        return version
+    try:
+        return importlib.metadata.version(top)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

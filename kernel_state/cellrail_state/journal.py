@@ -1,0 +1,201 @@
+"""A run's journal: one file, appended to by its owner alone.
+
+Layout: the magic `CRJ1\\n`, then frames. A frame is length (u32), CRC-32 of the payload (u32), MAC
+(32 bytes) and payload (a JSON record). The MAC is chained: HMAC-SHA256 over the MAC before it and
+the payload, beginning with the run's id, so a record that is changed, moved, or of another run does
+not verify.
+
+A frame is one `write`. A torn frame at the end was never committed: readers stop before it, and an
+owner that takes the journal over cuts it off. The owner holds an operating-system lock on the file
+for as long as it lives; a run whose lock is free and whose journal has no end is interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cellrail_state import locks
+from cellrail_state.crashpoints import CrashPoints, NoCrash
+from cellrail_state.errors import JournalDamaged, RunIsOwned, StoreNotWritable
+from cellrail_state.keys import signature
+from cellrail_state.model import Record, decode, encode
+from cellrail_state.objects import sync_folder
+
+MAGIC = b"CRJ1\n"
+SUFFIX = ".journal"
+_HEAD = struct.Struct("<II32s")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A record as it stands in its journal."""
+
+    #: where its frame begins and ends
+    offset: int
+    end: int
+    mac: bytes
+    payload: bytes
+
+    def record(self) -> Record:
+        """The record.
+
+        Raises:
+            JournalDamaged: the payload is no record of ours.
+        """
+        try:
+            return decode(self.payload)
+        except msgspec.MsgspecError as error:
+            raise JournalDamaged(f"a record cannot be read: {error}") from error
+
+
+def first_mac(run_id: str) -> bytes:
+    """What the first record's MAC is chained to."""
+    return run_id.encode()
+
+
+class Journal:
+    """The owner's end of a run's journal."""
+
+    def __init__(self, descriptor: int, path: Path, key: bytes, mac: bytes, points: CrashPoints):
+        self._descriptor = descriptor
+        self._path = path
+        self._key = key
+        self._mac = mac
+        self._points = points
+
+    @classmethod
+    def create(
+        cls, path: Path, first: Record, *, run_id: str, key: bytes, points: CrashPoints | None = None
+    ) -> Journal:
+        """Create a run's journal with its first record, and own it.
+
+        Raises:
+            StoreNotWritable: the file cannot be made.
+        """
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise StoreNotWritable(
+                f"a journal cannot be made ({error.strerror}): {path}",
+                hint="check permissions and room, or choose another store with --store",
+            ) from error
+        if not locks.try_lock(descriptor):
+            os.close(descriptor)
+            raise RunIsOwned(f"run {run_id} is already running")
+        journal = cls(descriptor, path, key, first_mac(run_id), points or NoCrash())
+        journal._append(MAGIC, journal._frame(first))
+        journal.sync()
+        sync_folder(path.parent)
+        return journal
+
+    def append(self, record: Record) -> None:
+        """Append a record in one write. It survives this process; `sync` makes it durable.
+
+        Raises:
+            StoreNotWritable: there is no room; the journal is as it was.
+        """
+        self._append(b"", self._frame(record))
+
+    def _frame(self, record: Record) -> bytes:
+        payload = encode(record)
+        self._next = signature(self._key, self._mac, payload)
+        return _HEAD.pack(len(payload), zlib.crc32(payload), self._next) + payload
+
+    def _append(self, magic: bytes, frame: bytes) -> None:
+        data = magic + frame
+        before = os.fstat(self._descriptor).st_size
+        self._points.reach("journal.before_append")
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise StoreNotWritable(
+                f"the journal cannot be written ({error.strerror}): {self._path}",
+                hint="make room; the run can then be restarted",
+            ) from error
+        self._mac = self._next
+        self._points.reach("journal.after_append")
+
+    def sync(self) -> None:
+        """Make all that was appended durable."""
+        if hasattr(os, "fdatasync"):
+            os.fdatasync(self._descriptor)
+        else:
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the run's ownership back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def read(path: Path, offset: int = 0) -> Iterator[Entry]:
+    """The whole records of a journal, in order, from an offset on.
+
+    Args:
+        path: the journal.
+        offset: 0, or the `end` of an entry.
+
+    Raises:
+        JournalDamaged: a record before the end is torn or changed, or the file is no journal.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except OSError as error:
+        raise JournalDamaged(f"the journal {path} cannot be read: {error.strerror}") from error
+    position = 0
+    if offset == 0:
+        if data[: len(MAGIC)] != MAGIC:
+            if MAGIC.startswith(data[: len(MAGIC)]):
+                return
+            raise JournalDamaged(f"{path} is no journal")
+        position = len(MAGIC)
+    view = memoryview(data)
+    while position + _HEAD.size <= len(data):
+        length, crc, mac = _HEAD.unpack_from(data, position)
+        end = position + _HEAD.size + length
+        if end > len(data):
+            return
+        payload = bytes(view[position + _HEAD.size : end])
+        if zlib.crc32(payload) != crc:
+            if end == len(data):
+                return
+            raise JournalDamaged(
+                f"{path.name} is damaged at byte {offset + position}",
+                hint="`cellrail doctor` tells what it hurts",
+            )
+        yield Entry(offset + position, offset + end, mac, payload)
+        position = end
+
+
+def whole_length(path: Path) -> int:
+    """Length of the journal without a torn frame at its end."""
+    end = 0
+    for entry in read(path):
+        end = entry.end
+    return end
+
+
+def chain_holds(entries: list[Entry], run_id: str, key: bytes) -> bool:
+    """Whether every record was signed with this key, in this order, for this run."""
+    import hmac
+
+    mac = first_mac(run_id)
+    for entry in entries:
+        mac = signature(key, mac, entry.payload)
+        if not hmac.compare_digest(mac, entry.mac):
+            return False
+    return True

@@ -1,0 +1,78 @@
+"""Operating-system locks on files: they end with the process that holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_POLL_SECONDS = 0.002
+
+if sys.platform == "win32":
+    import msvcrt
+
+    # a byte far behind any content: Windows locks are mandatory for the bytes they cover
+    _OFFSET = 2**40
+
+    def try_lock(descriptor: int) -> bool:
+        """Take the lock of an open file; whether it was free."""
+        os.lseek(descriptor, _OFFSET, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def unlock(descriptor: int) -> None:
+        """Give the lock back."""
+        os.lseek(descriptor, _OFFSET, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def try_lock(descriptor: int) -> bool:
+        """Take the lock of an open file; whether it was free."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(descriptor: int) -> None:
+        """Give the lock back."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock of a file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        free = try_lock(descriptor)
+        if free:
+            unlock(descriptor)
+        return not free
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, seconds: float) -> Iterator[bool]:
+    """Hold the lock of a file, made if it is not there; yields whether it was got in time."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    got = False
+    try:
+        deadline = time.monotonic() + seconds
+        while not (got := try_lock(descriptor)) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        yield got
+    finally:
+        if got:
+            unlock(descriptor)
+        os.close(descriptor)

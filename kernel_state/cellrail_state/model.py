@@ -1,0 +1,438 @@
+"""The records: what a journal holds and what crosses the border to `cellrail`.
+
+Two families, all frozen, keyword-only and JSON-able through `msgspec`:
+
+* *stored values*: `ObjectRef` (bytes by content address), `Component` (variables that share
+  objects, pickled together), `Variable` (a name and its verdict), `Delta` (what one job changed)
+  and `Checkpoint` (the fold of all deltas up to a job).
+* *journal records* (`Record`): what happened in a run, in order. A step commits with one
+  `JobFinished`; nothing else decides that a step happened.
+
+Times are seconds since the epoch (UTC, float); durations are seconds; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+
+class StrEnum(str, Enum):
+    """A string with a closed set of values (the same on every supported Python)."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__
+
+
+class RunStatus(StrEnum):
+    """What became of a run."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+    #: derived, never written: running, but its owner is gone
+    INTERRUPTED = "interrupted"
+
+
+class StepStatus(StrEnum):
+    """What became of a step in a run."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    KEPT = "kept"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+
+
+class KeptReason(StrEnum):
+    """Why a step was kept instead of executed."""
+
+    ORIGIN = "origin"
+    CACHE = "cache"
+    SHARED = "shared"
+    UNCHANGED = "unchanged"
+
+
+class Verdict(StrEnum):
+    """What a checkpoint can promise for a name."""
+
+    #: its value comes back from the store
+    STORED = "stored"
+    #: it cannot be stored; the cells that made it run again
+    REBUILT = "rebuilt"
+    #: it does not come back; `Variable.reason` says why
+    LOST = "lost"
+
+
+class RunKind(StrEnum):
+    """How a run came to be."""
+
+    RUN = "run"
+    RESTART = "restart"
+    LIVE = "live"
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of the records."""
+
+
+# --- stored values ---------------------------------------------------------------------------
+
+
+class ObjectRef(_Struct):
+    """Bytes by content address. Small ones travel inside the record that points to them."""
+
+    #: lower-case hex BLAKE3 digest of the bytes (64 characters)
+    digest: str
+    #: length in bytes, uncompressed
+    size: int
+    #: the bytes themselves, where they are small; otherwise they lie in the store's objects
+    inline: bytes | None = None
+
+
+class Component(_Struct):
+    """Variables that share objects, pickled in one stream, so that they share them again."""
+
+    #: digest over stream and buffers: equal ids mean equal content
+    id: str
+    #: the variables in the stream, in order
+    names: tuple[str, ...]
+    #: name and version of the codec that wrote it
+    codec: str
+    stream: ObjectRef
+    #: out-of-band buffers of the pickle, in order
+    buffers: tuple[ObjectRef, ...] = ()
+    #: top-level packages whose classes the stream names, with their versions
+    packages: dict[str, str] = {}
+    #: a component that holds definitions is loaded before the others
+    definitions: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the stream and its buffers."""
+        return self.stream.size + sum(ref.size for ref in self.buffers)
+
+    def refs(self) -> tuple[ObjectRef, ...]:
+        """Every object the component needs."""
+        return (self.stream, *self.buffers)
+
+
+class Variable(_Struct):
+    """One name of the namespace and what the checkpoint promises for it."""
+
+    name: str
+    verdict: Verdict
+    #: why it is not stored, in words
+    reason: str = ""
+    #: the component that holds it, where it is stored
+    component: str | None = None
+    #: module-qualified name of its type
+    type: str = ""
+    #: bytes it takes in the store (its component's), 0 where not stored
+    size: int = 0
+    #: one short line a person can read; never a secret
+    preview: str = ""
+    #: what the guarantee does not cover about it (`lru_cache` contents and the like)
+    not_covered: str = ""
+
+
+class Delta(_Struct):
+    """What one job changed in the namespace, relative to the checkpoint before it."""
+
+    #: new or changed components by id
+    components: dict[str, Component] = {}
+    #: new or changed names
+    variables: dict[str, Variable] = {}
+    #: names that are gone
+    deleted: tuple[str, ...] = ()
+    #: names bound or changed by the job (stored or not), sorted
+    written: tuple[str, ...] = ()
+    #: the ambient state after the job, as a pickle-free JSON object; None where unchanged
+    ambient: ObjectRef | None = None
+    #: why there is no checkpoint after this job; empty where there is one
+    failure: str = ""
+    #: seconds the capture took
+    seconds: float = 0.0
+    #: bytes newly written to the store by it
+    stored_bytes: int = 0
+
+
+class Checkpoint(_Struct):
+    """The namespace as it stood right after a job: the fold of all deltas up to it."""
+
+    components: dict[str, Component] = {}
+    variables: dict[str, Variable] = {}
+    ambient: ObjectRef | None = None
+
+    def after(self, delta: Delta) -> Checkpoint:
+        """The checkpoint after a further job."""
+        variables = {**self.variables, **delta.variables}
+        for name in delta.deleted:
+            variables.pop(name, None)
+        needed = {v.component for v in variables.values() if v.component is not None}
+        known = {**self.components, **delta.components}
+        # definitions are needed by whatever refers to them, not only by a name
+        components = {
+            cid: c
+            for cid, c in known.items()
+            if cid in needed or (c.definitions and cid in delta.components)
+        }
+        if not any(c.definitions for c in delta.components.values()):
+            components.update({i: c for i, c in self.components.items() if c.definitions})
+        return Checkpoint(
+            components=components,
+            variables=variables,
+            ambient=delta.ambient or self.ambient,
+        )
+
+    @staticmethod
+    def fold(deltas: Iterable[Delta]) -> Checkpoint:
+        """The checkpoint after all of these jobs, in order."""
+        checkpoint = Checkpoint()
+        for delta in deltas:
+            checkpoint = checkpoint.after(delta)
+        return checkpoint
+
+    def refs(self) -> tuple[ObjectRef, ...]:
+        """Every object the checkpoint needs."""
+        refs = [ref for component in self.components.values() for ref in component.refs()]
+        return (*refs, self.ambient) if self.ambient is not None else tuple(refs)
+
+
+# --- journal records -------------------------------------------------------------------------
+
+
+class StepInfo(_Struct):
+    """A step as the run found it in its notebook."""
+
+    #: place among the code cells of the run's notebook, from 1; the parameters step counts once
+    number: int
+    #: the step's given name, or "" for an untagged cell
+    name: str = ""
+    #: the cell's id; "" in notebooks older than 4.5
+    cell_id: str = ""
+    #: digest of the source the step's identity rests on
+    source_hash: str = ""
+    #: the source as executed, secrets masked
+    source: str = ""
+    #: names the cell reads and writes, from its code
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    #: the step's options as given, in one canonical line
+    options: str = ""
+    #: digests of the local modules (outside site-packages) its imports reach, by module name
+    modules: dict[str, str] = {}
+
+    @property
+    def label(self) -> str:
+        """How listings name it: its name, or `#28`."""
+        return self.name or f"#{self.number}"
+
+
+class Origin(_Struct):
+    """Where a restarted run comes from."""
+
+    run_id: str
+    #: label of the step the cut stands before
+    from_step: str
+
+
+class Owner(_Struct):
+    """The process that drives a run."""
+
+    pid: int
+    #: seconds since the epoch; with the pid it names a process for good
+    started: float
+    host: str
+
+
+class RunStarted(_Struct, tag="run"):
+    """First record of every journal."""
+
+    run_id: str
+    flow: str
+    kind: RunKind
+    time: float
+    owner: Owner
+    epoch: int = 1
+    origin: Origin | None = None
+    #: JSON-able, secrets masked; dates as {"$date": ISO} or {"$datetime": ISO}
+    parameters: dict[str, Any] = {}
+    #: names of secret parameters -> their encrypted values
+    secrets: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    steps: tuple[StepInfo, ...] = ()
+    #: the source notebook (JSON), outputs stripped, secrets masked
+    notebook: ObjectRef | None = None
+    notebook_path: str = ""
+    notebook_hash: str = ""
+    command: str = ""
+    cwd: str = ""
+    kernel_name: str = ""
+    #: PYTHONHASHSEED of the kernel; None where it is not known (live runs)
+    hash_seed: int | None = None
+    #: jobs of earlier runs whose deltas, folded in this order, are the namespace at the cut
+    chain: tuple[str, ...] = ()
+    #: run options (`to`, `only`, `timeout`, ...) in JSON
+    options: dict[str, Any] = {}
+    cellrail: str = ""
+
+
+class KernelStarted(_Struct, tag="kernel"):
+    """A kernel is ready."""
+
+    time: float
+    pid: int
+    started: float
+    python: str
+    implementation: str
+    packages: dict[str, str] = {}
+
+
+class StepKept(_Struct, tag="kept"):
+    """A step points to a job of an earlier run instead of executing."""
+
+    time: float
+    step: int
+    job_id: str
+    reason: KeptReason = KeptReason.ORIGIN
+
+
+class StepSkipped(_Struct, tag="skipped"):
+    """A step was not executed, on purpose (`skip-execution`, `--only`)."""
+
+    time: float
+    step: int
+    reason: str
+
+
+class StepRebuilt(_Struct, tag="rebuilt"):
+    """A kept step's cell ran again to make what cannot be stored."""
+
+    time: float
+    step: int
+    names: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class JobStarted(_Struct, tag="started"):
+    """A step fired."""
+
+    time: float
+    step: int
+    job_id: str
+    attempt: int = 1
+    #: source where it differs from the step's (live runs)
+    source: str | None = None
+
+
+class StepError(_Struct):
+    """The user's own error, as the kernel reported it."""
+
+    name: str
+    value: str
+    #: lines as the kernel coloured them (ANSI)
+    traceback: tuple[str, ...] = ()
+
+
+class JobFinished(_Struct, tag="finished"):
+    """The commit of a step: status, outputs and checkpoint in one append."""
+
+    time: float
+    step: int
+    job_id: str
+    status: StepStatus
+    started: float
+    attempt: int = 1
+    execution_count: int | None = None
+    #: the cell's outputs: a JSON list of nbformat outputs
+    outputs: ObjectRef | None = None
+    error: StepError | None = None
+    #: what ended it, where it is not the code: "timeout", "kernel died", "interrupted"
+    cause: str = ""
+    #: a failure that the flow tolerates (`raises-exception`)
+    accepted: bool = False
+    delta: Delta = msgspec.field(default_factory=Delta)
+    #: where it differs from the step's (live runs): the source that was executed
+    source: str | None = None
+    source_hash: str = ""
+    #: place in a live run's order of executions, from 1
+    sequence: int = 0
+    #: line magics the cell ran that set the kernel up (`%matplotlib inline`), in order
+    magics: tuple[str, ...] = ()
+    #: seconds between start and end of the user's code
+    seconds: float = 0.0
+    #: versions of top-level packages that the job was the first to import
+    packages: dict[str, str] = {}
+    #: the job of the chain that this one stands for (an `--always` cell that ran again)
+    replaces: str = ""
+    #: the job of the chain behind which this one stands (parameters assigned anew)
+    follows: str = ""
+
+
+class RunEnded(_Struct, tag="end"):
+    """Last record of a run whose owner was alive to write it."""
+
+    time: float
+    status: RunStatus
+    #: why, where it is not success
+    cause: str = ""
+    #: label of the step that decided it
+    step: str = ""
+
+
+Record = (
+    RunStarted
+    | KernelStarted
+    | StepKept
+    | StepSkipped
+    | StepRebuilt
+    | JobStarted
+    | JobFinished
+    | RunEnded
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """A record as UTF-8 JSON."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes | memoryview) -> Record:
+    """The record in these bytes.
+
+    Raises:
+        msgspec.ValidationError: the bytes are JSON but no record of ours.
+        msgspec.DecodeError: the bytes are no JSON.
+    """
+    return _decoder.decode(data)
+
+
+def to_plain(value: object) -> Any:
+    """A record (or anything made of records) as plain dicts, lists and strings."""
+    return msgspec.to_builtins(value)
+
+
+def from_plain(data: object, kind: type[Any]) -> Any:
+    """The inverse of `to_plain` for a known type."""
+    return msgspec.convert(data, kind)
+
+
+def merge_labels(*layers: Mapping[str, str]) -> dict[str, str]:
+    """Labels of later layers win."""
+    merged: dict[str, str] = {}
+    for layer in layers:
+        merged.update(layer)
+    return merged

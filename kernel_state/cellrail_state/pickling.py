@@ -1,0 +1,353 @@
+"""One pickler for values and definitions. Its codec is `pickle5/1`.
+
+A component is a sequence of pickles that share one memo: variables in one component share their
+objects again. Contiguous buffers of `OUT_OF_BAND` bytes and more leave the stream and become
+objects of their own. Functions and classes of the notebook are written as keys (see
+`definitions`); a component of definitions begins with four pickles that make them.
+
+What `pickle` or `cloudpickle` would take apart wrongly without a word (open files, memory views,
+memory maps) is refused with `CannotStore`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import io
+import itertools
+import pickle
+import sys
+import time
+import types
+import typing
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import cloudpickle
+
+from . import arrays, loading
+from .definitions import _LRU, _VARIABLES, Definitions, is_definition
+from .errors import CannotRestore, CannotStore
+from .loading import CODEC, Context
+
+__all__ = ["CODEC", "OUT_OF_BAND", "OverLimit", "Pickler", "Sink", "Unpickler", "dump", "load"]
+
+#: buffers of this size and more are objects of their own
+OUT_OF_BAND = 2048
+
+
+class OverLimit(CannotStore):
+    """The value is over a limit."""
+
+    code = "over-limit"
+
+
+class Sink:
+    """Collects a stream, and stops where it gets too long or takes too long."""
+
+    def __init__(self, max_value: int | None = None, deadline: float | None = None) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+        self._max, self._deadline = max_value, deadline
+
+    def write(self, data: bytes) -> int:
+        """Take bytes from the pickler."""
+        self.parts.append(bytes(data))
+        self.count(len(data))
+        return len(data)
+
+    def count(self, size: int) -> None:
+        """Add to the size of the component.
+
+        Raises:
+            OverLimit: it is too large, or took too long.
+        """
+        self.size += size
+        if self._max is not None and self.size > self._max:
+            raise OverLimit(f"over the limit: more than {self._max:,} bytes (max_value)")
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise OverLimit("over the limit: the capture took too long (max_seconds)")
+
+    def bytes(self) -> bytes:
+        """The whole stream."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles values; learns which types, definitions and modules they use."""
+
+    #: looked up once per type, in `_meet`, instead of once per object
+    dispatch_table: typing.ClassVar[dict[type, Any]] = {}
+
+    def __init__(
+        self, definitions: Definitions, sink: Sink | None = None, *, by_value: bool = False
+    ) -> None:
+        self.sink = sink or Sink()
+        super().__init__(self.sink, protocol=5, buffer_callback=self._buffer)
+        self.definitions = definitions
+        self.buffers: list[memoryview] = []
+        #: types of the objects met
+        self.kinds: dict[type, Callable[[Any], Any] | None] = {}
+        #: keys of the definitions met
+        self.keys: dict[str, None] = {}
+        #: modules of functions and classes named in the stream
+        self.modules: set[str] = set()
+        self._by_value = by_value
+        self._cells: set[int] = set()
+
+    def _buffer(self, buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        if raw.nbytes < OUT_OF_BAND:
+            return True
+        self.buffers.append(raw)
+        self.sink.count(raw.nbytes)
+        return False
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called by `pickle` for everything but the commonest builtin types."""
+        kind = type(obj)
+        try:
+            handler = self.kinds[kind]
+        except KeyError:
+            handler = self.kinds[kind] = self._meet(kind)
+        return NotImplemented if handler is None else handler(obj)
+
+    def _meet(self, kind: type) -> Callable[[Any], Any] | None:  # noqa: PLR0911 - one per kind
+        if issubclass(kind, type):
+            return self._class
+        if kind is types.FunctionType or kind is _LRU:
+            return self._function
+        if kind is typing.NewType or kind in _VARIABLES:
+            return self._function
+        if kind is types.CellType:
+            return self._cell
+        if (special := _SPECIAL.get(kind)) is not None:
+            return special
+        for base, handler in _SPECIAL_BASES:
+            if issubclass(kind, base):
+                return handler
+        if kind.__module__ == "itertools" and sys.version_info >= (3, 12):
+            return _refuse("an iterator of itertools")
+        if (handler := arrays.handler_for(kind)) is not None:
+            return typing.cast("Callable[[Any], Any]", handler)
+        return typing.cast(
+            "Callable[[Any], Any] | None", cloudpickle.Pickler.dispatch_table.get(kind)
+        )
+
+    def _class(self, obj: type) -> Any:
+        if is_definition(obj):
+            return self._definition(obj)
+        self.modules.add(getattr(obj, "__module__", None) or "")
+        # singletons' types and builtins without a name
+        return cloudpickle.cloudpickle._class_reduce(obj)  # noqa: SLF001
+
+    def _function(self, obj: Any) -> Any:
+        if is_definition(obj):
+            return self._definition(obj)
+        self.modules.add(getattr(obj, "__module__", None) or "")
+        return NotImplemented
+
+    def _definition(self, obj: Any) -> Any:
+        key = self.definitions.key(obj)
+        self.keys[key] = None
+        if not self._by_value:
+            return loading.definition, (key,)
+        if type(obj) is types.FunctionType:
+            self._cells.update(map(id, obj.__closure__ or ()))
+        return self.definitions.skeleton(obj)
+
+    def _cell(self, cell: types.CellType) -> Any:
+        if id(cell) in self._cells:  # its function fills it
+            return loading.new_cell, ()
+        try:
+            contents = cell.cell_contents
+        except ValueError:
+            return loading.new_cell, ()
+        return loading.new_cell, (), contents, None, None, loading.fill_cell
+
+    def dump_definitions(self, keys: Iterable[str]) -> None:
+        """The four passes. Definitions met on the way are in `keys` afterwards.
+
+        The caller repeats with a new pickler until no new ones are met.
+        """
+        table = self.definitions
+        found = [(key, table.get(key)) for key in keys]
+        known = [obj for _, obj in found if obj is not None]
+        done: set[str] = set()
+        self.dump(known)
+        self.dump([(o, s) for o in known if (s := table.methods(o))])
+        self.dump([(o, s) for o in known if (s := table.state(o, done))])
+        self.dump([(o, d) for o in known if (d := table.data(o))])
+
+
+def _refuse(what: str) -> Callable[[Any], Any]:
+    def handler(_: Any) -> Any:
+        raise CannotStore(what)
+
+    return handler
+
+
+def _reduce_file(obj: Any) -> Any:
+    for name in ("stdout", "stderr", "stdin"):
+        if obj is getattr(sys, name):
+            return loading.constant, ("sys", name)
+    raise CannotStore("an open file" if not obj.closed else "a closed file")
+
+
+def _reduce_module(obj: types.ModuleType) -> Any:
+    name = obj.__name__
+    if sys.modules.get(name) is not obj:
+        raise CannotStore(f"the module {name!r}, which cannot be imported")
+    if name != "__main__" and getattr(obj, "__spec__", None) is None:
+        raise CannotStore(f"the module {name!r}, which was made by hand")
+    return loading.import_module, (name,)
+
+
+def _view_reducer(kind: str) -> Callable[[Any], Any]:
+    def handler(view: Any) -> Any:
+        return loading.dict_view, (gc.get_referents(view)[0], kind)
+
+    return handler
+
+
+def _reduce_proxy(proxy: Any) -> Any:
+    owner = gc.get_referents(proxy)[0]
+    return types.MappingProxyType, (owner if isinstance(owner, dict) else dict(proxy),)
+
+
+def _reduce_weak_mapping(mapping: Any) -> Any:
+    return loading.weak_mapping, (type(mapping), list(mapping.items()))
+
+
+def _reduce_cached_property(prop: Any) -> Any:
+    return loading.cached_property, (prop.func, prop.attrname)
+
+
+def _constant(module: str, name: str) -> Callable[[Any], Any]:
+    return lambda _: (loading.constant, (module, name))
+
+
+def _constants() -> dict[type, Callable[[Any], Any]]:
+    import dataclasses  # noqa: PLC0415 - only for its sentinels
+
+    table: dict[type, Callable[[Any], Any]] = {}
+    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"):
+        value = getattr(dataclasses, name)
+        if not isinstance(value, type):
+            table[type(value)] = _constant("dataclasses", name)
+    return table
+
+
+_SPECIAL: dict[type, Callable[[Any], Any]] = {
+    types.ModuleType: _reduce_module,
+    types.GeneratorType: _refuse("a generator"),
+    types.CoroutineType: _refuse("a coroutine"),
+    types.AsyncGeneratorType: _refuse("an asynchronous generator"),
+    types.FrameType: _refuse("a frame"),
+    types.TracebackType: _refuse("a traceback"),
+    types.MappingProxyType: _reduce_proxy,
+    functools.cached_property: _reduce_cached_property,
+    memoryview: _refuse("a memoryview"),
+    weakref.finalize: _refuse("a finalizer"),
+    weakref.WeakKeyDictionary: _reduce_weak_mapping,
+    weakref.WeakValueDictionary: _reduce_weak_mapping,
+    type({}.keys()): _view_reducer("keys"),
+    type({}.values()): _view_reducer("values"),
+    type({}.items()): _view_reducer("items"),
+    itertools.tee([])[0].__class__: _refuse("an iterator of itertools.tee"),
+    **_constants(),
+}
+_IN_MEMORY = (io.StringIO, io.BytesIO)
+_SPECIAL_BASES: Sequence[tuple[Any, Callable[[Any], Any]]] = (
+    (_IN_MEMORY, lambda _: NotImplemented),
+    (io.IOBase, _reduce_file),
+    (types.ModuleType, _reduce_module),
+)
+
+
+def dump(
+    definitions: Definitions,
+    values: Iterable[object],
+    *,
+    keys: Iterable[str] | None = None,
+    sink: Sink | None = None,
+) -> Pickler:
+    """Pickle values that may share objects into one component.
+
+    Args:
+        definitions: the session's definitions.
+        values: the objects, in order.
+        keys: None for a component of values; else the definitions that the component holds.
+        sink: where the stream goes.
+
+    Returns:
+        The pickler, with stream, buffers and what it met. It keeps everything alive.
+
+    Raises:
+        Exception: whatever the values' own code raises.
+    """
+    pickler = Pickler(definitions, sink, by_value=keys is not None)
+    if keys is not None:
+        pickler.dump_definitions(keys)
+    for value in values:
+        pickler.dump(value)
+    return pickler
+
+
+class Unpickler(pickle.Unpickler):
+    """Loads components. Nothing can be loaded by reference to the notebook itself."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """An object by module and name."""
+        if module == "__main__":
+            message = f"the stream names {name!r} of the notebook, which is not there yet"
+            raise CannotRestore(message)
+        return super().find_class(module, name)
+
+
+def load(
+    stream: bytes,
+    buffers: Iterable[Any],
+    context: Context,
+    *,
+    count: int,
+    has_definitions: bool = False,
+) -> list[Any]:
+    """The values of a component; its definitions go into the context."""
+    with loading.use(context):
+        unpickler = Unpickler(io.BytesIO(stream), buffers=iter(buffers))
+        if has_definitions:
+            unpickler.load()
+            for kind, attributes in unpickler.load():
+                loading.fill_class(kind, attributes)
+            for owner, state in unpickler.load():
+                if "cells" in state:
+                    loading.fill_function(owner, state)
+                else:
+                    loading.fill_dict(owner, state["dict"])
+            for kind, (plain, rest) in unpickler.load():
+                loading.fill_class(kind, plain)
+                loading.fill_class_rest(kind, rest)
+        return [unpickler.load() for _ in range(count)]
+
+
+def explain(error: BaseException) -> str:
+    """Why something cannot be stored, in words."""
+    if isinstance(error, CannotStore):
+        return str(error) if isinstance(error, OverLimit) else f"{error} cannot be stored"
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "there was not enough memory to store it"
+    text = " ".join(str(error).split())
+    lower = text.lower()
+    if lower.startswith(("cannot pickle '", "can't pickle ")) and "object" in lower:
+        what = text.split("'")[1] if "'" in text else text.split()[2]
+        what = what.removeprefix("_thread.")
+        article = "an" if what[:1].lower() in "aeiou" or what == "RLock" else "a"
+        return f"{article} {what} cannot be pickled"
+    return f"pickling it failed: {type(error).__name__}: {text}"[:300]

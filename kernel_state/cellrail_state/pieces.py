@@ -1,0 +1,285 @@
+"""The values of one capture, pickled one by one and then together where they share objects."""
+
+from __future__ import annotations
+
+import enum
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .definitions import Definitions, is_definition
+from .digests import Hasher
+from .pickling import OverLimit, Pickler, Sink, explain
+from .scanning import Scanner
+from .sharing import Groups, connect, is_shared, is_still
+
+#: stands for the component of all definitions among the members of a group
+DEFINITIONS = "\0definitions"
+_LIMIT = 5_000
+_NOT_KEPT = "the contents of an lru_cache are not kept"
+
+
+@dataclass(slots=True)
+class Piece:
+    """One variable, or the joint stream of several."""
+
+    names: tuple[str, ...]
+    values: list[Any]
+    stream: bytes = b""
+    buffers: list[memoryview] = field(default_factory=list)
+    content: bytes = b""
+    keys: tuple[str, ...] = ()
+    definitions: tuple[str, ...] = ()
+    kinds: Iterable[type] = ()
+    modules: Iterable[str] = ()
+    pickler: Pickler | None = None
+    error: str | None = None
+    over_limit: bool = False
+    #: key of the definition that the variable is
+    body_key: str = ""
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is remembered of a name until the next capture."""
+
+    #: the object itself, where it is small and immutable
+    root: Any
+    still: bool
+    ident: int
+    ref: weakref.ref[Any] | None
+    content: bytes | None
+    keys: tuple[str, ...]
+    error: str | None
+
+    @staticmethod
+    def of(piece: Piece) -> Entry:
+        """What to remember of a piece."""
+        value = piece.values[0]
+        still = piece.error is None and is_still(value)
+        ref = None
+        if not still:
+            try:
+                ref = weakref.ref(value)
+            except TypeError:  # a list: its address has to do
+                ref = None
+        return Entry(
+            root=value if still else None,
+            still=still,
+            ident=id(value),
+            ref=ref,
+            content=piece.content if piece.error is None else None,
+            keys=piece.keys,
+            error=piece.error,
+        )
+
+    def same(self, piece: Piece) -> bool:
+        """Whether the name still holds the same object with the same content."""
+        value = piece.values[0]
+        if self.ident != id(value) or (self.ref is not None and self.ref() is not value):
+            return False
+        return self.content == (piece.content if piece.error is None else None)
+
+
+class Pieces:
+    """All values that a capture has to look at."""
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        *,
+        hasher: Hasher,
+        scanner: Scanner,
+        entries: Mapping[str, Entry],
+        check: Callable[[Piece], str],
+        max_value: int | None,
+        deadline: float | None,
+    ) -> None:
+        self.all: dict[str, Piece] = {}
+        self.connected = Groups()
+        self.defined: Piece | None = None
+        self._table, self._hasher, self._scanner = definitions, hasher, scanner
+        self._entries, self._check = entries, check
+        self._max_value, self._deadline = max_value, deadline
+        self._bad: dict[str, str] = {}
+        self._memos: dict[str, dict[int, tuple[int, Any]]] = {}
+
+    # --- pickling ----------------------------------------------------------------------------
+
+    def _dump(
+        self, names: tuple[str, ...], values: list[Any], keys: Iterable[str] | None = None
+    ) -> Piece:
+        piece = self._attempt(names, values, keys)
+        if piece.error == "it is nested too deeply" and sys.getrecursionlimit() < _LIMIT:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(_LIMIT)
+            try:
+                piece = self._attempt(names, values, keys)
+            finally:
+                sys.setrecursionlimit(limit)
+        return piece
+
+    def _attempt(
+        self, names: tuple[str, ...], values: list[Any], keys: Iterable[str] | None
+    ) -> Piece:
+        deadline = self._deadline if keys is None else None
+        sink = Sink(self._max_value, deadline)
+        pickler = Pickler(self._table, sink, by_value=keys is not None)
+        piece = Piece(names, values, pickler=pickler)
+        try:
+            if keys is not None:
+                pickler.dump_definitions(keys)
+            for value in values:
+                pickler.dump(value)
+            piece.stream = sink.bytes()
+            piece.content = self._hasher.content(piece.stream, pickler.buffers)
+        except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
+            piece.error, piece.over_limit = explain(error), isinstance(error, OverLimit)
+        piece.buffers, piece.kinds = pickler.buffers, pickler.kinds.keys()
+        piece.keys, piece.modules = tuple(pickler.keys), pickler.modules
+        return piece
+
+    def add(self, name: str, value: object) -> None:
+        """Pickle a variable by itself."""
+        piece = self._dump((name,), [value])
+        entry = self._entries.get(name)
+        changed = entry is None or entry.content != piece.content
+        if piece.error is None and changed and self._secret(piece):
+            piece.error = "holds a secret"
+        if piece.error is None and is_definition(value):
+            piece.body_key = self._table.key(value)
+        self.all[name] = piece
+
+    def _secret(self, piece: Piece) -> bool:
+        hits = self._scanner.hits
+        return hits(piece.stream) or any(map(hits, piece.buffers))
+
+    def define(self, keys: Iterable[str]) -> None:
+        """Pickle the definitions that these keys and the pieces need."""
+        wanted = dict.fromkeys(keys)
+        for piece in self.all.values():
+            wanted.update(dict.fromkeys(piece.keys))
+        if not wanted:
+            return
+        self.defined = self._closure(wanted, [])
+        if self.defined.error is not None or self._unfit(self.defined):
+            self._separate(wanted)
+        for piece in self.all.values():
+            bad = next((key for key in piece.keys if key in self._bad), None)
+            if bad is None or piece.error is not None:
+                continue
+            if piece.body_key == bad:
+                piece.error = self._bad[bad]
+            else:
+                name = bad.rpartition("#")[0]
+                piece.error = f"it needs `{name}`, which cannot be stored: {self._bad[bad]}"
+
+    def _unfit(self, piece: Piece) -> str:
+        return "holds a secret" if self._secret(piece) else self._check(piece)
+
+    def _closure(
+        self, keys: Iterable[str], values: list[Any], names: tuple[str, ...] = ()
+    ) -> Piece:
+        wanted = sorted(keys)
+        while True:
+            piece = self._dump(names, values, wanted)
+            piece.definitions = tuple(wanted)
+            if piece.error is not None or set(piece.keys) <= set(wanted):
+                return piece
+            wanted = sorted({*wanted, *piece.keys})
+
+    def _separate(self, wanted: Iterable[str]) -> None:
+        """Find the definitions that cannot be stored; the others are stored without them."""
+        good: dict[str, None] = {}
+        for key in wanted:
+            piece = self._closure([key], [])
+            if piece.error is not None:
+                self._bad[key] = piece.error
+            elif reason := self._unfit(piece):
+                self._bad[key] = reason
+            else:
+                good.update(dict.fromkeys(piece.definitions))
+        self.defined = self._closure(good, []) if good else None
+
+    def bodies(self, before: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """Digests of the variables that are definitions, with all they reach."""
+        known = dict(before or {})
+        for piece in self.all.values():
+            key = piece.body_key
+            if key and key not in known and key not in self._bad:
+                known[key] = self._closure([key], []).content
+        return known
+
+    # --- sharing -----------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Find which pieces share objects."""
+        for name, piece in self.all.items():
+            value = piece.values[0]
+            alone = is_still(value) or bool(piece.body_key) or isinstance(value, enum.Enum)
+            if not alone and piece.pickler is not None:
+                self._memos[name] = {}
+        if self.defined is not None and self.defined.pickler is not None:
+            self._memos[DEFINITIONS] = {}
+        if len(self._memos) < 2:
+            return
+        for name in self._memos:
+            piece = self.defined if name == DEFINITIONS else self.all[name]  # type: ignore[assignment]
+            self._memos[name] = piece.pickler.memo.copy()  # type: ignore[union-attr]
+        good = [(n, m) for n, m in self._memos.items() if n == DEFINITIONS or not self._failed(n)]
+        self.connected = connect(good)
+
+    def _failed(self, name: str) -> bool:
+        return self.all[name].error is not None
+
+    def notes(self) -> dict[str, str]:
+        """What the guarantee does not cover, for every stored piece."""
+        lost: dict[int, tuple[str, Any]] = {}
+        for name, memo in self._memos.items():
+            if name != DEFINITIONS and self._failed(name):
+                lost.update((ident, (name, found[1])) for ident, found in memo.items())
+        notes: dict[str, str] = {}
+        for name, piece in self.all.items():
+            if piece.error is not None:
+                continue
+            texts = []
+            for ident in lost.keys() & self._memos.get(name, {}).keys():
+                other, obj = lost[ident]
+                if is_shared(obj):
+                    texts.append(f"shares an object with `{other}`, which is not stored")
+                    break
+            if any(kind.__name__ == "_lru_cache_wrapper" for kind in piece.kinds):
+                texts.append(_NOT_KEPT)
+            notes[name] = "; ".join(texts)
+        return notes
+
+    def groups(self) -> Iterator[Piece]:
+        """The components: one piece each. Failed ones are single."""
+        sets: dict[Any, list[str]] = {}
+        for name, piece in self.all.items():
+            if piece.error is not None:
+                yield piece
+            else:
+                sets.setdefault(self.connected.find(name), []).append(name)
+        with_definitions = sets.pop(self.connected.find(DEFINITIONS), [])
+        if self.defined is not None:
+            if with_definitions:
+                names = tuple(sorted(with_definitions))
+                values = [self.all[name].values[0] for name in names]
+                joint = self._closure(self.defined.definitions, values, names)
+                if joint.error is None:
+                    yield joint
+                else:
+                    yield self.defined
+                    for name in names:
+                        yield self.all[name]
+            else:
+                yield self.defined
+        for members in sets.values():
+            if len(members) == 1:
+                yield self.all[members[0]]
+                continue
+            names = tuple(sorted(members))
+            yield self._dump(names, [self.all[name].values[0] for name in names])

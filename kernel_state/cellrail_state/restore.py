@@ -1,0 +1,164 @@
+"""A `Checkpoint` -> the namespace of a fresh kernel.
+
+Definitions are loaded first, then the components that hold the wanted names. Each name ends as
+`restored`, `failed` (with the reason) or `not_stored` (its record says why). Objects are
+verified against their addresses by the store; signatures were checked before anything gets here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from . import pickling
+from .errors import ObjectError, StateError
+from .loading import CODEC, Context
+from .model import Checkpoint, Component, ObjectRef, Variable, Verdict
+
+__all__ = ["RestoreReport", "incompatibilities", "restore"]
+
+
+class Source(Protocol):
+    """Where objects come from."""
+
+    def get(self, ref: ObjectRef) -> Any:
+        """The bytes, verified."""
+        ...
+
+    def buffer(self, ref: ObjectRef) -> Any:
+        """The bytes, verified, in memory that can be written."""
+        ...
+
+
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of each name."""
+
+    restored: tuple[str, ...] = ()
+    #: name -> why its copy did not load
+    failed: dict[str, str] = {}
+    #: name -> its record, for names that were asked for but are not stored
+    not_stored: dict[str, Variable] = {}
+    #: definitions by key, for `Capture.adopt`
+    definitions: dict[str, Any] = {}
+
+
+def restore(
+    checkpoint: Checkpoint,
+    namespace: dict[str, Any],
+    objects: Source,
+    *,
+    names: Collection[str] | None = None,
+    skip: Collection[str] = (),
+    place: Mapping[str, Any] | None = None,
+    definitions: Mapping[str, Any] | None = None,
+) -> RestoreReport:
+    """Put the values of a checkpoint into a namespace.
+
+    Args:
+        checkpoint: what to restore.
+        namespace: the live globals; the functions restored see this very dict.
+        objects: where the bytes are.
+        names: None for all.
+        skip: names to leave alone (a cell that ran again made them).
+        place: where the values go; None means `namespace`.
+        definitions: functions and classes by key that exist already and are used as they are.
+
+    Returns:
+        What became of each name. Never raises for a single value.
+    """
+    wanted = {
+        name: variable
+        for name, variable in checkpoint.variables.items()
+        if (names is None or name in names) and name not in skip
+    }
+    target: Any = namespace if place is None else place
+    context = Context(globals=namespace, definitions=dict(definitions or {}))
+    failed: dict[str, str] = {}
+    restored: dict[str, Any] = {}
+    needed = {v.component for v in wanted.values() if v.verdict is Verdict.STORED}
+    ordered = sorted(checkpoint.components.values(), key=lambda c: not c.definitions)
+    for component in ordered:
+        if component.id not in needed and not component.definitions:
+            continue
+        mine = [n for n in component.names if n in wanted and wanted[n].component == component.id]
+        try:
+            values = _load(component, context, objects)
+        except Exception as error:  # noqa: BLE001 - one value must not stop the others
+            failed.update(dict.fromkeys(mine, _reason(component, error)))
+            continue
+        restored.update((n, v) for n, v in zip(component.names, values, strict=True) if n in mine)
+    for name, variable in wanted.items():
+        if name in restored:
+            target[name] = restored[name]
+        elif variable.verdict is Verdict.STORED and name not in failed:
+            failed[name] = "its component is not part of the checkpoint; run `cellrail doctor`"
+    return RestoreReport(
+        restored=tuple(name for name in wanted if name in restored),
+        failed=failed,
+        not_stored={n: v for n, v in wanted.items() if v.verdict is not Verdict.STORED},
+        definitions=context.definitions,
+    )
+
+
+def _load(component: Component, context: Context, objects: Source) -> list[Any]:
+    if component.codec != CODEC:
+        message = f"it was written with the codec {component.codec!r}; upgrade cellrail"
+        raise StateError(message)
+    stream = objects.get(component.stream)
+    return pickling.load(
+        stream,
+        [objects.buffer(ref) for ref in component.buffers],
+        context,
+        count=len(component.names),
+        has_definitions=bool(component.definitions),
+    )
+
+
+def _reason(component: Component, error: Exception) -> str:
+    names = ", ".join(f"`{name}`" for name in component.names) or "definitions"
+    if isinstance(error, ObjectError):
+        return f"{error} (needed by {names})"
+    text = " ".join(str(error).split())
+    what = text if isinstance(error, StateError) else f"{type(error).__name__}: {text}"
+    return f"the copy of {names} does not load: {what}"[:500]
+
+
+def incompatibilities(
+    checkpoint: Checkpoint,
+    python: str,
+    packages: Mapping[str, str],
+    *,
+    stored_python: str = "",
+    names: Iterable[str] | None = None,
+) -> list[str]:
+    """Why values of a checkpoint should not be loaded here.
+
+    Args:
+        checkpoint: what is to be restored.
+        python: version of the Python that would load it.
+        packages: versions of the packages installed there.
+        stored_python: version of the Python that wrote it; empty means not to compare.
+        names: only these variables and the definitions; None means all.
+
+    Returns:
+        One sentence for each difference: another Python minor, another major of a package.
+    """
+    found = []
+    if stored_python and stored_python.split(".")[:2] != python.split(".")[:2]:
+        found.append(f"stored under Python {stored_python}, this is Python {python}")
+    wanted = None if names is None else {checkpoint.variables[n].component for n in names}
+    differing: dict[str, tuple[str, str | None, set[str]]] = {}
+    for component in checkpoint.components.values():
+        if wanted is not None and component.id not in wanted and not component.definitions:
+            continue
+        for package, version in component.packages.items():
+            here = packages.get(package)
+            if here is None or here.split(".")[0] != version.split(".")[0]:
+                differing.setdefault(package, (version, here, set()))[2].update(component.names)
+    for package, (version, here, users) in sorted(differing.items()):
+        whose = ", ".join(sorted(users)) or "definitions"
+        now = f"here is {here}" if here is not None else "it is not installed here"
+        found.append(f"{whose}: stored with {package} {version}, {now}")
+    return found

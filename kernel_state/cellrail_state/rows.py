@@ -1,0 +1,200 @@
+"""Rows of the catalog: made from journals on the way in, records on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cellrail_state.errors import StateError
+from cellrail_state.history import RunHistory, Sources, StepState
+from cellrail_state.model import JobFinished, RunStatus, StepStatus
+
+if TYPE_CHECKING:
+    from cellrail_state.store import Store
+
+#: larger outputs stay in the objects; the catalog then holds their address
+_OUTPUTS_LIMIT = 256_000
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as listings show it."""
+
+    run_id: str
+    flow: str
+    kind: str
+    status: str
+    cause: str
+    origin: str | None
+    from_step: str | None
+    #: seconds since the epoch
+    started: float
+    ended: float | None
+    parameters: dict[str, Any]
+    labels: dict[str, str]
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from start to end; None where it has not ended."""
+        return None if self.ended is None else self.ended - self.started
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> RunRow:
+        """The record in a row of the query `newest_runs`."""
+        return cls(
+            **{
+                **row,
+                "parameters": msgspec.json.decode(row["parameters"]),
+                "labels": msgspec.json.decode(row["labels"]),
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return {**plain, "seconds": self.seconds}
+
+
+class Rows:
+    """Rows to insert, by table."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []
+        self.jobs: list[dict[str, Any]] = []
+        self.variables: list[dict[str, Any]] = []
+        self.journals: list[dict[str, Any]] = []
+
+
+def rows_of(store: Store, run_id: str, size: int, *, into: Rows) -> None:
+    """Add the rows of one run. A journal that cannot be read has none (`doctor` tells why).
+
+    Args:
+        store: the store.
+        run_id: the run.
+        size: length of its journal, in bytes, before it is read.
+        into: takes the rows.
+    """
+    into.journals.append({"run_id": run_id, "bytes": size, "ended": False})
+    sources = Sources(
+        records=store.records,
+        # `interrupted` is derived when it is asked for, never written
+        owned=lambda _: True,
+        content=store.objects.get,
+    )
+    try:
+        history = RunHistory(run_id, sources)
+        states = history.states
+    except StateError:
+        return
+    into.journals[-1]["ended"] = history.ended is not None
+    into.runs.append(_run(store, history))
+    into.steps += [_step(run_id, state) for state in states]
+    for job in history.jobs:
+        into.jobs.append(_job(store, run_id, job))
+        into.variables += _variables(job)
+
+
+def _run(store: Store, history: RunHistory) -> dict[str, Any]:
+    started, ended = history.started, history.ended
+    origin = started.origin
+    status = RunStatus.RUNNING if ended is None else ended.status
+    return {
+        "run_id": started.run_id,
+        "flow": store.current_flow(started.flow),
+        "kind": str(started.kind),
+        "status": str(status),
+        "cause": history.cause,
+        "origin": origin.run_id if origin is not None else None,
+        "from_step": origin.from_step if origin is not None else None,
+        "started": started.time,
+        "ended": ended.time if ended is not None else None,
+        "parameters": started.parameters,
+        "labels": started.labels,
+        "notebook_hash": started.notebook_hash,
+        "notebook_path": started.notebook_path,
+        "kernel": started.kernel_name,
+        "python": history.kernels[-1].python if history.kernels else "",
+        "packages": history.packages,
+        "host": started.owner.host,
+        "command": started.command,
+        "cwd": started.cwd,
+    }
+
+
+def _step(run_id: str, state: StepState) -> dict[str, Any]:
+    info = state.info
+    return {
+        "run_id": run_id,
+        "number": info.number,
+        "name": info.name,
+        "cell_id": info.cell_id,
+        "status": str(StepStatus(state.status)),
+        "kept": str(state.kept) if state.kept is not None else None,
+        "accepted": state.accepted,
+        "cause": state.cause,
+        "job_id": state.job_id,
+        "source": info.source,
+        "source_hash": info.source_hash,
+        "options": info.options,
+    }
+
+
+def _job(store: Store, run_id: str, job: JobFinished) -> dict[str, Any]:
+    error = job.error
+    return {
+        "job_id": job.job_id,
+        "run_id": run_id,
+        "step": job.step,
+        "attempt": job.attempt,
+        "status": str(job.status),
+        "accepted": job.accepted,
+        "cause": job.cause,
+        "error": error.name if error is not None else None,
+        "message": error.value if error is not None else None,
+        "traceback": "\n".join(error.traceback) if error is not None else None,
+        "started": job.started,
+        "seconds": job.seconds,
+        "capture_seconds": job.delta.seconds,
+        "stored_bytes": job.delta.stored_bytes,
+        "not_restorable": job.delta.failure,
+        "execution_count": job.execution_count,
+        "outputs": _outputs(store, job),
+        "written": list(job.delta.written),
+    }
+
+
+def _outputs(store: Store, job: JobFinished) -> Any:
+    if job.outputs is None:
+        return []
+    if job.outputs.size > _OUTPUTS_LIMIT:
+        return {"object": job.outputs.digest, "bytes": job.outputs.size}
+    try:
+        return msgspec.json.decode(store.objects.get(job.outputs))
+    except StateError as error:
+        return {"object": job.outputs.digest, "error": str(error)}
+
+
+def _variables(job: JobFinished) -> list[dict[str, Any]]:
+    rows = [
+        {
+            "job_id": job.job_id,
+            "name": v.name,
+            "verdict": str(v.verdict),
+            "reason": v.reason,
+            "type": v.type,
+            "bytes": v.size,
+            "preview": v.preview,
+            "component": v.component,
+        }
+        for v in job.delta.variables.values()
+    ]
+    rows += [
+        {
+            "job_id": job.job_id, "name": name, "verdict": "deleted", "reason": "", "type": "",
+            "bytes": 0, "preview": "", "component": None,
+        }
+        for name in job.delta.deleted
+    ]  # fmt: skip
+    return rows

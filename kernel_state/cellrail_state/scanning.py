@@ -1,0 +1,49 @@
+"""Finding a run's secrets in bytes that are about to be written, and hiding them in text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_MINIMUM = 8
+_CHUNK = 1 << 24
+
+
+class Scanner:
+    """Knows the secrets of a run in the encodings that strings are held in.
+
+    Found are exact occurrences: UTF-8 (pickle, Arrow), UTF-16 and UTF-32 (NumPy). A secret that
+    is compressed, split or otherwise derived is not found.
+    """
+
+    def __init__(self, secrets: Sequence[str | bytes] = ()) -> None:
+        self._texts: list[str] = []
+        needles: set[bytes] = set()
+        for secret in secrets:
+            if len(secret) < _MINIMUM:
+                continue
+            if isinstance(secret, bytes):
+                needles.add(secret)
+                continue
+            self._texts.append(secret)
+            for codec in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+                needles.add(secret.encode(codec, "surrogatepass"))
+        self._needles = sorted(needles, key=len)
+
+    def hits(self, data: Any) -> bool:
+        """Whether a secret is in these bytes."""
+        if not self._needles:
+            return False
+        view = memoryview(data).cast("B")
+        overlap = len(self._needles[-1])
+        for start in range(0, max(1, len(view)), _CHUNK):
+            chunk = bytes(view[start : start + _CHUNK + overlap])
+            if any(needle in chunk for needle in self._needles):
+                return True
+        return False
+
+    def mask(self, text: str) -> str:
+        """The text, or nothing where it shows the beginning of a secret."""
+        shown = any(secret[:_MINIMUM] in text for secret in self._texts)
+        raw = any(needle[:_MINIMUM].decode("latin-1") in text for needle in self._needles)
+        return "" if shown or raw else text

@@ -1,0 +1,149 @@
+"""Which variables share objects, seen exactly as pickle sees it.
+
+A pickler's memo names every object that it wrote. Two variables are connected if their memos
+hold a common object whose identity matters: not a string, a number, a class, a module and other
+objects that nobody can change or tell apart.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import fractions
+import pathlib
+import re
+import sys
+import types
+import typing
+import uuid
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+from .definitions import is_definition
+
+Memo = Mapping[int, tuple[int, Any]]
+
+_ATOMIC = frozenset(
+    (
+        type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes, range,
+        slice, types.ModuleType, types.BuiltinFunctionType, types.FunctionType, types.CodeType,
+        types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
+        types.MemberDescriptorType, types.ClassMethodDescriptorType, types.MethodWrapperType,
+        dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone,
+        decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, typing.NewType,
+        types.GenericAlias, types.UnionType, types.MappingProxyType,
+    )
+)  # fmt: skip
+_ATOMIC_BASES = (type, enum.Enum, pathlib.PurePath, dt.tzinfo)
+#: atoms that are small, immutable and never definitions: skipped while the name keeps them
+_STILL = _ATOMIC - {
+    types.FunctionType,
+    types.CodeType,
+    types.GenericAlias,
+    types.UnionType,
+    types.MappingProxyType,
+    typing.NewType,
+    slice,
+}
+_BIG = 1 << 20
+
+
+def is_still(value: Any) -> bool:
+    """Whether a name that still holds this very object cannot have changed its value."""
+    kind = type(value)
+    if kind in _STILL:
+        return kind not in {str, bytes} or len(value) < _BIG
+    if kind is types.FunctionType or issubclass(kind, type):
+        return not is_definition(value)
+    return False
+
+
+def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind
+    """Whether it can be told that two variables hold this very object."""
+    kind = type(obj)
+    if kind in _ATOMIC or issubclass(kind, _ATOMIC_BASES):
+        return False
+    if kind is tuple:
+        return bool(obj)
+    if kind is list:
+        return not _is_class_list(obj)
+    if kind in {dict, set, frozenset}:
+        return kind is not frozenset or bool(obj)
+    module = str(kind.__module__).partition(".")[0]
+    if module == "numpy" and _is_numpy_atom(obj):
+        return False
+    if module == "pandas" and _is_pandas_atom(obj):
+        return False
+    if module == "pyarrow":
+        return kind.__name__ not in {"Schema", "Field"} and not kind.__name__.endswith("Type")
+    if module in {"typing", "functools"} and is_definition(obj):
+        return False
+    if module in {"typing", "zoneinfo", "operator"}:
+        return False
+    return not (module != "__main__" and _is_named_singleton(obj))
+
+
+def _is_class_list(obj: Any) -> bool:
+    """Whether it is the list of a class that pandas writes with every frame."""
+    pd = sys.modules.get("pandas")
+    metadata = (pd.DataFrame._metadata, pd.Series._metadata) if pd is not None else ()  # noqa: SLF001
+    return any(obj is known for known in metadata)
+
+
+def _is_numpy_atom(obj: Any) -> bool:
+    np = sys.modules["numpy"]
+    return isinstance(obj, (np.generic, np.dtype, np.ufunc))
+
+
+def _is_pandas_atom(obj: Any) -> bool:
+    pd = sys.modules["pandas"]
+    if isinstance(obj, (pd.api.extensions.ExtensionDtype, pd.Interval, pd.offsets.BaseOffset)):
+        return True
+    return isinstance(obj, (pd.Timestamp, pd.Timedelta, pd.Period)) or obj is pd.NaT or obj is pd.NA
+
+
+def _is_named_singleton(obj: Any) -> bool:
+    kind: Any = type(obj)
+    plain: Any = object
+    if kind.__reduce__ is plain.__reduce__ and kind.__reduce_ex__ is plain.__reduce_ex__:
+        return False
+    if type(obj).__module__ in {"collections", "functools"}:
+        return False
+    try:
+        return isinstance(obj.__reduce_ex__(5), str)
+    except Exception:  # noqa: BLE001 - a library's own code
+        return False
+
+
+class Groups:
+    """Disjoint sets of names that share objects."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Hashable, Hashable] = {}
+
+    def find(self, name: Hashable) -> Hashable:
+        """The representative of a name's set."""
+        parent = self._parent.setdefault(name, name)
+        while parent != name:
+            name, parent = parent, self._parent[parent]
+        return name
+
+    def join(self, one: Hashable, other: Hashable) -> None:
+        """Make two sets one."""
+        self._parent[self.find(one)] = self.find(other)
+
+
+def connect(memos: Iterable[tuple[Hashable, Memo]]) -> Groups:
+    """The sets of names whose memos hold common objects that are shared."""
+    groups = Groups()
+    ordered = sorted(memos, key=lambda pair: len(pair[1]))
+    seen: dict[int, Hashable] = {}
+    for place, (name, memo) in enumerate(ordered):
+        for ident in seen.keys() & memo.keys():
+            other = seen[ident]
+            if groups.find(other) != groups.find(name) and is_shared(memo[ident][1]):
+                groups.join(other, name)
+        if place < len(ordered) - 1:
+            seen.update(dict.fromkeys(memo, name))
+    return groups

@@ -1,0 +1,40 @@
+-- name: newest_runs
+-- Runs that fit, newest first.
+SELECT run_id, flow, kind, status, cause, origin, from_step, started, ended,
+       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels
+FROM runs
+WHERE ($flow IS NULL OR flow = $flow)
+  AND ($status IS NULL OR status = $status)
+  AND ($since IS NULL OR started >= $since)
+  AND json_contains(labels, $labels)
+  AND json_contains(parameters, $parameters)
+ORDER BY run_id DESC
+LIMIT $limit
+
+-- name: read_so_far
+-- How far each journal has been read.
+SELECT run_id, bytes, ended FROM journals
+
+-- name: forget_run
+-- Drop what is known of runs that are read anew.
+DELETE FROM runs WHERE run_id IN (SELECT unnest($runs))
+
+-- name: forget_steps
+-- Drop the steps of runs that are read anew.
+DELETE FROM steps WHERE run_id IN (SELECT unnest($runs))
+
+-- name: forget_jobs
+-- Drop the jobs of runs that are read anew.
+DELETE FROM jobs WHERE run_id IN (SELECT unnest($runs))
+
+-- name: forget_variables
+-- Drop the variables of jobs of runs that are read anew.
+DELETE FROM variables WHERE regexp_replace(job_id, '/[0-9]+$', '') IN (SELECT unnest($runs))
+
+-- name: forget_journals
+-- Drop how far runs were read.
+DELETE FROM journals WHERE run_id IN (SELECT unnest($runs))
+
+-- name: rename_flow
+-- A flow has another id.
+UPDATE runs SET flow = $new WHERE flow = $old

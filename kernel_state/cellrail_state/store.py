@@ -1,0 +1,318 @@
+"""A store: a folder with journals, objects and the catalog, and the keys that vouch for it.
+
+Layout: `store.json` (format, id), `journals/`, `objects/`, `catalog.duckdb` (an index of the
+journals), `renames.json` (flows under new names), `.gitignore`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from blake3 import blake3
+
+from cellrail_state import journal as journals
+from cellrail_state import locks
+from cellrail_state.crashpoints import CrashPoints, NoCrash
+from cellrail_state.errors import (
+    JournalDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreNotWritable,
+    StoreOnNetwork,
+    StoreTooNew,
+)
+from cellrail_state.keys import KeyRing, untrusted
+from cellrail_state.model import Record, RunStarted
+from cellrail_state.objects import Objects, sync_folder
+
+if TYPE_CHECKING:
+    from cellrail_state.catalog import Catalog
+
+FORMAT = 1
+_NETWORK = frozenset(
+    "9p afs ceph cifs fuse.glusterfs fuse.sshfs gfs2 glusterfs lustre ncpfs nfs nfs4 smb smb3 "
+    "smbfs webdav davfs fuse.davfs fuse.rclone fuse.s3fs".split()
+)
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """What `store.json` holds."""
+
+    format: int
+    id: str
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A mounted file system."""
+
+    point: str
+    kind: str
+
+
+class Store:
+    """An open store."""
+
+    def __init__(
+        self, path: Path, identity: _Identity, keyring: KeyRing, points: CrashPoints
+    ) -> None:
+        self.path = path
+        self.id = identity.id
+        self.keyring = keyring
+        self.points = points
+        self.objects = Objects(path / "objects", points=points)
+        self._verified: dict[str, int] = {}
+
+    # --- opening -----------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: Path, *, keyring: KeyRing, points: CrashPoints | None = None) -> Store:
+        """Open a store that exists.
+
+        Raises:
+            StoreNotFound: there is none.
+            StoreTooNew: it was made by a newer version.
+            StoreOnNetwork: it lies on a network file system.
+        """
+        identity = _identity(path)
+        refuse_network(path)
+        return cls(path, identity, keyring, points or NoCrash())
+
+    @classmethod
+    def open_or_create(
+        cls, path: Path, *, keyring: KeyRing, points: CrashPoints | None = None
+    ) -> Store:
+        """Open a store, made if it is not there.
+
+        Raises:
+            StoreError: it cannot be made or used.
+        """
+        cls.check(path)
+        try:
+            for folder in (path, path / "journals", path / "objects"):
+                folder.mkdir(parents=True, exist_ok=True)
+            _make_once(path / ".gitignore", b"*\n")
+            identity = _Identity(FORMAT, uuid.uuid4().hex)
+            _make_once(path / "store.json", msgspec.json.encode(identity) + b"\n")
+            sync_folder(path)
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        return cls.open(path, keyring=keyring, points=points)
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Whether a store can be used, or made, at a path; changes nothing.
+
+        Raises:
+            StoreError: it cannot; the message says why.
+        """
+        if (path / "store.json").exists():
+            _identity(path)
+        elif path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is a file, not a store", hint="choose another with --store")
+        nearest = path
+        while not nearest.exists():
+            nearest = nearest.parent
+        refuse_network(nearest)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _not_writable(nearest, None)
+
+    @functools.cached_property
+    def catalog(self) -> Catalog:
+        """The index of the journals."""
+        from cellrail_state.catalog import Catalog
+
+        return Catalog(self)
+
+    # --- runs --------------------------------------------------------------------------------
+
+    def journal_path(self, run_id: str) -> Path:
+        """A run's journal."""
+        return self.path / "journals" / f"{run_id}{journals.SUFFIX}"
+
+    def run_ids(self) -> list[str]:
+        """The ids of all runs, oldest first."""
+        suffix = journals.SUFFIX
+        with os.scandir(self.path / "journals") as entries:
+            return sorted(e.name[: -len(suffix)] for e in entries if e.name.endswith(suffix))
+
+    def create_journal(self, started: RunStarted) -> journals.Journal:
+        """Begin a run's journal, and own it."""
+        return journals.Journal.create(
+            self.journal_path(started.run_id),
+            started,
+            run_id=started.run_id,
+            key=self.keyring.key(),
+            points=self.points,
+        )
+
+    def is_owned(self, run_id: str) -> bool:
+        """Whether the run's owner lives."""
+        return locks.is_locked(self.journal_path(run_id))
+
+    def records(self, run_id: str, *, verify: bool = False) -> Iterator[Record]:
+        """A run's records, in order.
+
+        Args:
+            run_id: the run.
+            verify: refuse what nobody this user trusts has signed.
+
+        Raises:
+            JournalDamaged: the journal is missing, torn or changed.
+            Untrusted: with `verify`.
+        """
+        entries = list(journals.read(self.journal_path(run_id)))
+        if verify:
+            self.verify(run_id, entries)
+        for entry in entries:
+            yield entry.record()
+
+    def started(self, run_id: str) -> RunStarted:
+        """A run's first record.
+
+        Raises:
+            JournalDamaged: the journal has no beginning.
+        """
+        for entry in journals.read(self.journal_path(run_id)):
+            record = entry.record()
+            if isinstance(record, RunStarted):
+                return record
+            break
+        raise JournalDamaged(f"the journal of {run_id} has no beginning")
+
+    def verify(self, run_id: str, entries: Sequence[journals.Entry]) -> None:
+        """Refuse a journal that nobody this user trusts has signed.
+
+        Raises:
+            Untrusted: the chain of signatures does not hold, and the journal was not adopted.
+        """
+        listed = list(entries)
+        if any(journals.chain_holds(listed, run_id, k) for k in self.keyring.verifying_keys()):
+            return
+        adopted = self.keyring.trusted(self.id).get(run_id)
+        if adopted is not None and adopted == self._fingerprint(run_id):
+            return
+        raise untrusted(self.path)
+
+    def trust(self) -> int:
+        """Adopt every journal as it is now; their number."""
+        found = {run_id: self._fingerprint(run_id) for run_id in self.run_ids()}
+        self.keyring.trust(self.id, found)
+        return len(found)
+
+    def _fingerprint(self, run_id: str) -> tuple[int, str]:
+        data = self.journal_path(run_id).read_bytes()
+        return len(data), blake3(data).hexdigest()
+
+    # --- flows under new names ---------------------------------------------------------------
+
+    @functools.cached_property
+    def renames(self) -> dict[str, str]:
+        """New flow ids by old ones."""
+        path = self.path / "renames.json"
+        if not path.exists():
+            return {}
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{path} cannot be read: {error}", hint="delete or mend it") from error
+
+    def current_flow(self, flow: str) -> str:
+        """The id that a flow has today."""
+        seen = {flow}
+        while (new := self.renames.get(flow)) is not None and new not in seen:
+            seen.add(new)
+            flow = new
+        return flow
+
+    def rename_flow(self, old: str, new: str) -> int:
+        """Have a flow's runs count as another flow's; how many runs that are."""
+        runs = sum(self.current_flow(self.started(r).flow) == old for r in self.run_ids())
+        if runs:
+            renames = {key: value for key, value in self.renames.items() if key != new}
+            renames[old] = new
+            temporary = self.path / f".renames.{uuid.uuid4().hex}.tmp"
+            temporary.write_bytes(msgspec.json.encode(renames))
+            temporary.replace(self.path / "renames.json")
+            sync_folder(self.path)
+            self.__dict__.pop("renames", None)
+        return runs
+
+
+def refuse_network(path: Path, mounts: Sequence[Mount] | None = None) -> None:
+    """Refuse a folder on a network file system.
+
+    Args:
+        path: the folder.
+        mounts: what is mounted where; by default asked of the system.
+
+    Raises:
+        StoreOnNetwork: it lies on one.
+    """
+    mount = _mount_of(path, _mounts() if mounts is None else mounts)
+    if mount is not None and mount.kind in _NETWORK:
+        raise StoreOnNetwork(
+            f"{path} lies on a network file system ({mount.kind} at {mount.point}), "
+            "where file locks and the catalog are not safe",
+            hint="choose a local folder with --store or CELLRAIL_STORE",
+        )
+
+
+def _mount_of(path: Path, mounts: Sequence[Mount]) -> Mount | None:
+    resolved = path.resolve()
+    above = [m for m in mounts if resolved.is_relative_to(m.point)]
+    return max(above, key=lambda mount: len(mount.point), default=None)
+
+
+def _mounts() -> list[Mount]:
+    import psutil
+
+    return [Mount(p.mountpoint, p.fstype.lower()) for p in psutil.disk_partitions(all=True)]
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        data = (path / "store.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreNotFound(
+            f"there is no store at {path}", hint="run a notebook first, or name one with --store"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"the store at {path} cannot be read: {error.strerror}") from error
+    try:
+        identity = msgspec.json.decode(data, type=_Identity)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{path / 'store.json'} is damaged: {error}") from error
+    if identity.format > FORMAT:
+        raise StoreTooNew(
+            f"the store at {path} has format {identity.format}; this cellrail reads {FORMAT}",
+            hint="upgrade: pip install -U cellrail",
+        )
+    return identity
+
+
+def _make_once(path: Path, content: bytes) -> None:
+    """Make a file whole unless it is there: of several processes one wins."""
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_bytes(content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    finally:
+        temporary.unlink()
+
+
+def _not_writable(path: Path, error: OSError | None) -> StoreNotWritable:
+    why = f" ({error.strerror})" if error is not None else ""
+    return StoreNotWritable(
+        f"the store cannot be written{why}: {path}",
+        hint="check its permissions, or choose another with --store",
+    )
