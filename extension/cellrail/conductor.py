@@ -14,6 +14,7 @@ import msgspec
 
 from cellrail.kernels.cold import ColdKernel
 from cellrail.notebook.model import Flow
+from cellrail.notebook.parameters import to_json
 from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
@@ -163,7 +164,8 @@ class RunConductor:
             origin=request.origin,
             parameters=masker.parameters(request.parameters),
             secrets={
-                name: store.keyring.encrypt(str(value)) for name, value in request.secrets.items()
+                name: store.keyring.encrypt(msgspec.json.encode(to_json(value)).decode())
+                for name, value in request.secrets.items()
             },
             labels=request.labels,
             steps=prepare.step_infos(flow, masker, request.modules),

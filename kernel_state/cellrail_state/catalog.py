@@ -187,8 +187,8 @@ class Catalog:
 
 def _migrate(connection: Any) -> None:
     """Apply the migrations that are still to come, each with its own record."""
-    connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY)")
-    done = {row[0] for row in connection.execute("SELECT number FROM migrations").fetchall()}
+    found = _rows(connection, queries()["has_migrations"])[0]["found"]
+    done = {row["number"] for row in _rows(connection, queries()["migrations"])} if found else set()
     known = migrations()
     if done - set(known):
         raise StoreTooNew(
@@ -199,7 +199,7 @@ def _migrate(connection: Any) -> None:
         if number not in done:
             connection.execute("BEGIN")
             connection.execute(text)
-            connection.execute("INSERT INTO migrations VALUES (?)", [number])
+            connection.execute(queries()["record_migration"], {"number": number})
             connection.execute("COMMIT")
 
 

@@ -88,6 +88,8 @@ class CellClient:
         self._grace = grace
         self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
         self._outputs.reset_execution_trackers()
+        # nbclient sets it per cell in the method that we do without
+        self._outputs.clear_before_next_output = False
         self._outputs.kc = kernel.client
         self._session = kernel.client.session
         self._shell = kernel.client.shell_channel.socket

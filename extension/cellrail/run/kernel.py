@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
 from cellrail.step_line import install as install_step_line
+from cellrail_state.ambient import Base
 
 if TYPE_CHECKING:
     from cellrail.run.shellstate import ShellState
@@ -87,6 +88,7 @@ class KernelHooks:
         self._running: list[Any] = []
         self._started = 0.0
         self._packages = PackageWatch()
+        self._base = Base.now()
         self._state: ShellState | None = None
 
     def install(self) -> None:
@@ -123,7 +125,7 @@ class KernelHooks:
         if message["kind"] == "settings":
             from cellrail.run.shellstate import ShellState
 
-            self._state = ShellState.from_settings(self._shell, message)
+            self._state = ShellState.from_settings(self._shell, self._base, message)
             return self._order()
         return message
 

@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from cellrail.run import shellspace
-from cellrail_state.ambient import Ambient
+from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
-from cellrail_state.model import Checkpoint, Delta, from_plain, to_plain
+from cellrail_state.errors import StateError
+from cellrail_state.model import Checkpoint, Delta, ObjectRef, from_plain, to_plain
 from cellrail_state.objects import Objects
+from cellrail_state.restore import restore
 
 
 class ShellState:
@@ -25,28 +27,39 @@ class ShellState:
         shell: Any,
         objects: Objects,
         *,
+        base: ambient.Base,
         limits: Limits | None = None,
         secrets: Collection[str] = (),
     ) -> None:
         self._shell = shell
         self._objects = objects
-        self._ambient = Ambient(secrets=tuple(secrets))
+        self._ambient = ambient.Ambient(base, secrets=tuple(secrets))
         self._capture = Capture(
             objects,
             globals=shell.user_ns,
-            ambient=self._ambient,
+            ambient=self._ambient.capture,
             limits=limits or Limits(),
             secrets=tuple(secrets),
         )
+        self._definitions: dict[str, Any] = {}
         self._restored: Checkpoint | None = None
         self._placed: dict[str, object] = {}
 
     @classmethod
-    def from_settings(cls, shell: Any, settings: Mapping[str, Any]) -> ShellState:
-        """What a driver's settings ask for."""
+    def from_settings(
+        cls, shell: Any, base: ambient.Base, settings: Mapping[str, Any]
+    ) -> ShellState:
+        """What a driver's settings ask for.
+
+        Args:
+            shell: the IPython shell.
+            base: the process as it was before any code of the user ran.
+            settings: `objects`, `limits` and `secrets`.
+        """
         return cls(
             shell,
             Objects(Path(settings["objects"])),
+            base=base,
             limits=msgspec.convert(settings.get("limits", {}), Limits),
             secrets=tuple(settings.get("secrets", ())),
         )
@@ -59,7 +72,11 @@ class ShellState:
     def delta(self, *, only: Collection[str] | None = None) -> Delta:
         """Checkpoint the namespace."""
         try:
-            return self._capture.checkpoint(shellspace.capture_roots(self._shell), only=only)
+            roots = shellspace.capture_roots(self._shell)
+            delta = self._capture.checkpoint(roots, only=only)
+            # a record may point to objects only when they are durable
+            self._objects.flush()
+            return delta
         except KeyboardInterrupt:
             return Delta(failure="the checkpoint was interrupted")
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
@@ -74,22 +91,38 @@ class ShellState:
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
         keep = set(order["keep"]) | self._unchanged(checkpoint)
         shellspace.clear(self._shell, keep=keep)
-        ambient = self._ambient.load(checkpoint.ambient, self._objects)
-        warnings = self._ambient.apply_before(ambient)
+        state = self._ambient_of(checkpoint.ambient)
+        warnings = ambient.apply(state)
         for line in order["magics"]:
             warnings += self._magic(line)
-        report = self._capture.restore(checkpoint, skip=keep)
-        values = {n: self._shell.user_ns.pop(n) for n in report.restored if shellspace.is_history(n)}
-        shellspace.place(self._shell, values)
+        report = restore(
+            checkpoint,
+            self._shell.user_ns,
+            self._objects,
+            skip=keep,
+            definitions=self._definitions,
+        )
+        if report.failed:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
+            raise StateError(f"not every value could be put back: {told}")
+        self._definitions = dict(report.definitions)
+        history = [name for name in report.restored if shellspace.is_history(name)]
+        shellspace.place(self._shell, {n: self._shell.user_ns.pop(n) for n in history})
         shellspace.set_history(
             self._shell,
             {int(number): source for number, source in order["inputs"].items()},
             int(order["execution_count"]),
         )
-        warnings += self._ambient.apply_after(ambient)
+        warnings += ambient.apply_generators(state)
         self._restored = checkpoint
         self._placed = shellspace.capture_roots(self._shell)
-        return {"restored": sorted(report.restored), "failed": report.failed, "warnings": warnings}
+        return {"restored": sorted(report.restored), "warnings": warnings}
+
+    def _ambient_of(self, ref: ObjectRef | None) -> dict[str, Any]:
+        if ref is None:
+            return {}
+        state: dict[str, Any] = msgspec.json.decode(self._objects.get(ref))
+        return state
 
     def _unchanged(self, checkpoint: Checkpoint) -> set[str]:
         """Names whose stored value is the one that was restored last: the objects may stay.
@@ -113,7 +146,9 @@ class ShellState:
     def finish_restore(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Take what is there now as the checkpoint that the next one is compared with."""
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
-        self._capture.adopt(checkpoint, shellspace.capture_roots(self._shell))
+        roots = shellspace.capture_roots(self._shell)
+        self._capture.adopt(checkpoint, roots, self._definitions)
+        self._ambient.adopt()
         return {}
 
     def _magic(self, line: str) -> list[str]:

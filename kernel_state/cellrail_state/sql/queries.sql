@@ -15,7 +15,7 @@ LIMIT $limit
 -- How far each journal has been read.
 SELECT run_id, bytes, ended FROM journals
 
--- name: forget_run
+-- name: forget_runs
 -- Drop what is known of runs that are read anew.
 DELETE FROM runs WHERE run_id IN (SELECT unnest($runs))
 
@@ -35,6 +35,14 @@ DELETE FROM variables WHERE regexp_replace(job_id, '/[0-9]+$', '') IN (SELECT un
 -- Drop how far runs were read.
 DELETE FROM journals WHERE run_id IN (SELECT unnest($runs))
 
--- name: rename_flow
--- A flow has another id.
-UPDATE runs SET flow = $new WHERE flow = $old
+-- name: has_migrations
+-- Whether this is a catalog of ours at all.
+SELECT count(*) > 0 AS found FROM duckdb_tables() WHERE table_name = 'migrations'
+
+-- name: migrations
+-- The migrations that were applied.
+SELECT number FROM migrations
+
+-- name: record_migration
+-- A migration was applied.
+INSERT INTO migrations VALUES ($number)
