@@ -62,7 +62,6 @@ class Launcher(msgspec.Struct, kw_only=True):
         Raises:
             CellrailError: something is no good; nothing was changed.
         """
-        output = self._output_path()
         if not self.cwd.is_dir():
             raise UserError(f"the working directory {self.cwd} does not exist", hint="see --cwd")
         Store.check(self.store_path)
@@ -71,6 +70,8 @@ class Launcher(msgspec.Struct, kw_only=True):
         seed = restart.hash_seed if restart is not None else prepare.new_hash_seed()
         kernel = ColdKernel(name, cwd=self.cwd, environment=prepare.kernel_environment(seed))
         try:
+            output = self._output_path()
+            _import_in_background("duckdb")
             conductor = RunConductor(
                 self._request(seed),
                 store=self.open_store,
@@ -166,6 +167,14 @@ class Launcher(msgspec.Struct, kw_only=True):
             assignment = PythonTranslator.codify(written) if written else ""
             assignment += "".join(f"{n} = {typed[n]}\n" for n in self.changed if n in typed)
         return restart.putback(assignment)
+
+
+def _import_in_background(module: str) -> None:
+    """The run's end needs it; meanwhile this process mostly waits."""
+    from importlib import import_module
+    from threading import Thread
+
+    Thread(target=import_module, args=(module,), name=f"import-{module}", daemon=True).start()
 
 
 def kernel_settings(

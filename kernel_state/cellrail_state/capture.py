@@ -175,11 +175,17 @@ class Capture:
         )
         entries = self._entries
         keys: dict[str, Any] = dict(self._pinned)
+        settled: dict[int, list[str]] = {}
         for name, value in roots.items():
             entry = entries.get(name)
-            if entry is None or not entry.still or entry.root is not value:
+            if entry is None or not entry.is_settled(value):
                 pieces.add(name, value)
+            elif not entry.still:
+                settled.setdefault(id(value), []).append(name)
         pieces.define(keys)
+        if settled:
+            for name in sorted(pieces.reach(settled)):
+                pieces.add(name, roots[name])
         pieces.connect()
         return pieces
 

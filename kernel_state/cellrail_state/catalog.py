@@ -233,8 +233,9 @@ def _insert(connection: Any, table: str, rows: Sequence[Mapping[str, Any]]) -> N
     """Insert many rows in one statement (row by row is a hundred times slower)."""
     if not rows:
         return
-    columns = connection.execute(f"DESCRIBE {table}").fetchall()  # table: one of _TABLES
-    structure = msgspec.json.encode([{name: kind for name, kind, *_ in columns}]).decode()
+    columns = _rows(connection, queries()["columns"], {"table": table})
+    kinds = {column["name"]: column["kind"] for column in columns}
+    structure = msgspec.json.encode([kinds]).decode()
     connection.execute(
         f"INSERT INTO {table} BY NAME SELECT r.* FROM "  # noqa: S608 - names of our own schema
         f"(SELECT unnest(from_json($rows, '{structure}')) AS r)",

@@ -13,7 +13,7 @@ from .definitions import Definitions, is_definition
 from .digests import Hasher
 from .pickling import OverLimit, Pickler, Sink, explain
 from .scanning import Scanner
-from .sharing import Groups, connect, is_shared, is_still
+from .sharing import Groups, connect, flat_content, is_shared, is_still
 
 #: stands for the component of all definitions among the members of a group
 DEFINITIONS = "\0definitions"
@@ -53,6 +53,8 @@ class Entry:
     content: bytes | None
     keys: tuple[str, ...]
     error: str | None
+    #: what a short flat container held
+    flat: bytes | None = None
 
     @staticmethod
     def of(piece: Piece) -> Entry:
@@ -73,6 +75,15 @@ class Entry:
             content=piece.content if piece.error is None else None,
             keys=piece.keys,
             error=piece.error,
+            flat=flat_content(value) if piece.error is None and not still else None,
+        )
+
+    def is_settled(self, value: object) -> bool:
+        """Whether the name holds the same value as before, as far as can be told at a glance."""
+        if self.still:
+            return self.root is value
+        return (
+            self.flat is not None and self.ident == id(value) and flat_content(value) == self.flat
         )
 
     def same(self, piece: Piece) -> bool:
@@ -230,6 +241,17 @@ class Pieces:
             self._memos[name] = piece.pickler.memo.copy()  # type: ignore[union-attr]
         good = [(n, m) for n, m in self._memos.items() if n == DEFINITIONS or not self._failed(n)]
         self.connected = connect(good)
+
+    def reach(self, settled: Mapping[int, Iterable[str]]) -> set[str]:
+        """Names of settled containers that lie within the pieces, and so belong to their groups."""
+        picklers = [piece.pickler for piece in self.all.values() if not is_still(piece.values[0])]
+        picklers.append(self.defined.pickler if self.defined is not None else None)
+        found: set[str] = set()
+        for pickler in picklers:
+            if pickler is not None:
+                for ident in settled.keys() & pickler.memo.copy().keys():
+                    found.update(settled[ident])
+        return found
 
     def _failed(self, name: str) -> bool:
         return self.all[name].error is not None

@@ -97,7 +97,8 @@ class ColdKernel:
         self.pid: int = self._manager.provisioner.pid
         self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
         self.client: Any = self._manager.client()
-        self.client.start_channels()
+        # no heartbeat: the process itself is watched
+        self.client.start_channels(hb=False, stdin=False)
         self.channel: Channel | None = None
         self.hello: dict[str, Any] = {}
 

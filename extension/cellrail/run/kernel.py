@@ -11,6 +11,7 @@ system ends it even in the middle of a C call.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import re
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cellrail.run.shellstate import ShellState
 
 _ORDER_SECONDS = 60.0
+_FLUSH_SECONDS = 0.05
 _LINE_MAGIC = re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '((?:[^'\\]|\\.)*)'\)")
 #: line magics that set the kernel up: they run again before a restart goes on
 _SETUP_MAGICS = frozenset(
@@ -42,6 +44,7 @@ def load_ipython_extension(shell: Any) -> None:
     if channel is None:
         return
     _die_with_parent()
+    atexit.register(_exit_promptly)
     hooks = KernelHooks(shell, channel)
     shell.cellrail_hooks = hooks
     hooks.install()
@@ -206,6 +209,19 @@ def _transformed(shell: Any, info: Any) -> str:
         return ""
     transformed = getattr(info, "transformed_cell", None)
     return transformed if isinstance(transformed, str) else str(shell.transform_cell(raw))
+
+
+def _exit_promptly() -> None:
+    """Runs after the user's exit functions and before ipykernel closes.
+
+    ipykernel stops the thread that flushes its streams while its control thread may still wait for
+    a flush, up to `flush_timeout` (10 s).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # first the limit, then a flush that waits behind every flush asked for before
+        if hasattr(stream, "flush_timeout"):
+            stream.flush_timeout = _FLUSH_SECONDS
+        stream.flush()
 
 
 def _die_with_parent() -> None:

@@ -46,3 +46,8 @@ SELECT number FROM migrations
 -- name: record_migration
 -- A migration was applied.
 INSERT INTO migrations VALUES ($number)
+
+-- name: columns
+-- The columns of a table with their types.
+SELECT column_name AS name, data_type AS kind FROM duckdb_columns()
+WHERE table_name = $table ORDER BY column_index
