@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -107,12 +108,14 @@ class App:
         return RunHistory(run_id, self._sources(verify=verify))
 
     def _view(self, history: RunHistory) -> Run:
-        return Run(history, self._load_value)
+        return Run(history, functools.partial(self._load_values, history.run_id))
 
-    def _load_value(self, checkpoint: Checkpoint, name: str) -> object:
-        from cellrail.values import load_value
+    def _load_values(self, run_id: str, checkpoint: Checkpoint, names: list[str]) -> dict[str, Any]:
+        from cellrail.values import load_values
 
-        return load_value(self.store, checkpoint, name)
+        # nothing is unpickled before the whole run is known to be signed by somebody trusted
+        RunHistory(run_id, self._sources(verify=True)).chain  # noqa: B018
+        return load_values(self.store, checkpoint, names)
 
     # --- running -----------------------------------------------------------------------------
 
@@ -250,6 +253,93 @@ class App:
             changed=changed,
         )  # fmt: skip
 
+    def launcher_for_papermill(
+        self,
+        notebook: Path,
+        parameters: Mapping[str, Any],
+        *,
+        to: str | None,
+        labels: Mapping[str, str],
+        secrets: Sequence[str],
+        cell_timeout: float | None,
+        kernel: str,
+        output: str | None,
+    ) -> Launcher:
+        """A run that papermill's own command asked for, decided and not started.
+
+        Args:
+            notebook: the notebook's path.
+            parameters: papermill's.
+            to: the last step to execute.
+            labels: the run's labels.
+            secrets: names of secret parameters.
+            cell_timeout: seconds each cell may take.
+            kernel: the kernel's name.
+            output: where papermill writes.
+        """
+        path, flow = self._flow(notebook)
+        given = coerce(flow.parameters, parameters)
+        secret = {p.name for p in flow.parameters if p.secret} | set(secrets)
+        limits = self._options(None, None)
+        if cell_timeout is not None:
+            limits = msgspec.structs.replace(limits, cell_timeout=float(cell_timeout))
+        return Launcher(
+            path=path, flow=flow, flow_id=flow_id(path, self.store_path),
+            plan=plan_run(flow, to=to), values=given,
+            secrets=self._secret_values(flow, given, secret), labels=dict(labels),
+            options=limits, settings=self.settings, store_path=self.store_path,
+            open_store=self._open_or_create, cwd=Path.cwd(), output=output, kernel=kernel,
+            clock=self.clock,
+        )  # fmt: skip
+
+    def plan_here(
+        self,
+        run: str,
+        *,
+        notebook: Path | None,
+        from_step: str | None,
+        to: str | None = None,
+        force: bool = False,
+        widen: bool = False,
+    ) -> tuple[RestartPlan, Flow]:
+        """The plan of a restart in a live kernel, and the notebook's steps.
+
+        Args:
+            run: the origin's address.
+            notebook: the notebook that the front end has open, where it tells.
+            from_step: the cut.
+            to: the last step to execute.
+            force: keep stale steps as they were.
+            widen: move the cut to the first stale step.
+        """
+        history = self.history(run, verify=True)
+        flow = self._flow(notebook if notebook is not None else self._notebook_of(history))[1]
+        decided = plan_restart_of(
+            flow, history, from_step=from_step, to=to, changed=(), force=force, widen=widen
+        )
+        return decided, flow
+
+    def begin_live(self, shell: Any, base: Any, notebook: Path | None) -> Any:
+        """Begin to record what a person executes in an open notebook.
+
+        Args:
+            shell: the IPython shell.
+            base: the process as it was before.
+            notebook: the notebook, where the front end tells.
+        """
+        from cellrail.live import begin
+
+        return begin(
+            shell, base, notebook, store=self._open_or_create(), settings=self.settings,
+            clock=self.clock,
+        )  # fmt: skip
+
+    def shell_state(self, shell: Any, base: Any) -> Any:
+        """Captures of a shell that is not recorded."""
+        from cellrail.live import shell_state
+
+        return shell_state(shell, base, store=self._open_or_create(), settings=self.settings)
+
     def _launch(
         self,
         path: Path,
@@ -360,9 +450,14 @@ class App:
         """
         return self._flow(notebook)[1]
 
-    def show(self, run: str = "last") -> Run:
-        """A run with its steps, outputs and variables."""
-        return self._view(self.history(run))
+    def show(self, run: str = "last", *, verify: bool = False) -> Run:
+        """A run with its steps, outputs and variables.
+
+        Args:
+            run: the run's address.
+            verify: refuse a run that nobody this user trusts has signed.
+        """
+        return self._view(self.history(run, verify=verify))
 
     def journal(self, run: str = "last", *, follow: bool = False) -> Iterator[dict[str, Any]]:
         """What happened in a run, in order.

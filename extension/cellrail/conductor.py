@@ -58,7 +58,7 @@ class RunConductor:
         request: Request,
         *,
         store: Callable[[], Store],
-        kernel: Callable[[str], ColdKernel],
+        kernel: ColdKernel,
         settings: Mapping[str, Any],
         history: RunHistory | None = None,
         putback: PutBack | None = None,
@@ -71,7 +71,7 @@ class RunConductor:
         Args:
             request: what to run.
             store: opens the store, or creates it; called when nothing can refuse the run any more.
-            kernel: gives the started kernel of a name.
+            kernel: the kernel, started.
             settings: what the kernel's hooks are told.
             history: the origin.
             putback: how its namespace comes back.
@@ -81,7 +81,7 @@ class RunConductor:
         """
         self._request = request
         self._open_store = store
-        self._kernel_of = kernel
+        self._kernel = kernel
         self._settings = settings
         self._history = history
         self._putback = putback
@@ -90,12 +90,13 @@ class RunConductor:
         self._clock = clock
         self.run_id = ""
         self.outcome: Outcome | None = None
-        self.kernel: ColdKernel | None = None
+        self._notebook: Any = None
 
     def conduct(self, notebook: Any, *, kernel_name: str) -> Any:
         """Execute the notebook and record the run; returns the notebook with outputs."""
         request = self._request
-        kernel = self.kernel = self._kernel_of(kernel_name)
+        kernel = self._kernel
+        self._notebook = notebook
         executed = parse(notebook, request.flow.path)
         flow = prepare.bind_cells(request.flow, executed)
         prepare.type_dates(notebook, request.expressions)
@@ -141,6 +142,28 @@ class RunConductor:
         finally:
             if output is not None:
                 output.finish(notebook)
+        return notebook
+
+    def for_papermill(self) -> Any:
+        """The executed notebook, errors that a step tolerates shown as text.
+
+        papermill takes every error output for the failure of the notebook.
+        """
+        import copy
+
+        import nbformat
+
+        notebook = copy.deepcopy(self._notebook)
+        for cell in notebook["cells"]:
+            if "raises-exception" in cell["metadata"].get("tags", ()):
+                cell["outputs"] = [
+                    nbformat.v4.new_output(
+                        "stream", name="stderr", text="\n".join(output["traceback"]) + "\n"
+                    )
+                    if output["output_type"] == "error"
+                    else output
+                    for output in cell["outputs"]
+                ]
         return notebook
 
     def _first_record(

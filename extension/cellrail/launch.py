@@ -57,11 +57,22 @@ class Launcher(msgspec.Struct, kw_only=True):
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
-        """Execute the run to its end; its id.
+        """Execute the run to its end, through papermill; its id.
 
         Raises:
             CellrailError: something is no good; nothing was changed.
         """
+        return self._carry_out(self._execute).run_id
+
+    def conduct(self, notebook: Any) -> RunConductor:
+        """Execute a notebook that papermill has parameterised already."""
+
+        def conduct(conductor: RunConductor, kernel_name: str) -> None:
+            conductor.conduct(notebook, kernel_name=kernel_name)
+
+        return self._carry_out(conduct)
+
+    def _carry_out(self, execute: Callable[[RunConductor, str], None]) -> RunConductor:
         if not self.cwd.is_dir():
             raise UserError(f"the working directory {self.cwd} does not exist", hint="see --cwd")
         Store.check(self.store_path)
@@ -75,7 +86,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             conductor = RunConductor(
                 self._request(seed),
                 store=self.open_store,
-                kernel=lambda _: kernel,
+                kernel=kernel,
                 settings=kernel_settings(self.settings, self.store_path, self.secrets),
                 history=restart.history if restart is not None else None,
                 putback=self._putback(restart) if restart is not None else None,
@@ -83,7 +94,7 @@ class Launcher(msgspec.Struct, kw_only=True):
                 progress=self.progress,
                 clock=self.clock,
             )
-            self._execute(conductor, name)
+            execute(conductor, name)
         except BaseException:
             kernel.kill()
             raise
@@ -91,7 +102,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             kernel.shutdown()
         if conductor.outcome is None:
             raise InternalError("papermill did not hand the notebook to the engine")
-        return conductor.run_id
+        return conductor
 
     def _execute(self, conductor: RunConductor, kernel_name: str) -> None:
         from papermill.exceptions import PapermillExecutionError

@@ -68,7 +68,8 @@ def plan_restart_of(
     """
     from cellrail_state.errors import RunIsOwned
 
-    if history.owned:
+    # a live run has a moment for each of its steps: it need not have ended
+    if history.owned and not history.is_live:
         raise RunIsOwned(
             f"run {history.run_id} is still running",
             hint="wait for its end, or stop it (Ctrl-C where it runs) first",

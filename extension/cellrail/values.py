@@ -15,15 +15,6 @@ from cellrail_state.restore import restore
 from cellrail_state.store import Store
 
 
-def load_value(store: Store, checkpoint: Checkpoint, name: str) -> object:
-    """One variable of a checkpoint.
-
-    Raises:
-        CannotRestore: it is not stored, or does not load here.
-    """
-    return load_values(store, checkpoint, [name])[name]
-
-
 def load_values(store: Store, checkpoint: Checkpoint, names: list[str]) -> dict[str, Any]:
     """Several variables, sharing what they shared.
 

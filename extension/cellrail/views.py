@@ -21,8 +21,8 @@ from cellrail_state.model import (
     to_plain,
 )
 
-#: loads one variable of a checkpoint
-Loader = Callable[[Checkpoint, str], object]
+#: loads variables of a checkpoint
+Loader = Callable[[Checkpoint, list[str]], dict[str, Any]]
 
 
 class VariableView:
@@ -50,7 +50,7 @@ class VariableView:
             CannotRestore: it is not stored, or does not load here.
             Untrusted: the store was signed by somebody else.
         """
-        return self._load(self._checkpoint, self.record.name)
+        return self._load(self._checkpoint, [self.record.name])[self.record.name]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -162,6 +162,15 @@ class StepView:
     def variables(self) -> Variables:
         """The namespace right after it."""
         return Variables(self._history.checkpoint_after(self.number), self._load)
+
+    def load(self, names: list[str]) -> dict[str, Any]:
+        """Several variables as they stood right after it, sharing what they shared.
+
+        Raises:
+            CannotRestore: one is not stored, or does not load here.
+            Untrusted: the store was signed by somebody else.
+        """
+        return self._load(self._history.checkpoint_after(self.number), names)
 
     @property
     def stored_bytes(self) -> int:

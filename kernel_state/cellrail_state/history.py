@@ -138,6 +138,8 @@ class RunHistory:
             self.jobs.append(record)
             self._finish(record)
         elif isinstance(record, JobStarted):
+            if record.info is not None:
+                self._change(record.step, info=record.info)
             self._change(
                 record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
             )

@@ -13,18 +13,11 @@ Times are seconds since the epoch (UTC, float); durations are seconds; sizes are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from enum import Enum
+from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any
 
 import msgspec
-
-
-class StrEnum(str, Enum):
-    """A string with a closed set of values (the same on every supported Python)."""
-
-    __str__ = str.__str__
-    __format__ = str.__format__
 
 
 class RunStatus(StrEnum):
@@ -331,8 +324,8 @@ class JobStarted(_Struct, tag="started"):
     step: int
     job_id: str
     attempt: int = 1
-    #: source where it differs from the step's (live runs)
-    source: str | None = None
+    #: the step as it is now (live runs meet their steps as they are executed)
+    info: StepInfo | None = None
 
 
 class StepError(_Struct):
@@ -428,11 +421,3 @@ def to_plain(value: object) -> Any:
 def from_plain(data: object, kind: type[Any]) -> Any:
     """The inverse of `to_plain` for a known type."""
     return msgspec.convert(data, kind)
-
-
-def merge_labels(*layers: Mapping[str, str]) -> dict[str, str]:
-    """Labels of later layers win."""
-    merged: dict[str, str] = {}
-    for layer in layers:
-        merged.update(layer)
-    return merged

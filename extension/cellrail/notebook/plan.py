@@ -13,7 +13,7 @@ A restart keeps the steps before a cut and executes from the cut on. What a plan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ from cellrail.notebook.reads import lineage
 from cellrail_state.model import StepInfo, StepStatus, Variable, Verdict
 
 
-class Fate(str, Enum):
+class Fate(StrEnum):
     """What happens to a step."""
 
     KEPT = "kept"

@@ -16,7 +16,7 @@ How a cell can end (`Ending`), a closed set:
 from __future__ import annotations
 
 import time
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -31,7 +31,7 @@ GRACE_SECONDS = 5.0
 _TICK_MS = 500
 
 
-class Ending(str, Enum):
+class Ending(StrEnum):
     """How a cell ended."""
 
     OK = "ok"

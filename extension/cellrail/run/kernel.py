@@ -161,7 +161,7 @@ class KernelHooks:
             "success": bool(result.success),
             "started": self._started,
             "ended": ended,
-            "magics": setup_magics(_transformed(self._shell, result.info)),
+            "magics": setup_magics(transformed(self._shell, result.info)),
             "packages": self._packages.news(),
         }
         if order["checkpoint"] and (result.success or order["on_error"]):
@@ -174,7 +174,7 @@ class KernelHooks:
         """Carry out the driver's next command and answer it. Called by a silent request."""
         order = self._order()
         try:
-            answer = self._carry_out(order)
+            answer = self.state.carry_out(order)
         except Exception as error:  # noqa: BLE001 - the driver decides what it means
             import traceback
 
@@ -184,25 +184,8 @@ class KernelHooks:
             }
         self._channel.send({"kind": "answer", **answer})
 
-    def _carry_out(self, order: Message) -> Message:
-        command = order["command"]
-        if command == "restore":
-            return self.state.restore(order)
-        if command == "finish":
-            return self.state.finish_restore(order)
-        if command == "capture":
-            return {"delta": self.state.capture(only=None)}
-        if command == "assign":
-            return self._assign(order["source"])
-        message = f"unknown command {command!r}"
-        raise ValueError(message)
 
-    def _assign(self, source: str) -> Message:
-        exec(compile(source, "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
-        return {"delta": self.state.capture(only=None)}
-
-
-def _transformed(shell: Any, info: Any) -> str:
+def transformed(shell: Any, info: Any) -> str:
     """The cell as IPython compiled it; only looked at where it can hold a magic."""
     raw = info.raw_cell or ""
     if "%" not in raw:

@@ -161,3 +161,9 @@ def mask_notebook(notebook: Any, masker: Masker, indices: Sequence[int]) -> dict
     if parameters:
         notebook["metadata"]["papermill"]["parameters"] = masker.parameters(parameters)
     return sources
+
+
+def own_hash_seed() -> int | None:
+    """The seed of this process's string hashes, where it was set."""
+    text = os.environ.get("PYTHONHASHSEED", "")
+    return int(text) if text.isdigit() else None

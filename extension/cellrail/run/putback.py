@@ -13,14 +13,20 @@ At last, parameters that changed are assigned anew.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from cellrail.errors import RestartRefused
 from cellrail.notebook.plan import Fate, PlannedStep
-from cellrail.run.client import CellClient
 from cellrail_state.model import Checkpoint, Delta, JobFinished, to_plain
+
+
+class Commander(Protocol):
+    """Has a kernel's hooks do something between cells."""
+
+    def command(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Do it; the answer."""
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,16 +76,15 @@ class PutBack:
         self._assignment = assignment
         self._protected: set[str] = set()
 
-    def before(self, client: CellClient, segment: Segment) -> None:
+    def before(self, client: Commander, segment: Segment) -> None:
         """Restore the namespace that a segment's cell runs on."""
         self._restore(client, segment.checkpoint, segment.jobs)
 
-    def after(self, client: CellClient, segment: Segment) -> None:
+    def after(self, segment: Segment) -> None:
         """Remember what of the cell stays."""
-        del client
         self._protected |= segment.protects
 
-    def finish(self, client: CellClient) -> Delta | None:
+    def finish(self, client: Commander) -> Delta | None:
         """Restore the namespace before the cut; the delta of newly assigned parameters, if any."""
         self._restore(client, self._checkpoint, self._jobs)
         self._ask(client, {"command": "finish", "checkpoint": to_plain(self._checkpoint)})
@@ -90,7 +95,7 @@ class PutBack:
         return delta
 
     def _restore(
-        self, client: CellClient, checkpoint: Checkpoint, jobs: Sequence[JobFinished]
+        self, client: Commander, checkpoint: Checkpoint, jobs: Sequence[JobFinished]
     ) -> None:
         counts = [job.execution_count for job in jobs if job.execution_count is not None]
         upto = max(counts, default=0)
@@ -106,7 +111,7 @@ class PutBack:
             },
         )
 
-    def _ask(self, client: CellClient, order: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, client: Commander, order: dict[str, Any]) -> dict[str, Any]:
         answer = client.command(order)
         if "error" in answer:
             raise RestartRefused(

@@ -24,6 +24,7 @@ from cellrail_state.model import (
     RunEnded,
     RunStarted,
     RunStatus,
+    StepInfo,
     StepKept,
     StepRebuilt,
     StepSkipped,
@@ -97,10 +98,11 @@ class Recorder:
             StepRebuilt(time=self.clock(), step=step, names=tuple(names), seconds=seconds)
         )
 
-    def started(self, step: int, job_id: str, source: str | None = None) -> None:
+    def started(self, step: int, job_id: str, info: StepInfo | None = None) -> None:
         """A step fired."""
-        masked = None if source is None else self.masker.text(source)
-        self._append(JobStarted(time=self.clock(), step=step, job_id=job_id, source=masked))
+        if info is not None:
+            info = msgspec.structs.replace(info, source=self.masker.text(info.source))
+        self._append(JobStarted(time=self.clock(), step=step, job_id=job_id, info=info))
 
     def finished(self, job: JobFinished) -> JobFinished:
         """Commit a step. Returns the job as it was recorded, secrets masked."""

@@ -199,7 +199,7 @@ class Session:
                 outcome = self._rebuild(client, planned)
             if outcome is not None:
                 return outcome
-            putback.after(client, segment)
+            putback.after(segment)
         delta = putback.finish(client)
         if delta is not None:
             self._record_assignment(delta, putback)

@@ -82,6 +82,24 @@ class ShellState:
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
             return Delta(failure=f"{type(error).__name__}: {error}")
 
+    def carry_out(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what a driver (or a live restart) asks for between cells."""
+        command = order["command"]
+        if command == "restore":
+            return self.restore(order)
+        if command == "finish":
+            return self.finish_restore(order)
+        if command == "assign":
+            exec(compile(order["source"], "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
+            return {"delta": self.capture()}
+        message = f"unknown command {command!r}"
+        raise ValueError(message)
+
+    @property
+    def current(self) -> Checkpoint:
+        """Everything captured so far."""
+        return self._capture.current
+
     def restore(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the namespace by a checkpoint's, except the names to keep.
 

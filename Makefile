@@ -1,0 +1,36 @@
+# One command per task; each works from a fresh clone with nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test check bench nbval crash-test clean
+
+help:  ## list the tasks
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+# with INSTALLED=1 the package is already in $(VENV) (CI tests the built wheel)
+$(STAMP): pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet $(if $(INSTALLED),,--editable .) --group dev
+	touch $@
+
+demo: $(STAMP)  ## run the daily flights pipeline, break it, mend it, restart it
+	$(BIN)/python docs/demo/run_demo.py
+
+test: $(STAMP)  ## all tests, and the notebooks under nbval
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval notebooks/
+
+check: $(STAMP)  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## compare with papermill, nbclient and nbconvert
+	$(BIN)/python benchmarks/bench.py
+
+clean:  ## remove what the tasks made
+	rm -rf $(VENV) dist build out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,417 @@
+"""`%%step`, `%flow` and the live run: what `%load_ext cellrail` gives a notebook.
+
+`%%step` itself is no magic that runs anything: its line is blanked before the cell is compiled (see
+`step_line`). The magic of that name is there for help, completion, and for the cases in which the
+line cannot be the cell's first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from cellrail import step_line
+from cellrail.errors import CellrailError, NotAvailableYet, UserError
+from cellrail.notebook.options import SPECS, OptionError, parse_line
+from cellrail_state.errors import StateError
+
+_COMMANDS = (
+    "config", "diff", "export", "help", "journal", "load", "record", "restart", "runs", "show",
+    "steps", "undo",
+)  # fmt: skip
+_HELP = """\
+%flow runs [NB] [--limit N]           the newest runs
+%flow show [RUN [STEP]] [--vars]      a run, or a step of it
+%flow steps [NB]                      the steps of a notebook
+%flow load RUN STEP [NAME…] [--as N]  bring past values in; nothing is overwritten
+%flow restart [RUN] [--from STEP] [--plan] [--force|--widen] [--run]
+                                      put the namespace back to before a step
+%flow undo                            take the last restart back
+%flow record [on|off]                 record this notebook, or not
+%flow config [NAME=VALUE]             show or set the settings of this kernel
+%flow journal|diff|export …           as on the command line"""
+
+
+def load(shell: Any) -> None:
+    """Install everything; loading twice changes nothing."""
+    if hasattr(shell, "cellrail_live"):
+        return
+    step_line.install(shell)
+    magics = FlowMagics(shell)
+    shell.register_magics(magics)
+    shell.cellrail_live = magics
+    shell.set_hook("complete_command", magics.complete_flow, str_key="%flow")
+    shell.set_hook("complete_command", magics.complete_step, str_key="%%step")
+    magics.watch()
+
+
+def unload(shell: Any) -> None:
+    """Leave the shell as it was before."""
+    magics = getattr(shell, "cellrail_live", None)
+    if magics is None:
+        return
+    magics.close()
+    if not hasattr(shell, "cellrail_hooks"):
+        step_line.remove(shell)
+    for kind, name in (("line", "flow"), ("cell", "step")):
+        shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.registry.pop("FlowMagics", None)
+    for key in ("%flow", "%%step"):
+        commands = shell.strdispatchers["complete_command"].strs
+        commands.pop(key, None)
+    del shell.cellrail_live
+
+
+@magics_class
+class FlowMagics(Magics):
+    """The magics of one shell, and its live run."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self._live: Any = None
+        self._undo: Any = None
+        self._wanted: bool | None = None
+        self._base: Any = None
+        self._options: dict[str, str] = {}
+
+    # --- recording ---------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Follow the cells from now on."""
+        from cellrail.run.live import has_person
+        from cellrail_state.ambient import Base
+
+        self._base = Base.now()
+        if self._wanted is None:
+            self._wanted = has_person(self.shell)
+        self.shell.events.register("pre_run_cell", self._before)
+        self.shell.events.register("post_run_cell", self._after)
+        atexit.register(self._end)
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._end()
+        atexit.unregister(self._end)
+        for name, callback in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
+            if callback in self.shell.events.callbacks[name]:
+                self.shell.events.unregister(name, callback)
+
+    def _before(self, info: Any) -> None:
+        if self._live is not None:
+            self._live.before(info)
+
+    def _after(self, result: Any) -> None:
+        if self._live is not None:
+            delta = self._live.after(result)
+            if delta is not None:
+                self._tell(delta)
+        elif self._wanted:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Start the live run; where that fails, say so once and go on unrecorded."""
+        try:
+            self._live = self._app().begin_live(self.shell, self._base, self._notebook())
+        except (CellrailError, StateError, OSError) as error:
+            self._wanted = False
+            print(f"cellrail does not record this notebook: {error}", file=sys.stderr)
+
+    def _end(self) -> None:
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.end()
+
+    def _tell(self, delta: Any) -> None:
+        """One quiet line, only where something was not stored."""
+        lost = [
+            f"{v.name} ({v.verdict}: {v.reason})"
+            for v in delta.variables.values()
+            if v.verdict != "stored" and v.name.isidentifier()
+        ]
+        if delta.failure:
+            lost.append(f"not restorable after this cell: {delta.failure}")
+        if lost:
+            print("cellrail: " + ", ".join(lost), file=sys.stderr)
+
+    def _notebook(self) -> Path | None:
+        from cellrail.run.live import notebook_of
+
+        named = self._options.get("notebook")
+        return Path(named) if named else notebook_of(self.shell)
+
+    def _app(self) -> Any:
+        from cellrail.app import App
+
+        return App(self._options.get("store"), notebook=self._notebook())
+
+    # --- %%step ------------------------------------------------------------------------------
+
+    @cell_magic
+    def step(self, line: str, cell: str) -> None:
+        """Make this cell a step of the flow.
+
+        Usage, as the cell's first line::
+
+            %%step NAME [options]
+
+        Options: --always, --timeout DUR, --outputs a,b, --no-checkpoint. The cell runs as it would
+        without the line. DUR is a number with ms, s, m, h, d or w; a plain number is seconds.
+        """
+        del cell
+        try:
+            parse_line(line)
+        except OptionError as error:
+            raise UsageError(f"%%step: {error}") from error
+        message = "%%step must be the cell's first line, above any other cell magic"
+        raise UsageError(message)
+
+    def complete_step(self, magics: Any, event: Any) -> list[str]:
+        """Options, and the names of the notebook's steps."""
+        del magics, event
+        return [f"--{spec.name}" for spec in SPECS if spec.available]
+
+    # --- %flow -------------------------------------------------------------------------------
+
+    @line_magic
+    def flow(self, line: str) -> Any:
+        """Look at runs, restart in this kernel, record. `%flow help` lists the commands."""
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"%flow: {error}") from error
+        command, rest = (words[0], words[1:]) if words else ("help", [])
+        if command not in _COMMANDS:
+            self._unknown(command)
+        try:
+            return getattr(self, f"_flow_{command}")(rest)
+        except (CellrailError, StateError) as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            raise UsageError(f"%flow {command}: {error}{hint}") from error
+
+    def _unknown(self, command: str) -> None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(command, _COMMANDS, n=1)
+        suggestion = f"; did you mean {near[0]}?" if near else ""
+        if command == "panel":
+            message = "%flow panel is not available yet"
+            raise UsageError(message)
+        raise UsageError(f"%flow: unknown command {command!r}{suggestion} (%flow help lists them)")
+
+    def _flow_help(self, words: list[str]) -> None:
+        del words
+        print(_HELP)
+
+    def _flow_runs(self, words: list[str]) -> list[Any]:
+        given, options = _split(words, values={"limit", "status"})
+        found: list[Any] = self._app().runs(
+            given[0] if given else None,
+            status=options.get("status"),
+            limit=int(options.get("limit", 20)),
+        )
+        return found
+
+    def _flow_show(self, words: list[str]) -> Any:
+        given, options = _split(words, flags={"vars"})
+        run = self._app().show(given[0] if given else self._default_run())
+        step = run[given[1]] if len(given) > 1 else run.steps[-1]
+        if "vars" in options:
+            return step.variables
+        return step if len(given) > 1 else run
+
+    def _flow_steps(self, words: list[str]) -> Any:
+        given, _ = _split(words)
+        notebook = given[0] if given else self._notebook()
+        if notebook is None:
+            message = "this front end does not tell which notebook it has open"
+            raise UserError(message, hint="%flow steps NOTEBOOK, or %flow config notebook=PATH")
+        return [
+            (f"#{step.number}", step.name, str(step.options))
+            for step in self._app().steps(notebook).steps
+        ]
+
+    def _flow_journal(self, words: list[str]) -> list[dict[str, Any]]:
+        given, _ = _split(words)
+        return list(self._app().journal(given[0] if given else self._default_run()))
+
+    def _flow_diff(self, words: list[str]) -> Any:
+        given, _ = _split(words)
+        if len(given) != 2:
+            message = "two runs are needed"
+            raise UserError(message)
+        return self._app().diff(*given)
+
+    def _flow_export(self, words: list[str]) -> Any:
+        given, _ = _split(words)
+        if len(given) != 2:
+            message = "a run and a file are needed"
+            raise UserError(message)
+        return self._app().export(*given)
+
+    def _flow_load(self, words: list[str]) -> None:
+        from cellrail.run.here import load_into
+
+        given, options = _split(words, values={"as"})
+        if len(given) < 2:
+            message = "a run and a step are needed, then names"
+            raise UserError(message)
+        run, step, *names = given
+        rename = options.get("as")
+        if rename is not None and len(names) != 1:
+            message = "--as goes with one name"
+            raise UserError(message)
+        view = self._app().show(run, verify=True)[step]
+        wanted = names or [n for n in view.variables if n.isidentifier()]
+        values = view.load(wanted)
+        print("loaded " + ", ".join(load_into(self.shell, values, rename=rename)))
+
+    def _default_run(self) -> str:
+        return self._live.run_id if self._live is not None else "last"
+
+    # --- restart in this kernel --------------------------------------------------------------
+
+    def _flow_restart(self, words: list[str]) -> Any:
+        from cellrail.run import here
+
+        given, options = _split(
+            words, flags={"plan", "force", "widen", "run"}, values={"from", "to"}
+        )
+        app = self._app()
+        run = given[0] if given else self._default_run()
+        decided, flow = app.plan_here(
+            run,
+            notebook=self._notebook(),
+            from_step=options.get("from"),
+            to=options.get("to"),
+            force="force" in options,
+            widen="widen" in options,
+        )
+        if "plan" in options:
+            print("\n".join(decided.plan.lines()))
+            return None
+        decided.plan.check()
+        state = self._state(app)
+        self._undo = here.moment(self.shell, state)
+        try:
+            here.restart_here(state, decided.putback(""), flow=flow, run_cell=self._run_silently)
+        except BaseException:
+            here.go_back(state, self._undo)
+            raise
+        cells = here.cells_to_run(decided.plan, flow)
+        if "run" not in options:
+            label = cells[0][0] if cells else "the end"
+            print(f"the namespace is as it was right before {label!r}; run on from there")
+            return None
+        for label, source in cells:
+            print(f"-- {label}")
+            if not self._run_silently(source):
+                break
+        return None
+
+    def _flow_undo(self, words: list[str]) -> None:
+        from cellrail.run import here
+
+        del words
+        if self._undo is None:
+            message = "there is no restart to take back"
+            raise UserError(message)
+        state = self._state(self._app())
+        then, self._undo = self._undo, None
+        here.go_back(state, then)
+        print("the namespace is as it was before the restart")
+
+    def _state(self, app: Any) -> Any:
+        """This kernel's captures: the live run's, or some of their own."""
+        if self._live is not None:
+            return self._live.state
+        return app.shell_state(self.shell, self._base)
+
+    def _run_silently(self, source: str) -> bool:
+        """Execute a cell under this one, without its being recorded as an execution of its own."""
+        live, self._live = self._live, None
+        wanted, self._wanted = self._wanted, False
+        try:
+            return bool(self.shell.run_cell(source, store_history=False).success)
+        finally:
+            self._live, self._wanted = live, wanted
+
+    # --- settings ----------------------------------------------------------------------------
+
+    def _flow_record(self, words: list[str]) -> None:
+        given, _ = _split(words)
+        if given == ["on"]:
+            self._wanted = True
+        elif given == ["off"]:
+            self._wanted = False
+            self._end()
+        elif given:
+            message = f"record on or off, not {' '.join(given)!r}"
+            raise UserError(message)
+        on = self._live is not None or self._wanted
+        print(f"recording is {'on' if on else 'off'}")
+
+    def _flow_config(self, words: list[str]) -> None:
+        for word in words:
+            name, equals, value = word.partition("=")
+            if name not in {"notebook", "store"}:
+                raise UserError(
+                    f"{name!r} cannot be set here",
+                    hint="notebook=PATH and store=PATH can; the others stand in [tool.cellrail]",
+                )
+            if equals:
+                self._options[name] = value
+        app = self._app()
+        print(f"notebook = {self._notebook() or 'unknown'}")
+        print(f"store = {app.store_path}")
+        for name in app.settings.__struct_fields__:
+            if name != "store":
+                print(f"{name} = {getattr(app.settings, name)!r}")
+
+    def complete_flow(self, magics: Any, event: Any) -> list[str]:
+        """Commands, then run ids and step names."""
+        del magics
+        words = str(event.line).split()
+        done = len(words) - (0 if str(event.line).endswith(" ") else 1)
+        if done <= 1:
+            return list(_COMMANDS)
+        try:
+            app = self._app()
+            if done > 2 or "--from" in words:
+                return [step.label for step in app.show(self._default_run()).steps]
+            return [row.run_id for row in app.runs(limit=20)]
+        except (CellrailError, StateError):
+            return []
+
+
+def _split(
+    words: list[str], *, flags: set[str] | None = None, values: set[str] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Positional words and options."""
+    flags, values = flags or set(), values or set()
+    given: list[str] = []
+    options: dict[str, str] = {}
+    waiting = iter(words)
+    for word in waiting:
+        if not word.startswith("--"):
+            given.append(word)
+            continue
+        name = word[2:]
+        if name in flags:
+            options[name] = ""
+        elif name in values:
+            value = next(waiting, None)
+            if value is None:
+                raise UserError(f"--{name} needs a value")
+            options[name] = value
+        elif name in {"failed-only", "reeval", "detach"}:
+            raise NotAvailableYet(f"--{name} is not available yet")
+        else:
+            known = ", ".join(f"--{n}" for n in sorted(flags | values)) or "none"
+            raise UserError(f"unknown option --{name}", hint=f"known: {known}")
+    return given, options

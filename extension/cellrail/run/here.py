@@ -1,0 +1,129 @@
+"""A restart in the live kernel: the namespace goes back to a moment; nothing of it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import RestartRefused
+from cellrail.notebook.model import Flow
+from cellrail.notebook.plan import Fate, Plan
+from cellrail.run import shellspace
+from cellrail.run.putback import PutBack
+from cellrail.run.shellstate import ShellState
+from cellrail_state.model import Checkpoint, to_plain
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """A live kernel as it was."""
+
+    checkpoint: Checkpoint
+    inputs: dict[int, str]
+    execution_count: int
+
+
+class _Local:
+    """Carries a put-back's orders out in this very kernel."""
+
+    def __init__(self, state: ShellState) -> None:
+        self._state = state
+
+    def command(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Do it now."""
+        return self._state.carry_out(order)
+
+
+def moment(shell: Any, state: ShellState) -> Moment:
+    """Checkpoint the present namespace, so that `undo` can bring it back."""
+    delta = state.delta()
+    if delta.failure:
+        raise RestartRefused(
+            f"the present namespace cannot be checkpointed: {delta.failure}",
+            hint="a restart here could not be undone",
+        )
+    inputs = dict(enumerate(shell.user_ns.get("In", ())))
+    return Moment(
+        checkpoint=state.current, inputs=inputs, execution_count=int(shell.execution_count)
+    )
+
+
+def go_back(state: ShellState, then: Moment) -> None:
+    """Bring a moment back."""
+    state.restore(
+        {
+            "checkpoint": to_plain(then.checkpoint),
+            "keep": [],
+            "magics": [],
+            "inputs": {str(n): source for n, source in then.inputs.items()},
+            "execution_count": then.execution_count,
+        }
+    )
+    state.finish_restore({"checkpoint": to_plain(then.checkpoint)})
+
+
+def restart_here(
+    state: ShellState,
+    putback: PutBack,
+    *,
+    flow: Flow,
+    run_cell: Callable[[str], bool],
+) -> None:
+    """Put the namespace before the cut back in this kernel.
+
+    Args:
+        state: this kernel's captures.
+        putback: what to do.
+        flow: the notebook's steps.
+        run_cell: executes a cell's source; whether it ended well.
+
+    Raises:
+        RestartRefused: a cell that had to run again failed.
+    """
+    local = _Local(state)
+    sources: Mapping[int, str] = {step.number: step.source for step in flow.steps}
+    for segment in putback.segments:
+        putback.before(local, segment)
+        if not run_cell(sources[segment.planned.number]):
+            raise RestartRefused(
+                f"step {segment.planned.label!r} had to run again, and failed",
+                hint="%flow undo brings the namespace back as it was",
+            )
+        putback.after(segment)
+    putback.finish(local)
+
+
+def cells_to_run(plan: Plan, flow: Flow) -> list[tuple[str, str]]:
+    """Label and source of the cells from the cut on."""
+    sources = {step.number: step.source for step in flow.steps}
+    return [
+        (planned.label, sources[planned.number])
+        for planned in plan.steps
+        if planned.fate is Fate.EXECUTES
+    ]
+
+
+def load_into(
+    shell: Any, values: Mapping[str, Any], *, rename: str | None = None
+) -> tuple[str, ...]:
+    """Bring past values into the namespace; nothing is overwritten.
+
+    Args:
+        shell: the IPython shell.
+        values: by name.
+        rename: the name that a single value gets.
+
+    Raises:
+        RestartRefused: a name is taken.
+    """
+    names = {name: rename if rename is not None else name for name in values}
+    taken = sorted(set(names.values()) & set(shellspace.user_names(shell)))
+    if taken:
+        raise RestartRefused(
+            f"{', '.join(taken)} would be overwritten",
+            hint="bring it in under another name: --as NAME",
+        )
+    for name, value in values.items():
+        shell.user_ns[names[name]] = value
+    return tuple(names.values())
