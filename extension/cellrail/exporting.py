@@ -55,9 +55,7 @@ def executed_notebook(run: Run, history: RunHistory) -> Any:
         raise UserError(f"the store holds no notebook of run {run.id}")
     notebook = nbformat.from_dict(plain)
     notebook.metadata["cellrail"] = {"run": run.id, "flow": run.flow, "status": str(run.status)}
-    indices = {
-        step.number: step.cell_indices for step in parse(notebook, Path(run.flow)).steps
-    }
+    indices = {step.number: step.cell_indices for step in parse(notebook, Path(run.flow)).steps}
     for step in run.steps:
         cells = indices.get(step.number)
         if cells:

@@ -42,7 +42,7 @@ def load(shell: Any) -> None:
     """Install everything; loading twice changes nothing."""
     if hasattr(shell, "cellrail_live"):
         return
-    step_line.install(shell)
+    shell.input_transformers_cleanup.append(blank_good_step_line)
     magics = FlowMagics(shell)
     shell.register_magics(magics)
     shell.cellrail_live = magics
@@ -57,8 +57,7 @@ def unload(shell: Any) -> None:
     if magics is None:
         return
     magics.close()
-    if not hasattr(shell, "cellrail_hooks"):
-        step_line.remove(shell)
+    shell.input_transformers_cleanup.remove(blank_good_step_line)
     for kind, name in (("line", "flow"), ("cell", "step")):
         shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop("FlowMagics", None)
@@ -68,12 +67,25 @@ def unload(shell: Any) -> None:
     del shell.cellrail_live
 
 
+def blank_good_step_line(lines: list[str]) -> list[str]:
+    """Blank a `%%step` line that is right; a wrong one reaches the magic, which says what it is."""
+    line = step_line.step_line("".join(lines))
+    if line is None:
+        return lines
+    try:
+        parse_line(line)
+    except OptionError:
+        return lines
+    return step_line.blank_step_line(lines)
+
+
 @magics_class
 class FlowMagics(Magics):
     """The magics of one shell, and its live run."""
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
+        self._shell: Any = shell
         self._live: Any = None
         self._undo: Any = None
         self._wanted: bool | None = None
@@ -89,9 +101,9 @@ class FlowMagics(Magics):
 
         self._base = Base.now()
         if self._wanted is None:
-            self._wanted = has_person(self.shell)
-        self.shell.events.register("pre_run_cell", self._before)
-        self.shell.events.register("post_run_cell", self._after)
+            self._wanted = has_person(self._shell)
+        self._shell.events.register("pre_run_cell", self._before)
+        self._shell.events.register("post_run_cell", self._after)
         atexit.register(self._end)
 
     def close(self) -> None:
@@ -99,8 +111,8 @@ class FlowMagics(Magics):
         self._end()
         atexit.unregister(self._end)
         for name, callback in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
-            if callback in self.shell.events.callbacks[name]:
-                self.shell.events.unregister(name, callback)
+            if callback in self._shell.events.callbacks[name]:
+                self._shell.events.unregister(name, callback)
 
     def _before(self, info: Any) -> None:
         if self._live is not None:
@@ -113,11 +125,15 @@ class FlowMagics(Magics):
                 self._tell(delta)
         elif self._wanted:
             self._begin()
+            if self._live is not None:
+                # the cell with `%load_ext cellrail` is a step of the notebook, too
+                self._live.before(result.info)
+                self._live.after(result)
 
     def _begin(self) -> None:
         """Start the live run; where that fails, say so once and go on unrecorded."""
         try:
-            self._live = self._app().begin_live(self.shell, self._base, self._notebook())
+            self._live = self._app().begin_live(self._shell, self._base, self._notebook())
         except (CellrailError, StateError, OSError) as error:
             self._wanted = False
             print(f"cellrail does not record this notebook: {error}", file=sys.stderr)
@@ -143,7 +159,7 @@ class FlowMagics(Magics):
         from cellrail.run.live import notebook_of
 
         named = self._options.get("notebook")
-        return Path(named) if named else notebook_of(self.shell)
+        return Path(named) if named else notebook_of(self._shell)
 
     def _app(self) -> Any:
         from cellrail.app import App
@@ -208,14 +224,13 @@ class FlowMagics(Magics):
         del words
         print(_HELP)
 
-    def _flow_runs(self, words: list[str]) -> list[Any]:
+    def _flow_runs(self, words: list[str]) -> Any:
         given, options = _split(words, values={"limit", "status"})
-        found: list[Any] = self._app().runs(
+        return self._app().runs(
             given[0] if given else None,
             status=options.get("status"),
             limit=int(options.get("limit", 20)),
         )
-        return found
 
     def _flow_show(self, words: list[str]) -> Any:
         given, options = _split(words, flags={"vars"})
@@ -269,7 +284,7 @@ class FlowMagics(Magics):
         view = self._app().show(run, verify=True)[step]
         wanted = names or [n for n in view.variables if n.isidentifier()]
         values = view.load(wanted)
-        print("loaded " + ", ".join(load_into(self.shell, values, rename=rename)))
+        print("loaded " + ", ".join(load_into(self._shell, values, rename=rename)))
 
     def _default_run(self) -> str:
         return self._live.run_id if self._live is not None else "last"
@@ -297,11 +312,17 @@ class FlowMagics(Magics):
             return None
         decided.plan.check()
         state = self._state(app)
-        self._undo = here.moment(self.shell, state)
+        self._undo = here.moment(self._shell, state)
         try:
-            here.restart_here(state, decided.putback(""), flow=flow, run_cell=self._run_silently)
+            here.restart_here(
+                state,
+                decided.putback(""),
+                flow=flow,
+                execution_count=self._shell.execution_count,
+                run_cell=self._run_silently,
+            )
         except BaseException:
-            here.go_back(state, self._undo)
+            here.go_back(state, self._undo, execution_count=self._shell.execution_count)
             raise
         cells = here.cells_to_run(decided.plan, flow)
         if "run" not in options:
@@ -323,21 +344,21 @@ class FlowMagics(Magics):
             raise UserError(message)
         state = self._state(self._app())
         then, self._undo = self._undo, None
-        here.go_back(state, then)
+        here.go_back(state, then, execution_count=self._shell.execution_count)
         print("the namespace is as it was before the restart")
 
     def _state(self, app: Any) -> Any:
         """This kernel's captures: the live run's, or some of their own."""
         if self._live is not None:
             return self._live.state
-        return app.shell_state(self.shell, self._base)
+        return app.shell_state(self._shell, self._base)
 
     def _run_silently(self, source: str) -> bool:
         """Execute a cell under this one, without its being recorded as an execution of its own."""
         live, self._live = self._live, None
         wanted, self._wanted = self._wanted, False
         try:
-            return bool(self.shell.run_cell(source, store_history=False).success)
+            return bool(self._shell.run_cell(source, store_history=False).success)
         finally:
             self._live, self._wanted = live, wanted
 

@@ -1,7 +1,7 @@
 """A run under papermill's own command: `papermill --engine cellrail`.
 
-Options come from `CELLRAIL_*` (`CELLRAIL_TO`, `CELLRAIL_LABELS`, `CELLRAIL_SECRET`, ...). The run is
-recorded like any other; the exit code and the last write of the output are papermill's.
+Options come from `CELLRAIL_*` (`CELLRAIL_TO`, `CELLRAIL_LABELS`, `CELLRAIL_SECRET`, ...). The run
+is recorded like any other; the exit code and the last write of the output are papermill's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class PapermillConductor:
     """Carries out a run that papermill's command asked for."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """Take papermill's own arguments (`input_path`, `output_path`, `execution_timeout`, ...)."""
+        """Take papermill's own arguments (`input_path`, `execution_timeout`, ...)."""
         self._input = options.get("input_path")
         self._output = options.get("output_path")
         self._timeout = options.get("execution_timeout")

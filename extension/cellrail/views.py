@@ -20,9 +20,30 @@ from cellrail_state.model import (
     Verdict,
     to_plain,
 )
+from cellrail_state.rows import RunRow
 
 #: loads variables of a checkpoint
 Loader = Callable[[Checkpoint, list[str]], dict[str, Any]]
+
+
+class RunList(list[RunRow]):
+    """Runs as a listing: a table where it is shown, records where it is used."""
+
+    def __repr__(self) -> str:
+        lines = [f"{r.run_id}  {r.status:<11}  {r.flow}" for r in self]
+        return "\n".join(lines) or "no runs"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{html.escape(t)}</td>" for t in (r.run_id, r.status, r.flow, r.cause))
+            + "</tr>"
+            for r in self
+        )
+        return (
+            "<table><thead><tr><th>run</th><th>status</th><th>flow</th><th>cause</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
 
 
 class VariableView:

@@ -342,7 +342,7 @@ def _try(problems: list[str], what: str, act: Callable[[], object]) -> None:
 
 
 def _put_warnings(filters: Sequence[Sequence[Any]]) -> None:
-    import re  # noqa: PLC0415
+    import re
 
     def pattern(value: Any) -> Any:
         return re.compile(value["pattern"], value["flags"]) if isinstance(value, dict) else value

@@ -58,9 +58,7 @@ class Catalog:
         except _Unavailable:
             return False
 
-    def query(
-        self, sql: str, parameters: Mapping[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Rows of a query over an up-to-date catalog.
 
         Raises:

@@ -5,7 +5,7 @@ What it can find (`Finding.kind`), a closed set:
 * ``torn journal``: a frame at the end was never committed (mended: nothing is lost).
 * ``damaged journal``: a record inside was changed or torn; what stands behind it is lost.
 * ``untrusted journal``: signed by somebody else.
-* ``missing object``, ``damaged object``: which steps it hurts, and from where a restart still works.
+* ``missing object``, ``damaged object``: which steps it hurts, and where a restart still works.
 * ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
 * ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
 """

@@ -22,8 +22,8 @@ from cellrail_state.model import (
     Checkpoint,
     JobFinished,
     JobStarted,
-    KernelStarted,
     KeptReason,
+    KernelStarted,
     Record,
     RunEnded,
     RunKind,
@@ -304,7 +304,7 @@ class RunHistory:
         return Checkpoint.fold(job.delta for job in self.chain_through(number))
 
     def restorable_after(self, number: int) -> str:
-        """"" where the namespace after a step can be put back, else why not."""
+        """Why the namespace after a step cannot be put back; empty where it can."""
         state = self._with_job(self._states[number])
         return state.job.delta.failure if state.job is not None else "it did not run"
 

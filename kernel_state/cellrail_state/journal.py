@@ -1,6 +1,6 @@
-"""A run's journal: one file, appended to by its owner alone.
+r"""A run's journal: one file, appended to by its owner alone.
 
-Layout: the magic `CRJ1\\n`, then frames. A frame is length (u32), CRC-32 of the payload (u32), MAC
+Layout: the magic `CRJ1\n`, then frames. A frame is length (u32), CRC-32 of the payload (u32), MAC
 (32 bytes) and payload (a JSON record). The MAC is chained: HMAC-SHA256 over the MAC before it and
 the payload, beginning with the run's id, so a record that is changed, moved, or of another run does
 not verify.
@@ -71,7 +71,13 @@ class Journal:
 
     @classmethod
     def create(
-        cls, path: Path, first: Record, *, run_id: str, key: bytes, points: CrashPoints | None = None
+        cls,
+        path: Path,
+        first: Record,
+        *,
+        run_id: str,
+        key: bytes,
+        points: CrashPoints | None = None,
     ) -> Journal:
         """Create a run's journal with its first record, and own it.
 

@@ -1,8 +1,8 @@
 """Keys and trust. Nothing here lies in a store.
 
 A user has one signing key (0600, made when it is first needed). Keys of other machines can be
-imported; they verify, and never sign. A foreign store can be adopted as it is (`trust`): for each of
-its journals the length and digest are remembered, so that what is added or changed later is
+imported; they verify, and never sign. A foreign store can be adopted as it is (`trust`): for each
+of its journals the length and digest are remembered, so that what is added or changed later is
 refused again.
 """
 
@@ -15,6 +15,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -71,9 +72,7 @@ class KeyRing:
 
     def verifying_keys(self) -> list[bytes]:
         """The user's own key and the imported ones."""
-        imported = [
-            path.read_bytes() for path in sorted((self._folder / "imported").glob("*.key"))
-        ]
+        imported = [path.read_bytes() for path in sorted((self._folder / "imported").glob("*.key"))]
         return [self.key(), *imported]
 
     def export(self) -> str:
@@ -105,7 +104,7 @@ class KeyRing:
 
     def encrypt(self, text: str) -> str:
         """A secret as a token that only this user's keys read."""
-        return self._fernets()[0].encrypt(text.encode()).decode()
+        return str(self._fernets()[0].encrypt(text.encode()).decode())
 
     def decrypt(self, token: str) -> str:
         """The secret in a token.
@@ -117,7 +116,7 @@ class KeyRing:
 
         for fernet in self._fernets():
             try:
-                return fernet.decrypt(token.encode()).decode()
+                return str(fernet.decrypt(token.encode()).decode())
             except InvalidToken:
                 continue
         raise StateError(
@@ -125,7 +124,7 @@ class KeyRing:
             hint="give it anew with -p and --secret, or `cellrail key import` that key",
         )
 
-    def _fernets(self) -> list:  # type: ignore[type-arg]
+    def _fernets(self) -> list[Any]:
         from cryptography.fernet import Fernet
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF

@@ -227,7 +227,7 @@ def array(
     data: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], *flags: bool
 ) -> Any:
     """An array that owns its memory."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     made: Any = np.ndarray(shape, dtype=dtype, buffer=data, strides=strides)
     if flags and not flags[0]:
@@ -244,7 +244,7 @@ def array_view(  # noqa: PLR0917 - the order is part of the codec
     writeable: bool,
 ) -> Any:
     """A view on the memory of another array."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     locked = writeable and not owner.flags.writeable
     if locked:  # the view was made before its owner was locked
@@ -268,7 +268,7 @@ def _order(array: Any) -> Sequence[int]:
 
 def masked_array(data: Any, mask: Any, fill_value: Any, hard: bool, state: Any) -> Any:
     """A masked array on the memory of `data`."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     made: Any = np.ma.MaskedArray(data, mask=mask, copy=False, hard_mask=hard)
     made.__dict__["_fill_value"] = fill_value
@@ -278,22 +278,22 @@ def masked_array(data: Any, mask: Any, fill_value: Any, hard: bool, state: Any) 
 
 def block_refs() -> Any:
     """What pandas' Copy-on-Write knows about who else uses a block's memory."""
-    from pandas._libs.internals import BlockValuesRefs  # noqa: PLC0415
+    from pandas._libs.internals import BlockValuesRefs
 
     return BlockValuesRefs()
 
 
 def block(values: Any, placement: Any, ndim: int, refs: Any) -> Any:
     """A block of a frame, registered with the others on the same memory."""
-    from pandas._libs.internals import BlockPlacement  # noqa: PLC0415
-    from pandas.core.internals.blocks import new_block  # noqa: PLC0415
+    from pandas._libs.internals import BlockPlacement
+    from pandas.core.internals.blocks import new_block
 
     return new_block(values, BlockPlacement(placement), ndim=ndim, refs=refs)
 
 
 def series_manager(block: Any, axis: Any) -> Any:
     """What a Series holds: one block and its index."""
-    from pandas.core.internals.managers import SingleBlockManager  # noqa: PLC0415
+    from pandas.core.internals.managers import SingleBlockManager
 
     return SingleBlockManager(block, axis)
 

@@ -81,7 +81,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # --- stored values ---------------------------------------------------------------------------
 
 
-class ObjectRef(_Struct):
+class ObjectRef(_Struct, frozen=True):
     """Bytes by content address. Small ones travel inside the record that points to them."""
 
     #: lower-case hex BLAKE3 digest of the bytes (64 characters)
@@ -92,7 +92,7 @@ class ObjectRef(_Struct):
     inline: bytes | None = None
 
 
-class Component(_Struct):
+class Component(_Struct, frozen=True):
     """Variables that share objects, pickled in one stream, so that they share them again."""
 
     #: digest over stream and buffers: equal ids mean equal content
@@ -119,7 +119,7 @@ class Component(_Struct):
         return (self.stream, *self.buffers)
 
 
-class Variable(_Struct):
+class Variable(_Struct, frozen=True):
     """One name of the namespace and what the checkpoint promises for it."""
 
     name: str
@@ -138,7 +138,7 @@ class Variable(_Struct):
     not_covered: str = ""
 
 
-class Delta(_Struct):
+class Delta(_Struct, frozen=True):
     """What one job changed in the namespace, relative to the checkpoint before it."""
 
     #: new or changed components by id
@@ -159,7 +159,7 @@ class Delta(_Struct):
     stored_bytes: int = 0
 
 
-class Checkpoint(_Struct):
+class Checkpoint(_Struct, frozen=True):
     """The namespace as it stood right after a job: the fold of all deltas up to it."""
 
     components: dict[str, Component] = {}
@@ -204,7 +204,7 @@ class Checkpoint(_Struct):
 # --- journal records -------------------------------------------------------------------------
 
 
-class StepInfo(_Struct):
+class StepInfo(_Struct, frozen=True):
     """A step as the run found it in its notebook."""
 
     #: place among the code cells of the run's notebook, from 1; the parameters step counts once
@@ -231,7 +231,7 @@ class StepInfo(_Struct):
         return self.name or f"#{self.number}"
 
 
-class Origin(_Struct):
+class Origin(_Struct, frozen=True):
     """Where a restarted run comes from."""
 
     run_id: str
@@ -239,7 +239,7 @@ class Origin(_Struct):
     from_step: str
 
 
-class Owner(_Struct):
+class Owner(_Struct, frozen=True):
     """The process that drives a run."""
 
     pid: int
@@ -248,7 +248,7 @@ class Owner(_Struct):
     host: str
 
 
-class RunStarted(_Struct, tag="run"):
+class RunStarted(_Struct, frozen=True, tag="run"):
     """First record of every journal."""
 
     run_id: str
@@ -280,7 +280,7 @@ class RunStarted(_Struct, tag="run"):
     cellrail: str = ""
 
 
-class KernelStarted(_Struct, tag="kernel"):
+class KernelStarted(_Struct, frozen=True, tag="kernel"):
     """A kernel is ready."""
 
     time: float
@@ -291,7 +291,7 @@ class KernelStarted(_Struct, tag="kernel"):
     packages: dict[str, str] = {}
 
 
-class StepKept(_Struct, tag="kept"):
+class StepKept(_Struct, frozen=True, tag="kept"):
     """A step points to a job of an earlier run instead of executing."""
 
     time: float
@@ -300,7 +300,7 @@ class StepKept(_Struct, tag="kept"):
     reason: KeptReason = KeptReason.ORIGIN
 
 
-class StepSkipped(_Struct, tag="skipped"):
+class StepSkipped(_Struct, frozen=True, tag="skipped"):
     """A step was not executed, on purpose (`skip-execution`, `--only`)."""
 
     time: float
@@ -308,7 +308,7 @@ class StepSkipped(_Struct, tag="skipped"):
     reason: str
 
 
-class StepRebuilt(_Struct, tag="rebuilt"):
+class StepRebuilt(_Struct, frozen=True, tag="rebuilt"):
     """A kept step's cell ran again to make what cannot be stored."""
 
     time: float
@@ -317,7 +317,7 @@ class StepRebuilt(_Struct, tag="rebuilt"):
     seconds: float = 0.0
 
 
-class JobStarted(_Struct, tag="started"):
+class JobStarted(_Struct, frozen=True, tag="started"):
     """A step fired."""
 
     time: float
@@ -328,7 +328,7 @@ class JobStarted(_Struct, tag="started"):
     info: StepInfo | None = None
 
 
-class StepError(_Struct):
+class StepError(_Struct, frozen=True):
     """The user's own error, as the kernel reported it."""
 
     name: str
@@ -337,7 +337,7 @@ class StepError(_Struct):
     traceback: tuple[str, ...] = ()
 
 
-class JobFinished(_Struct, tag="finished"):
+class JobFinished(_Struct, frozen=True, tag="finished"):
     """The commit of a step: status, outputs and checkpoint in one append."""
 
     time: float
@@ -372,7 +372,7 @@ class JobFinished(_Struct, tag="finished"):
     follows: str = ""
 
 
-class RunEnded(_Struct, tag="end"):
+class RunEnded(_Struct, frozen=True, tag="end"):
     """Last record of a run whose owner was alive to write it."""
 
     time: float

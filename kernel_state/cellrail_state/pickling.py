@@ -232,7 +232,7 @@ def _constant(module: str, name: str) -> Callable[[Any], Any]:
 
 
 def _constants() -> dict[type, Callable[[Any], Any]]:
-    import dataclasses  # noqa: PLC0415 - only for its sentinels
+    import dataclasses
 
     table: dict[type, Callable[[Any], Any]] = {}
     for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"):

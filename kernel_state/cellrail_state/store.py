@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _NETWORK = frozenset(
-    "9p afs ceph cifs fuse.glusterfs fuse.sshfs gfs2 glusterfs lustre ncpfs nfs nfs4 smb smb3 "
-    "smbfs webdav davfs fuse.davfs fuse.rclone fuse.s3fs".split()
-)
+    (
+        "9p", "afs", "ceph", "cifs", "davfs", "fuse.davfs", "fuse.glusterfs", "fuse.rclone",
+        "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb", "smb3",
+        "smbfs", "webdav",
+    )
+)  # fmt: skip
 
 
 class _Identity(msgspec.Struct, frozen=True):

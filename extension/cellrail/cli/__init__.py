@@ -65,7 +65,7 @@ class CommandGroup(click.Group):
         except click.UsageError as error:
             near = get_close_matches(args[0], _COMMANDS, n=1)
             if near and "No such command" in error.message:
-                error.message += f" Did you mean {near[0]!r}?"
+                ctx.fail(f"{error.message} Did you mean {near[0]!r}?")
             raise
 
 

@@ -141,11 +141,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def moment(seconds: float | None) -> str:
     """A time for people, local."""
-    import datetime
+    import datetime as dt
 
     if seconds is None:
         return ""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def span(seconds: float | None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -12,14 +12,16 @@ from cellrail.cli.running import DURATION
 
 
 @click.command()
-@click.option("--keep-last", type=click.IntRange(min=0), metavar="N",
-              help="Keep the N newest runs of each flow.")
+@click.option(
+    "--keep-last",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Keep the N newest runs of each flow.",
+)
 @click.option("--older-than", type=DURATION, metavar="DUR", help="Delete only older runs (30d).")
 @click.option("--plan", is_flag=True, help="Show what would be freed; delete nothing.")
 @common_options
-def prune(
-    *, context: Context, keep_last: int | None, older_than: float | None, plan: bool
-) -> None:
+def prune(*, context: Context, keep_last: int | None, older_than: float | None, plan: bool) -> None:
     """Delete old runs and free what no kept run points to."""
     if keep_last is None and older_than is None:
         raise click.UsageError("say what may go: --keep-last N, --older-than 30d, or both")
@@ -90,9 +92,8 @@ def export_key(*, context: Context) -> None:
 @key.command("import")
 @click.argument("file", type=click.File("r"), default="-")
 @common_options
-def import_key(*, context: Context, file: click.utils.LazyFile) -> None:
+def import_key(*, context: Context, file: TextIO) -> None:
     """Accept stores that were signed with an exported key (from FILE or standard input)."""
-    with file as stream:
-        context.app().key_import(stream.read().strip())
+    context.app().key_import(file.read().strip())
     context.json({"imported": True})
-    context.note("imported") if file is not sys.stdin else None
+    context.note("imported")

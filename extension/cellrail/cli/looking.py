@@ -41,10 +41,7 @@ def steps(*, context: Context, notebook: str) -> None:
     context.say(
         table(
             ("step", "name", "options", "source"),
-            [
-                (f"#{s.number}", s.name, str(s.options), first_line(s.source))
-                for s in flow.steps
-            ],
+            [(f"#{s.number}", s.name, str(s.options), first_line(s.source)) for s in flow.steps],
         )
     )
 
@@ -53,8 +50,14 @@ def steps(*, context: Context, notebook: str) -> None:
 @click.argument("notebook", required=False)
 @click.option("--status", help="Only runs with this status.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Only runs with this label.")
-@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
-              help="Only runs with this parameter.")
+@click.option(
+    "-p",
+    "parameters",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Only runs with this parameter.",
+)
 @click.option("--since", type=DURATION, metavar="DUR", help="Only runs younger than this.")
 @click.option("--limit", default=20, show_default=True, help="At most so many.")
 @common_options
@@ -80,9 +83,14 @@ def runs(
             ("run", "flow", "status", "started", "time", "kind", "labels"),
             [
                 (
-                    row.run_id, row.flow, row.status, moment(row.started), span(row.seconds),
-                    row.kind, " ".join(f"{k}={v}" for k, v in sorted(row.labels.items())),
-                )  # fmt: skip
+                    row.run_id,
+                    row.flow,
+                    row.status,
+                    moment(row.started),
+                    span(row.seconds),
+                    row.kind,
+                    " ".join(f"{k}={v}" for k, v in sorted(row.labels.items())),
+                )
                 for row in found
             ],
         )
@@ -144,10 +152,14 @@ def _say_run(context: Context, run: Run) -> None:
             ("step", "name", "status", "time", "stored", "job", "source"),
             [
                 (
-                    f"#{s.number}", s.name, status_words(s._state),  # noqa: SLF001
-                    span(s.seconds), size(s.stored_bytes) if s.seconds is not None else "",
-                    s.job_id, first_line(s.source),
-                )  # fmt: skip
+                    f"#{s.number}",
+                    s.name,
+                    status_words(s._state),  # noqa: SLF001
+                    span(s.seconds),
+                    size(s.stored_bytes) if s.seconds is not None else "",
+                    s.job_id,
+                    first_line(s.source),
+                )
                 for s in run.steps
             ],
         )
@@ -187,10 +199,11 @@ def _say_variables(context: Context, step: StepView) -> None:
                 (
                     v.name,
                     f"{v.verdict}: {v.record.reason}" if v.record.reason else str(v.verdict),
-                    v.record.type, size(v.record.size),
+                    v.record.type,
+                    size(v.record.size),
                     v.record.preview
                     + (f" (not covered: {v.record.not_covered})" if v.record.not_covered else ""),
-                )  # fmt: skip
+                )
                 for v in step.variables.values()
             ],
         )

@@ -23,7 +23,7 @@ _EXIT = {
 }
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`90`, `90s`, `10m`, `2h`: seconds unless a unit is given."""
 
     name = "duration"
@@ -43,17 +43,29 @@ DURATION = Duration()
 @click.argument("notebook")
 @click.argument("output", required=False)
 @parameter_options
-@click.option("--secret", "secrets", multiple=True, metavar="NAME",
-              help="A secret parameter: from -p, the environment variable NAME, or asked for.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="A secret parameter: from -p, the environment variable NAME, or asked for.",
+)
 @click.option("--to", metavar="STEP", help="Stop after this step; later ones stay pending.")
-@click.option("--only", metavar="STEP",
-              help="Execute one step on the namespace before it, from an earlier run.")
+@click.option(
+    "--only",
+    metavar="STEP",
+    help="Execute one step on the namespace before it, from an earlier run.",
+)
 @click.option("--base", metavar="RUN", help="With --only: the run whose namespace is used.")
 @click.option("--cwd", metavar="DIR", help="Working directory (default: the notebook's folder).")
 @click.option("--timeout", type=DURATION, metavar="DUR", help="Limit for the whole run.")
 @click.option("-k", "--kernel", metavar="NAME", help="Kernel (default: the notebook's).")
-@click.option("--strict", is_flag=True, default=None,
-              help="A checkpoint that cannot be written fails its step.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    default=None,
+    help="A checkpoint that cannot be written fails its step.",
+)
 @click.option("--plan", is_flag=True, help="Show what would happen; run nothing.")
 @click.option("--shared", is_flag=True, hidden=True)
 @click.option("--kernels", hidden=True)
@@ -77,8 +89,12 @@ def run(
 @click.argument("run", metavar="RUN")
 @click.argument("output", required=False)
 @parameter_options
-@click.option("--from", "from_step", metavar="STEP",
-              help="The cut (default: the first step that is not success, kept or skipped).")
+@click.option(
+    "--from",
+    "from_step",
+    metavar="STEP",
+    help="The cut (default: the first step that is not success, kept or skipped).",
+)
 @click.option("--to", metavar="STEP", help="Stop after this step; later ones stay pending.")
 @click.option("--force", is_flag=True, help="Keep stale steps as they were.")
 @click.option("--widen", is_flag=True, help="Move the cut to the first stale step.")

@@ -105,7 +105,7 @@ class ChannelListener:
         return {ADDRESS: str(self._listener.address), KEY: self._key.hex()}
 
     def wait(self, timeout: float) -> Channel | None:
-        """The channel, once the kernel has called; None when it has not within `timeout` seconds."""
+        """The channel, once the kernel has called; None when it has not in `timeout` seconds."""
         self._arrived.wait(timeout)
         return self._accepted
 

@@ -63,7 +63,7 @@ class ColdKernel:
         self._manager: Any = KernelManager(kernel_name=name, **transport)
         self._manager.connection_file = str(self._folder / "connection.json")
         try:
-            spec = self._manager.kernel_spec
+            spec: Any = self._manager.kernel_spec
         except NoSuchKernel as error:
             self._clean()
             raise _not_installed(name) from error
@@ -81,7 +81,9 @@ class ColdKernel:
             **self._listener.environment(),
             # a death signal follows the thread that started the process: only the main one lasts
             "CELLRAIL_DRIVER_PID": str(os.getpid()),
-            "CELLRAIL_DEATH_SIGNAL": "1" if threading.current_thread() is threading.main_thread() else "",
+            "CELLRAIL_DEATH_SIGNAL": "1"
+            if threading.current_thread() is threading.main_thread()
+            else "",
         }
         try:
             self._manager.start_kernel(
@@ -94,7 +96,8 @@ class ColdKernel:
                 f"the kernel {name!r} cannot be started: {error}",
                 hint=f"reinstall it: {self._program} -m ipykernel install --user --name {name}",
             ) from error
-        self.pid: int = self._manager.provisioner.pid
+        provisioner: Any = self._manager.provisioner
+        self.pid: int = provisioner.pid
         self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
         self.client: Any = self._manager.client()
         # no heartbeat: the process itself is watched

@@ -16,11 +16,16 @@ class Addressed(Protocol):
     """What has a step's addresses."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Its place among the code cells."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its given name."""
+
     @property
-    def cell_id(self) -> str: ...
+    def cell_id(self) -> str:
+        """Its cell's id."""
 
 
 Found = TypeVar("Found", bound=Addressed)

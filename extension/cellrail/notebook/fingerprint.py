@@ -1,4 +1,4 @@
-"""Digests that tell whether a step is still what it was: its source, and the local modules behind it.
+"""Digests that tell whether a step is still what it was: its source and local modules.
 
 A local module is one outside site-packages and the standard library that the step's imports reach,
 directly or through other local modules.

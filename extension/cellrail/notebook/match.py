@@ -14,13 +14,20 @@ class Identified(Protocol):
     """What identifies a step."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Its place among the code cells."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its given name."""
+
     @property
-    def cell_id(self) -> str: ...
+    def cell_id(self) -> str:
+        """Its cell's id."""
+
     @property
-    def source_hash(self) -> str: ...
+    def source_hash(self) -> str:
+        """Digest of its code."""
 
 
 Old = TypeVar("Old", bound=Identified)
@@ -56,7 +63,7 @@ def match(origin: Sequence[Old], current: Sequence[New]) -> dict[int, Old]:
 def _by_place(
     origin: Sequence[Old], current: Sequence[New], pairs: dict[int, Old], taken: set[int]
 ) -> None:
-    """A step whose neighbours are matched, and which fills the one gap between them, is the same."""
+    """A step that fills the one gap between matched neighbours is the same step."""
     before = -1
     gap: list[New] = []
     places = {old.number: place for place, old in enumerate(origin)}

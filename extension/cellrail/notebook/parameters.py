@@ -7,7 +7,7 @@ a `Timestamp` takes ISO strings and is assigned as such. A name that the cell la
 from __future__ import annotations
 
 import ast
-import datetime
+import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -71,17 +71,17 @@ def _literal(value: ast.expr | None) -> Any:
         return _date_literal(value)
 
 
-def _date_literal(value: ast.expr) -> datetime.date | None:
+def _date_literal(value: ast.expr) -> dt.date | None:
     if not isinstance(value, ast.Call) or value.keywords:
         return None
-    kinds = {"date": datetime.date, "datetime": datetime.datetime}
+    kinds = {"date": dt.date, "datetime": dt.datetime}
     try:
         arguments = [ast.literal_eval(argument) for argument in value.args]
         function = _dotted(value.func)
         if function[-1] == "fromisoformat" and len(function) > 1:
             return kinds[function[-2]].fromisoformat(*arguments)
         if function[-1] == "Timestamp":
-            return datetime.datetime.fromisoformat(*arguments)
+            return dt.datetime.fromisoformat(*arguments)
         return kinds[function[-1]](*arguments)
     except (KeyError, IndexError, ValueError, TypeError):
         return None
@@ -151,41 +151,41 @@ def _coerced(parameter: Parameter, value: Any) -> Any:
         ) from error
 
 
-def _date(value: Any) -> datetime.date:
-    if isinstance(value, datetime.datetime):
+def _date(value: Any) -> dt.date:
+    if isinstance(value, dt.datetime):
         return value.date()
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return value
     if isinstance(value, str):
-        return datetime.date.fromisoformat(value)
+        return dt.date.fromisoformat(value)
     raise TypeError
 
 
-def _datetime(value: Any) -> datetime.datetime:
-    if isinstance(value, datetime.datetime):
+def _datetime(value: Any) -> dt.datetime:
+    if isinstance(value, dt.datetime):
         return value
-    if isinstance(value, datetime.date):
-        return datetime.datetime.combine(value, datetime.time())
+    if isinstance(value, dt.date):
+        return dt.datetime.combine(value, dt.time())
     if isinstance(value, str):
-        return datetime.datetime.fromisoformat(value)
+        return dt.datetime.fromisoformat(value)
     raise TypeError
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as papermill can write them: dates as ISO strings."""
     return {
-        name: value.isoformat() if isinstance(value, datetime.date) else value
+        name: value.isoformat() if isinstance(value, dt.date) else value
         for name, value in values.items()
     }
 
 
 def expressions(values: Mapping[str, Any]) -> dict[str, str]:
-    """Python expressions for the values that papermill cannot write; no name of the user is used."""
+    """Expressions for the values that papermill cannot write; they use no name of the user."""
     found = {}
     for name, value in values.items():
-        if isinstance(value, datetime.datetime):
+        if isinstance(value, dt.datetime):
             made = f"datetime.fromisoformat({value.isoformat()!r})"
-        elif isinstance(value, datetime.date):
+        elif isinstance(value, dt.date):
             made = f"date.fromisoformat({value.isoformat()!r})"
         else:
             continue
@@ -195,9 +195,9 @@ def expressions(values: Mapping[str, Any]) -> dict[str, str]:
 
 def to_json(value: Any) -> Any:
     """A value as JSON: dates as `{"$date": …}`, other strange things as their `str`."""
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return {"$datetime": value.isoformat()}
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return {"$date": value.isoformat()}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -212,9 +212,9 @@ def from_json(value: Any) -> Any:
     """The inverse of `to_json` for one value."""
     if isinstance(value, Mapping):
         if set(value) == {"$date"}:
-            return datetime.date.fromisoformat(value["$date"])
+            return dt.date.fromisoformat(value["$date"])
         if set(value) == {"$datetime"}:
-            return datetime.datetime.fromisoformat(value["$datetime"])
+            return dt.datetime.fromisoformat(value["$datetime"])
         return {key: from_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [from_json(item) for item in value]

@@ -143,7 +143,7 @@ def read_steps(notebook: Mapping[str, Any]) -> tuple[list[Step], list[Problem]]:
 def _join_injected(
     steps: list[Step], injected: Sequence[int], notebook: Mapping[str, Any]
 ) -> list[Step]:
-    """papermill's cell belongs to the parameters step, or is one where there is none."""
+    """Papermill's cell belongs to the parameters step, or is one where there is none."""
     if not injected:
         return steps
     for place, step in enumerate(steps):

@@ -122,10 +122,25 @@ class OriginStep(msgspec.Struct, frozen=True, kw_only=True):
     #: place of its last execution in a live run; 0 elsewhere
     sequence: int = 0
 
-    number = property(lambda self: self.info.number)
-    name = property(lambda self: self.info.name)
-    cell_id = property(lambda self: self.info.cell_id)
-    source_hash = property(lambda self: self.info.source_hash)
+    @property
+    def number(self) -> int:
+        """Its place among the code cells."""
+        return self.info.number
+
+    @property
+    def name(self) -> str:
+        """Its given name."""
+        return self.info.name
+
+    @property
+    def cell_id(self) -> str:
+        """Its cell's id."""
+        return self.info.cell_id
+
+    @property
+    def source_hash(self) -> str:
+        """Digest of its code."""
+        return self.info.source_hash
 
     @property
     def ended_well(self) -> bool:
@@ -242,7 +257,7 @@ class _Planner:
             if old is not None and not old.ended_well:
                 return place
         # nothing failed: a notebook that goes on further than the origin did
-        for place, step in enumerate(self.steps):
+        for place in range(len(self.steps)):
             if all(later.number not in self.pairs for later in self.steps[place:]):
                 return place
         raise RestartRefused(
@@ -409,11 +424,12 @@ class _Planner:
                 continue
             if variable.verdict is Verdict.REBUILT:
                 wanted.add(name)
-            elif variable.verdict is Verdict.LOST and needed is not None:
-                if not self.request.force:
-                    place = self._binder(name, cut)
-                    told = f"`{name}` is lost: {variable.reason}"
-                    refusals.append((place if place is not None else 0, told))
+            elif needed is None or self.request.force:
+                continue
+            elif variable.verdict is Verdict.LOST:
+                place = self._binder(name, cut)
+                told = f"`{name}` is lost: {variable.reason}"
+                refusals.append((place if place is not None else 0, told))
         makers: dict[int, set[str]] = {}
         waiting = [(name, cut) for name in sorted(wanted)]
         seen: set[tuple[str, int]] = set()
@@ -506,7 +522,7 @@ class _Planner:
             names=names,
         )
 
-    def _fate(
+    def _fate(  # noqa: PLR0911 - a fate per line
         self, place: int, cut: int, rebuilds: Mapping[int, set[str]]
     ) -> tuple[Fate, str, tuple[str, ...]]:
         step = self.steps[place]
@@ -532,4 +548,3 @@ class _Planner:
         where = "at the cut" if place == cut else "after the cut"
         changed = self._changed(step, self.pairs.get(step.number))
         return f"{where}, {changed}" if changed else where
-

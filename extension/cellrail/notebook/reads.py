@@ -140,7 +140,9 @@ def _read_at_definition(table: symtable.SymbolTable) -> set[str]:
 
 
 def _declared_global(table: symtable.SymbolTable) -> set[str]:
-    found = {s.get_name() for s in table.get_symbols() if s.is_declared_global() and s.is_assigned()}
+    found = {
+        s.get_name() for s in table.get_symbols() if s.is_declared_global() and s.is_assigned()
+    }
     for child in table.get_children():
         found |= _declared_global(child)
     return found
@@ -192,16 +194,16 @@ class _Visitor(ast.NodeVisitor):
         self.star_import = False
         self.star_targets: set[str] = set()
 
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802 - ast's names
+    def visit_Import(self, node: ast.Import) -> None:
         self.imports += [alias.name for alias in node.names]
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.module and not node.level:
             self.imports.append(node.module)
             self.imports += [f"{node.module}.{a.name}" for a in node.names if a.name != "*"]
         self.star_import |= any(alias.name == "*" for alias in node.names)
 
-    def visit_Delete(self, node: ast.Delete) -> None:  # noqa: N802
+    def visit_Delete(self, node: ast.Delete) -> None:
         for target in node.targets:
             if isinstance(target, ast.Name):
                 self.deleted.add(target.id)
@@ -209,7 +211,7 @@ class _Visitor(ast.NodeVisitor):
                 self._mutate(target)
         self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute):
             self._mutate(node.func)
         arguments: Iterable[ast.expr] = [*node.args, *(k.value for k in node.keywords)]
@@ -217,25 +219,25 @@ class _Visitor(ast.NodeVisitor):
             self._mutate(argument)
         self.generic_visit(node)
 
-    def visit_For(self, node: ast.For) -> None:  # noqa: N802
+    def visit_For(self, node: ast.For) -> None:
         self._mutate(node.iter)  # a generator is consumed
         self.generic_visit(node)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node)
         self.generic_visit(node)
 
-    def visit_Subscript(self, node: ast.Subscript) -> None:  # noqa: N802
+    def visit_Subscript(self, node: ast.Subscript) -> None:
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node)
         self.generic_visit(node)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self._mutate(node.target)
         self.generic_visit(node)
 
-    def visit_With(self, node: ast.With) -> None:  # noqa: N802
+    def visit_With(self, node: ast.With) -> None:
         for item in node.items:
             self._mutate(item.context_expr)
         self.generic_visit(node)

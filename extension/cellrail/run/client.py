@@ -241,7 +241,7 @@ class CellClient:
                 wait.reply = message
 
     def _take_outputs(self, wait: _Wait, cell: Any, index: int) -> None:
-        from nbclient.client import CellExecutionComplete
+        from nbclient.exceptions import CellExecutionComplete
 
         while (message := self._receive(self._iopub)) is not None:
             mine = message["parent_header"].get("msg_id") == wait.message_id
@@ -249,10 +249,10 @@ class CellClient:
                 state = message["content"].get("execution_state")
                 wait.idle = wait.idle or (mine and state == "idle")
                 continue
-            if not mine and not message["msg_type"].startswith("comm"):
-                # a thread of an earlier cell: shown where it was shown live, under this cell
-                if message["msg_type"] in {"status", "execute_input"}:
-                    continue
+            quiet = message["msg_type"] in {"status", "execute_input"}
+            if quiet and not mine:
+                continue
+            # what a thread of an earlier cell prints is shown under the cell that runs
             try:
                 self._outputs.process_message(message, cell, index)
             except CellExecutionComplete:

@@ -20,19 +20,25 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """A live kernel as it was."""
 
     checkpoint: Checkpoint
-    inputs: dict[int, str]
     execution_count: int
 
 
 class _Local:
-    """Carries a put-back's orders out in this very kernel."""
+    """Carries a put-back's orders out in this very kernel.
 
-    def __init__(self, state: ShellState) -> None:
+    Numbers of cells never go back in an open notebook: a person sees them, and IPython's history
+    keeps each only once.
+    """
+
+    def __init__(self, state: ShellState, execution_count: int) -> None:
         self._state = state
+        self._execution_count = execution_count
 
     def command(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do it now."""
-        return self._state.carry_out(order)
+        return self._state.carry_out(
+            {**order, "inputs": {}, "execution_count": self._execution_count}
+        )
 
 
 def moment(shell: Any, state: ShellState) -> Moment:
@@ -43,24 +49,15 @@ def moment(shell: Any, state: ShellState) -> Moment:
             f"the present namespace cannot be checkpointed: {delta.failure}",
             hint="a restart here could not be undone",
         )
-    inputs = dict(enumerate(shell.user_ns.get("In", ())))
-    return Moment(
-        checkpoint=state.current, inputs=inputs, execution_count=int(shell.execution_count)
-    )
+    return Moment(checkpoint=state.current, execution_count=int(shell.execution_count))
 
 
-def go_back(state: ShellState, then: Moment) -> None:
-    """Bring a moment back."""
-    state.restore(
-        {
-            "checkpoint": to_plain(then.checkpoint),
-            "keep": [],
-            "magics": [],
-            "inputs": {str(n): source for n, source in then.inputs.items()},
-            "execution_count": then.execution_count,
-        }
-    )
-    state.finish_restore({"checkpoint": to_plain(then.checkpoint)})
+def go_back(state: ShellState, then: Moment, *, execution_count: int) -> None:
+    """Bring a moment back, but for the number of the next cell."""
+    local = _Local(state, execution_count)
+    checkpoint = to_plain(then.checkpoint)
+    local.command({"command": "restore", "checkpoint": checkpoint, "keep": [], "magics": []})
+    local.command({"command": "finish", "checkpoint": checkpoint})
 
 
 def restart_here(
@@ -68,6 +65,7 @@ def restart_here(
     putback: PutBack,
     *,
     flow: Flow,
+    execution_count: int,
     run_cell: Callable[[str], bool],
 ) -> None:
     """Put the namespace before the cut back in this kernel.
@@ -76,12 +74,13 @@ def restart_here(
         state: this kernel's captures.
         putback: what to do.
         flow: the notebook's steps.
+        execution_count: the number of the next cell.
         run_cell: executes a cell's source; whether it ended well.
 
     Raises:
         RestartRefused: a cell that had to run again failed.
     """
-    local = _Local(state)
+    local = _Local(state, execution_count)
     sources: Mapping[int, str] = {step.number: step.source for step in flow.steps}
     for segment in putback.segments:
         putback.before(local, segment)

@@ -33,9 +33,11 @@ _FLUSH_SECONDS = 0.05
 _LINE_MAGIC = re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '((?:[^'\\]|\\.)*)'\)")
 #: line magics that set the kernel up: they run again before a restart goes on
 _SETUP_MAGICS = frozenset(
-    "aimport alias alias_magic autoreload autoawait colors config gui load_ext matplotlib "
-    "precision pylab xmode".split()
-)
+    (
+        "aimport", "alias", "alias_magic", "autoreload", "autoawait", "colors", "config", "gui",
+        "load_ext", "matplotlib", "precision", "pylab", "xmode",
+    )
+)  # fmt: skip
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -218,5 +220,3 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
     if driver and os.getppid() != int(driver):
         os.kill(os.getpid(), signal.SIGKILL)
-
-

@@ -122,6 +122,8 @@ class LiveRun:
 
     def before(self, info: Any) -> None:
         """A cell begins."""
+        if _only_looks(info.raw_cell or ""):
+            return
         step = self._book.info(info.raw_cell or "", str(getattr(info, "cell_id", "") or ""))
         job_id = self.recorder.next_job_id()
         self._open = (step, job_id, self._clock())
@@ -195,3 +197,9 @@ def _error(result: Any) -> StepError | None:
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     own = [line for line in lines if "IPython/core" not in line]
     return StepError(name=type(error).__name__, value=str(error), traceback=tuple(own))
+
+
+def _only_looks(source: str) -> bool:
+    """Whether a cell holds nothing but `%flow` lines: it is about the flow, no part of it."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return bool(lines) and all(line.split()[0] == "%flow" for line in lines)

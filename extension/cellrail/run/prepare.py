@@ -53,7 +53,9 @@ def command_line(masker: Masker) -> str:
     return masker.text(shlex.join(words))
 
 
-def step_infos(flow: Flow, masker: Masker, modules: Mapping[int, Mapping[str, str]]) -> tuple[StepInfo, ...]:
+def step_infos(
+    flow: Flow, masker: Masker, modules: Mapping[int, Mapping[str, str]]
+) -> tuple[StepInfo, ...]:
     """The steps as the run's first record tells them.
 
     Args:
@@ -84,9 +86,9 @@ def bind_cells(flow: Flow, executed: Flow) -> Flow:
     are the source's, only the cells' places are the executed notebook's.
     """
     places = {step.number: step.cell_indices for step in executed.steps}
-    steps: list[Step] = []
-    for step in flow.steps:
-        steps.append(msgspec.structs.replace(step, cell_indices=places[step.number]))
+    steps: list[Step] = [
+        msgspec.structs.replace(step, cell_indices=places[step.number]) for step in flow.steps
+    ]
     known = {step.number for step in flow.steps}
     steps += [step for step in executed.steps if step.number not in known]
     return msgspec.structs.replace(flow, steps=tuple(sorted(steps, key=lambda s: s.number)))
@@ -103,7 +105,8 @@ def type_dates(notebook: Any, expressions: Mapping[str, str]) -> None:
         if "injected-parameters" in cell["metadata"].get("tags", ()):
             for name, expression in expressions.items():
                 line = re.compile(rf"^{re.escape(name)} = .*$", re.MULTILINE)
-                cell["source"] = line.sub(lambda _, e=expression, n=name: f"{n} = {e}", cell["source"])
+                assigned = f"{name} = {expression}".replace("\\", r"\\")
+                cell["source"] = line.sub(assigned, cell["source"])
 
 
 def without_outputs(notebook: Any, masker: Masker) -> bytes:

@@ -131,9 +131,7 @@ def _magics(jobs: Sequence[JobFinished]) -> list[str]:
     return lines
 
 
-def segments_of(
-    steps: Sequence[PlannedStep], jobs: Sequence[JobFinished]
-) -> list[Segment]:
+def segments_of(steps: Sequence[PlannedStep], jobs: Sequence[JobFinished]) -> list[Segment]:
     """The cells that run again before the cut.
 
     Args:

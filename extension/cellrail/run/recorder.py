@@ -68,7 +68,13 @@ class Recorder:
         return ref
 
     def kernel(
-        self, *, pid: int, started: float, python: str, implementation: str, packages: dict[str, str]
+        self,
+        *,
+        pid: int,
+        started: float,
+        python: str,
+        implementation: str,
+        packages: dict[str, str],
     ) -> None:
         """A kernel is ready."""
         self._append(
@@ -94,9 +100,7 @@ class Recorder:
 
     def rebuilt(self, step: int, names: Sequence[str], seconds: float) -> None:
         """A kept step's cell ran again for what cannot be stored."""
-        self._append(
-            StepRebuilt(time=self.clock(), step=step, names=tuple(names), seconds=seconds)
-        )
+        self._append(StepRebuilt(time=self.clock(), step=step, names=tuple(names), seconds=seconds))
 
     def started(self, step: int, job_id: str, info: StepInfo | None = None) -> None:
         """A step fired."""
@@ -115,9 +119,7 @@ class Recorder:
         self._append(job)
         return job
 
-    def end(
-        self, status: RunStatus, *, cause: str = "", step: str = ""
-    ) -> None:
+    def end(self, status: RunStatus, *, cause: str = "", step: str = "") -> None:
         """The run is over; its ownership ends with it."""
         self._append(
             RunEnded(time=self.clock(), status=status, cause=self.masker.text(cause), step=step)

@@ -336,9 +336,7 @@ class Session:
             status, accepted = StepStatus.FAILED, True
         else:
             status, cause = self._failure(step, result)
-            ended = (
-                RunStatus.CANCELLED if status is StepStatus.CANCELLED else RunStatus.FAILED
-            )
+            ended = RunStatus.CANCELLED if status is StepStatus.CANCELLED else RunStatus.FAILED
             outcome = Outcome(status=ended, cause=cause, step=step.label, result=result)
         now = self._clock()
         began = float(report.get("started") or now)

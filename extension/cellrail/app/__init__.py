@@ -1,0 +1,21 @@
+"""`App`: every use case once. The command line, the magics and the panels are thin over it."""
+
+from __future__ import annotations
+
+from cellrail.app.keeping import Keeping
+from cellrail.app.looking import Looking
+from cellrail.app.running import Running
+
+__all__ = ["App"]
+
+
+class App(Running, Looking, Keeping):
+    """The front door: runs, restarts and looks into what was run.
+
+    Args:
+        store: the store's folder; by default the one that belongs to `notebook`, or to the
+            current folder.
+        notebook: a notebook whose store is meant.
+        keys: folder of the signing keys; by default in the user's Jupyter data folder.
+        clock: seconds since the epoch.
+    """

@@ -1,0 +1,105 @@
+"""What every use case needs: settings, the store, histories."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cellrail import settings as settings_module
+from cellrail.locate import RunLocator
+from cellrail.notebook.parse import load, parse
+from cellrail.views import Run
+from cellrail_state.history import RunHistory, Sources
+from cellrail_state.keys import KeyRing
+from cellrail_state.model import Checkpoint
+from cellrail_state.store import Store
+
+if TYPE_CHECKING:
+    from cellrail.notebook.model import Flow
+    from cellrail_state.model import ObjectRef, Record
+
+
+class AppBase:
+    """Settings, keys and the store of one `App`."""
+
+    def __init__(
+        self,
+        store: str | Path | None = None,
+        *,
+        notebook: str | Path | None = None,
+        keys: str | Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        folder = Path(notebook).resolve().parent if notebook is not None else Path.cwd()
+        self.settings = settings_module.load_settings(folder)
+        if store is not None:
+            self.settings = msgspec.structs.replace(self.settings, store=str(store))
+        self._named = bool(self.settings.store)
+        self.store_path = settings_module.find_store(folder, self.settings)
+        keys_at = Path(keys) if keys is not None else settings_module.keys_folder(self.settings)
+        self.keyring = KeyRing(keys_at)
+        self.clock = clock
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, which must exist.
+
+        Raises:
+            StoreNotFound: there is none yet.
+        """
+        if self._store is None:
+            self._store = Store.open(self.store_path, keyring=self.keyring)
+        return self._store
+
+    def _store_for(self, notebook: str | Path) -> None:
+        """Where no store was named, use the one of the notebook."""
+        if not self._named and self._store is None:
+            folder = Path(notebook).resolve().parent
+            self.store_path = settings_module.find_store(folder, self.settings)
+
+    def _open_or_create(self) -> Store:
+        if self._store is None:
+            self._store = Store.open_or_create(self.store_path, keyring=self.keyring)
+        return self._store
+
+    def _sources(self, *, verify: bool) -> Sources:
+        store = self.store
+
+        def records(run_id: str) -> Iterator[Record]:
+            return store.records(run_id, verify=verify)
+
+        def content(ref: ObjectRef) -> bytes:
+            return bytes(store.objects.get(ref))
+
+        return Sources(records=records, owned=store.is_owned, content=content)
+
+    def history(self, run: str, *, verify: bool = False) -> RunHistory:
+        """The history of the run at this address (an id, a prefix, `last`, or a notebook).
+
+        Raises:
+            RunNotFound: there is none.
+            AmbiguousRun: a prefix fits several.
+            Untrusted: with `verify`: the store was signed by somebody else.
+        """
+        run_id = RunLocator(self.store).find(run)
+        return RunHistory(run_id, self._sources(verify=verify))
+
+    def _view(self, history: RunHistory) -> Run:
+        return Run(history, functools.partial(self._load_values, history.run_id))
+
+    def _load_values(self, run_id: str, checkpoint: Checkpoint, names: list[str]) -> dict[str, Any]:
+        from cellrail.values import load_values
+
+        # nothing is unpickled before the whole run is known to be signed by somebody trusted
+        RunHistory(run_id, self._sources(verify=True)).chain  # noqa: B018
+        return load_values(self.store, checkpoint, names)
+
+    def _flow(self, notebook: str | Path) -> tuple[Path, Flow]:
+        path = Path(notebook).resolve()
+        return path, parse(load(Path(notebook)), path)
