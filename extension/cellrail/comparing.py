@@ -1,18 +1,18 @@
 """Two runs side by side: `diff`.
 
 Steps are matched by name, then cell id, then place. Outputs are compared as nbformat outputs
-without execution counts; variables by the content address of what is stored, so nothing is loaded.
-A variable whose component differs only because another one in it does is compared by its own
-digest where there is one.
+without execution counts; variables by the content address of what is stored, and where that differs
+by value: equal values pickle to different bytes when, say, equal strings are one object or two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from cellrail_state.equality import differs
 from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import Checkpoint, Variable
 
@@ -61,8 +61,19 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
         return {"run_a": self.run_a, "run_b": self.run_b, "equal": self.equal, "steps": steps}
 
 
-def compare(a: RunHistory, b: RunHistory) -> Diff:
-    """Compare two runs step by step."""
+#: loads variables of a checkpoint of a run
+Load = Callable[[str, Checkpoint, list[str]], dict[str, Any]]
+
+
+def compare(a: RunHistory, b: RunHistory, load: Load) -> Diff:
+    """Compare two runs step by step.
+
+    Args:
+        a: the first run.
+        b: the second run.
+        load: loads variables; asked only where stored bytes differ.
+    """
+    values = _Values(a.run_id, b.run_id, load)
     rest = {_key(state): state for state in b.states}
     steps = []
     for state in a.states:
@@ -70,7 +81,7 @@ def compare(a: RunHistory, b: RunHistory) -> Diff:
         if other is None:
             steps.append(StepDifference(step=state.info.label, where="a"))
         else:
-            steps.append(_compare_step(a, state, b, other))
+            steps.append(_compare_step(a, state, b, other, values))
     steps += [StepDifference(step=state.info.label, where="b") for state in rest.values()]
     return Diff(run_a=a.run_id, run_b=b.run_id, steps=tuple(steps))
 
@@ -80,7 +91,7 @@ def _key(state: StepState) -> str:
 
 
 def _compare_step(
-    a: RunHistory, state: StepState, b: RunHistory, other: StepState
+    a: RunHistory, state: StepState, b: RunHistory, other: StepState, values: _Values
 ) -> StepDifference:
     jobs = (state.job, other.job)
     return StepDifference(
@@ -89,7 +100,7 @@ def _compare_step(
         seconds=tuple(job.seconds if job is not None else None for job in jobs),  # type: ignore[arg-type]
         outputs_equal=_outputs(a, state) == _outputs(b, other),
         source_equal=state.info.source_hash == other.info.source_hash,
-        variables=_variables(_after(a, state), _after(b, other)),
+        variables=values.differing(_after(a, state), _after(b, other)),
     )
 
 
@@ -114,23 +125,50 @@ def _after(history: RunHistory, state: StepState) -> Checkpoint:
     return history.checkpoint_after(state.info.number)
 
 
-def _variables(a: Checkpoint, b: Checkpoint) -> dict[str, tuple[str, str]]:
-    differing = {}
-    for name in sorted(set(a.variables) | set(b.variables)):
-        left, right = a.variables.get(name), b.variables.get(name)
-        if _told(left) != _told(right) or _content(a, left) != _content(b, right):
-            differing[name] = (_told(left), _told(right))
-    return differing
+class _Values:
+    """Compares variables of two runs; each pair of components is looked at once."""
+
+    def __init__(self, run_a: str, run_b: str, load: Load) -> None:
+        self._runs = run_a, run_b
+        self._load = load
+        self._known: dict[tuple[str, str, str], bool] = {}
+
+    def differing(self, a: Checkpoint, b: Checkpoint) -> dict[str, tuple[str, str]]:
+        """Names whose values differ, with what each run holds."""
+        found = {}
+        for name in sorted(set(a.variables) | set(b.variables)):
+            left, right = a.variables.get(name), b.variables.get(name)
+            if not self._equal(name, a, left, b, right):
+                found[name] = (_told(left), _told(right))
+        return found
+
+    def _equal(
+        self, name: str, a: Checkpoint, left: Variable | None, b: Checkpoint, right: Variable | None
+    ) -> bool:
+        if left is None or right is None:
+            return False
+        if left.component is None or right.component is None:
+            return left.verdict == right.verdict and left.type == right.type
+        if left.component == right.component:
+            return True
+        key = (name, left.component, right.component)
+        if key not in self._known:
+            self._compare(a, left.component, b, right.component)
+        return self._known[key]
+
+    def _compare(self, a: Checkpoint, left: str, b: Checkpoint, right: str) -> None:
+        """Load both components and compare what they have in common."""
+        names = sorted(set(a.components[left].names) & set(b.components[right].names))
+        names = [n for n in names if n in a.variables and n in b.variables]
+        mine = [n for n in names if a.variables[n].component == left]
+        mine = [n for n in mine if b.variables[n].component == right]
+        x = self._load(self._runs[0], a, mine)
+        y = self._load(self._runs[1], b, mine)
+        for name in mine:
+            self._known[name, left, right] = not differs(x[name], y[name])
 
 
 def _told(variable: Variable | None) -> str:
     if variable is None:
         return "absent"
     return f"{variable.type} {variable.preview}".strip() or str(variable.verdict)
-
-
-def _content(checkpoint: Checkpoint, variable: Variable | None) -> Mapping[str, Any] | None:
-    if variable is None or variable.component is None:
-        return None
-    component = checkpoint.components[variable.component]
-    return {"stream": component.stream.digest, "buffers": [r.digest for r in component.buffers]}

@@ -91,7 +91,7 @@ class Looking(AppBase):
 
     def diff(self, run_a: str, run_b: str) -> Diff:
         """Compare two runs step by step: outputs, variables, row counts, timings."""
-        return compare(self.history(run_a), self.history(run_b))
+        return compare(self.history(run_a), self.history(run_b), self._load_values)
 
     def sql(
         self, query: str, *, run: str | None = None, step: str | None = None

@@ -38,7 +38,6 @@ class ColdKernel:
         *,
         cwd: Path,
         environment: Mapping[str, str],
-        stderr: int | None = None,
     ) -> None:
         """Start the process; `wait_ready` waits until it can be used.
 
@@ -46,7 +45,6 @@ class ColdKernel:
             name: a kernel specification's name.
             cwd: the working directory.
             environment: variables added to this process's own.
-            stderr: file descriptor that takes what the kernel process itself prints.
 
         Raises:
             KernelNotInstalled: there is no kernel of that name, or its program is missing.
@@ -85,10 +83,13 @@ class ColdKernel:
             if threading.current_thread() is threading.main_thread()
             else "",
         }
+        # what the process itself prints (not its cells) is nobody's output
+        self._log = self._folder / "log"
         try:
-            self._manager.start_kernel(
-                extra_arguments=list(_ARGUMENTS), env=env, cwd=str(cwd), stderr=stderr
-            )
+            with self._log.open("wb") as log:
+                self._manager.start_kernel(
+                    extra_arguments=list(_ARGUMENTS), env=env, cwd=str(cwd), stdout=log, stderr=log
+                )
         except OSError as error:
             self._listener.close()
             self._clean()
@@ -148,7 +149,7 @@ class ColdKernel:
         while time.monotonic() < deadline:
             if not self.alive():
                 raise KernelProblem(
-                    f"the kernel {self.name!r} died while it started",
+                    f"the kernel {self.name!r} died while it started: {self._last_words()}",
                     hint=f"try it by hand: {self._program} -m ipykernel_launcher",
                 )
             with contextlib.suppress(queue.Empty):
@@ -157,6 +158,10 @@ class ColdKernel:
                     content: dict[str, Any] = reply["content"]
                     return content
         raise KernelProblem(f"the kernel {self.name!r} did not answer within its start-up time")
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
 
     def _drain_iopub(self) -> None:
         """Wait for the idle of our kernel_info, so that the next cell's messages stand alone."""

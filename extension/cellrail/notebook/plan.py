@@ -285,7 +285,7 @@ class _Planner:
             return [], cut
         earliest = min([*places, cut])
         # what would do must itself be legal
-        while earliest > 0:
+        while 0 < earliest < cut:
             further, earlier = self._refusals(earliest)
             if not further or earlier >= earliest:
                 break
@@ -365,17 +365,15 @@ class _Planner:
         for old in self.origin:
             if old.number in matched or old.number >= limit or not old.job_id:
                 continue
-            # the first step of today that came after it
-            place = next(
-                (
-                    p
-                    for p, step in enumerate(self.steps)
-                    if step.number in self.pairs and self.pairs[step.number].number > old.number
-                ),
-                cut,
-            )
-            where = "absent from the notebook"
-            found.append((min(place, cut), f"step {old.info.label!r} is {where}"))
+            # a kept step that came after it was made on a namespace that it had touched
+            after = [
+                place
+                for place, step in enumerate(self.steps[:cut])
+                if step.number in self.pairs and self.pairs[step.number].number > old.number
+            ]
+            if after:
+                message = f"step {old.info.label!r} is absent from the notebook"
+                found.append((after[0], message))
         return found
 
     def _origin_limit(self, cut: int) -> int:

@@ -34,6 +34,7 @@ from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.output import OutputFile
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
+from cellrail.run.streams import coalesce
 from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Delta,
@@ -348,7 +349,7 @@ class Session:
             job_id=job_id,
             status=status,
             accepted=accepted,
-            cause=cause if result.error is None else "",
+            cause="" if result.ending is Ending.ERROR else cause,
             started=began,
             seconds=max(0.0, float(report.get("ended") or now) - began),
             execution_count=result.execution_count,
@@ -382,9 +383,13 @@ class Session:
         return [(index, self._notebook["cells"][index]) for index in step.cell_indices]
 
     def _outputs(self, step: Step) -> list[dict[str, Any]]:
-        from cellrail.run.streams import coalesce
-
-        return coalesce([o for _, cell in self._cells(step) for o in cell["outputs"]])
+        """The step's outputs as they are kept: streams joined, secrets masked (in the cells, too)."""
+        outputs: list[dict[str, Any]] = []
+        for _, cell in self._cells(step):
+            kept = self._recorder.masker.value(coalesce(cell["outputs"]))
+            cell["outputs"] = _nodes(kept)
+            outputs += kept
+        return outputs
 
     def _stamp(self, cell: Any, job_id: str, status: str) -> None:
         cell["metadata"]["cellrail"] = {

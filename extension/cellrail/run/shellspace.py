@@ -48,18 +48,23 @@ def is_history(name: str) -> bool:
 
 def place(shell: Any, values: Mapping[str, object]) -> None:
     """Put restored roots where they belong."""
-    namespace = shell.user_ns
     for name, value in values.items():
         found = _HISTORY.fullmatch(name)
         if found:
             number = int(found.group(1))
-            namespace["_oh"][number] = value
-            namespace[f"_{number}"] = value
+            shell.user_ns["_oh"][number] = value
+            # as the display hook does it: not as a name of the user's
+            shell.push({f"_{number}": value}, interactive=False)
         elif name in _LAST:
-            setattr(shell.displayhook, name, value)
-            namespace[name] = value
+            _set_last(shell, name, value)
         else:
-            namespace[name] = value
+            shell.user_ns[name] = value
+
+
+def _set_last(shell: Any, name: str, value: object) -> None:
+    setattr(shell.displayhook, name, value)
+    # the display hook goes on updating `_` only while it finds its own value there
+    shell.push({name: value}, interactive=False)
 
 
 def clear(shell: Any, *, keep: Collection[str]) -> None:
@@ -74,8 +79,7 @@ def clear(shell: Any, *, keep: Collection[str]) -> None:
             shell.user_ns.pop(f"_{number}", None)
     for name in _LAST:
         if name not in keep:
-            setattr(shell.displayhook, name, "")
-            shell.user_ns[name] = ""
+            _set_last(shell, name, "")
 
 
 def set_history(shell: Any, inputs: Mapping[int, str], execution_count: int) -> None:

@@ -1,0 +1,5 @@
+"""`python -m cellrail`: the command line."""
+
+from cellrail.cli import main
+
+main()

@@ -1,0 +1,182 @@
+"""Whether two values are equal as object graphs: values, types and sharing.
+
+Two graphs are equal if a walk over both in step meets equal atoms, objects of the same type, and
+the same sharing: wherever the one comes back to an object, so does the other. Objects that a notebook
+defines may come from two processes, so its classes are compared by name and its functions by code.
+
+An object is taken apart as pickle would take it apart (`__reduce_ex__`); arrays and frames are
+compared as such. NaN equals NaN. Order matters in lists and dicts, not in sets.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.BuiltinFunctionType)
+
+
+def differs(a: object, b: object) -> str:
+    """Where two values differ, as a path; "" where they are equal."""
+    return _Walk().differs(a, b, "")
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self._left: dict[int, int] = {}
+        self._right: dict[int, int] = {}
+        # what reducing makes lives until the walk is over, so that addresses stay unique
+        self._alive: list[object] = []
+
+    def differs(self, a: Any, b: Any, path: str) -> str:
+        if not _same_type(type(a), type(b)):
+            return path or "type"
+        if isinstance(a, _ATOMS):
+            return "" if a == b else path or "value"
+        if isinstance(a, float):
+            return "" if a == b or (math.isnan(a) and math.isnan(b)) else path or "value"
+        if isinstance(a, type):
+            return "" if a is b or _is_notebooks(a) else path or "class"
+        seen = self._seen(a, b)
+        if seen is not None:
+            return "" if seen else f"{path or 'value'} (sharing)"
+        return self._inside(a, b, path)
+
+    def _seen(self, a: object, b: object) -> bool | None:
+        """Whether both were met before, as partners; None where neither was."""
+        if isinstance(a, (tuple, frozenset)) and not a:
+            return True
+        left, right = self._left.get(id(a)), self._right.get(id(b))
+        if left is None and right is None:
+            self._left[id(a)], self._right[id(b)] = id(b), id(a)
+            self._alive += [a, b]
+            return None
+        if isinstance(a, tuple) and (left is None or right is None):
+            # a constant tuple may be one object or several equal ones
+            return None
+        return left == id(b) and right == id(a)
+
+    def _inside(self, a: Any, b: Any, path: str) -> str:
+        for kinds, compare in self._comparisons():
+            if isinstance(a, kinds):
+                return compare(a, b, path)
+        module = type(a).__module__.partition(".")[0]
+        if module == "numpy" and hasattr(a, "dtype"):
+            return self._arrays(a, b, path)
+        if module == "pandas" and type(a).__name__ in {"DataFrame", "Series"}:
+            return self._frames(a, b, path)
+        return self._reduced(a, b, path)
+
+    def _comparisons(self) -> Iterable[tuple[Any, Callable[[Any, Any, str], str]]]:
+        return (
+            ((list, tuple), self._sequences),
+            (dict, self._dicts),
+            ((set, frozenset), self._sets),
+            (types.FunctionType, self._functions),
+            (types.CellType, self._cells),
+        )
+
+    def _sequences(self, a: Any, b: Any, path: str) -> str:
+        if type(a) not in {list, tuple}:
+            return self._reduced(a, b, path) if len(a) == len(b) else f"{path} (length)"
+        if len(a) != len(b):
+            return f"{path or 'value'} (length)"
+        for place, (x, y) in enumerate(zip(a, b, strict=True)):
+            found = self.differs(x, y, f"{path}[{place}]")
+            if found:
+                return found
+        return ""
+
+    def _dicts(self, a: Any, b: Any, path: str) -> str:
+        if type(a) is not dict:
+            return self._reduced(a, b, path)
+        found = self._sequences(list(a), list(b), f"{path}.keys()")
+        if found:
+            return found
+        for (key, x), y in zip(a.items(), b.values(), strict=True):
+            found = self.differs(x, y, f"{path}[{key!r}]" if isinstance(key, str) else f"{path}[…]")
+            if found:
+                return found
+        return ""
+
+    def _sets(self, a: Any, b: Any, path: str) -> str:
+        if len(a) != len(b):
+            return f"{path or 'value'} (length)"
+        return self._sequences(sorted(a, key=_order), sorted(b, key=_order), f"{path}{{}}")
+
+    def _functions(self, a: Any, b: Any, path: str) -> str:
+        if a is b:
+            return ""
+        if not _is_notebooks(a):
+            return path or "function"
+        for part in ("__defaults__", "__kwdefaults__", "__closure__", "__dict__"):
+            found = self.differs(getattr(a, part), getattr(b, part), f"{path}.{part}")
+            if found:
+                return found
+        same = a.__code__.co_code == b.__code__.co_code and a.__qualname__ == b.__qualname__
+        return "" if same else f"{path or 'function'} (code)"
+
+    def _cells(self, a: Any, b: Any, path: str) -> str:
+        try:
+            left, right = a.cell_contents, b.cell_contents
+        except ValueError:
+            return ""
+        return self.differs(left, right, f"{path}.cell")
+
+    def _arrays(self, a: Any, b: Any, path: str) -> str:
+        import numpy as np
+
+        x, y = np.asarray(a), np.asarray(b)
+        if x.dtype != y.dtype or x.shape != y.shape:
+            return f"{path or 'array'} (dtype or shape)"
+        if x.dtype.hasobject:
+            return self._sequences(x.ravel().tolist(), y.ravel().tolist(), path)
+        return "" if x.tobytes() == y.tobytes() or _nearly_same(x, y) else path or "array"
+
+    def _frames(self, a: Any, b: Any, path: str) -> str:
+        import pandas as pd
+
+        check = pd.testing.assert_frame_equal if a.ndim == 2 else pd.testing.assert_series_equal
+        try:
+            check(a, b, check_exact=True)
+        except AssertionError as error:
+            return f"{path or 'frame'} ({str(error).splitlines()[0]})"
+        return ""
+
+    def _reduced(self, a: Any, b: Any, path: str) -> str:
+        try:
+            x, y = a.__reduce_ex__(4), b.__reduce_ex__(4)
+        except Exception:  # noqa: BLE001 - a library's own code; identity is all that is left
+            return "" if a is b else f"{path or 'value'} (cannot be compared)"
+        if isinstance(x, str):
+            return "" if x == y else path or "value"
+        listed = [[list(p) if hasattr(p, "__next__") else p for p in parts] for parts in (x, y)]
+        self._alive += listed
+        return self._sequences(listed[0], listed[1], f"{path}.{type(a).__name__}")
+
+
+def _same_type(a: type, b: type) -> bool:
+    if a is b:
+        return True
+    named = (a.__module__, a.__qualname__) == (b.__module__, b.__qualname__)
+    return named and _is_notebooks(a)
+
+
+def _is_notebooks(thing: Any) -> bool:
+    return getattr(thing, "__module__", None) == "__main__"
+
+
+def _order(item: object) -> tuple[str, str]:
+    return type(item).__qualname__, repr(item)
+
+
+def _nearly_same(x: Any, y: Any) -> bool:
+    """Equal but for the bits of NaN."""
+    import numpy as np
+
+    try:
+        return bool(np.array_equal(x, y, equal_nan=True))
+    except TypeError:
+        return False
