@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellrail.version import __version__
+
 if TYPE_CHECKING:
     from cellrail.api import flow
     from cellrail.app import App
     from cellrail.errors import CellrailError
-
-__version__ = "0.1.0"
 
 __all__ = ["App", "CellrailError", "__version__", "flow", "load_ipython_extension"]
 

@@ -171,7 +171,7 @@ class RunConductor:
     ) -> RunStarted:
         import blake3
 
-        from cellrail import __version__
+        from cellrail.version import __version__
 
         request = self._request
         now = self._clock()

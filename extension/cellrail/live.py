@@ -46,7 +46,7 @@ def begin(
         settings: limits.
         clock: seconds since the epoch.
     """
-    from cellrail import __version__
+    from cellrail.version import __version__
 
     now = clock()
     flow = _flow(notebook)

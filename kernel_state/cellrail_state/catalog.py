@@ -215,6 +215,9 @@ def _ingest(connection: Any, store: Store) -> None:
         if known.get(run_id, (-1,))[0] != size:
             rows_of(store, run_id, size, into=fresh)
     gone = sorted(set(known) - set(run_ids))
+    for old in store.renames:
+        renamed = {"old": old, "new": store.current_flow(old)}
+        connection.execute(queries()["rename_flow"], renamed)
     touched = [row["run_id"] for row in fresh.journals] + gone
     if not touched:
         return

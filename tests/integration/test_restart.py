@@ -117,7 +117,7 @@ def test_edited_and_new_steps_are_refused_widened_or_forced(make, app, edit):
 
 def test_an_inserted_cell_is_a_new_step_and_a_deleted_one_is_named(make, app):
     origin = app.run(make("a = 1", "b = 2", "c = 3"))
-    path = make("a = 1", "b = 2", "extra = 9", "c = 3", ids=False)
+    make("a = 1", "b = 2", "extra = 9", "c = 3", ids=False)
 
     with pytest.raises(RestartRefused, match=r"'#3': new step"):
         app.restart(origin.id, from_step="#4")
@@ -268,7 +268,7 @@ def test_a_store_that_somebody_else_signed_is_not_unpickled_until_trusted(
     assert stranger.show(run.id).status == "success"
     with pytest.raises(Untrusted):
         stranger.show(run.id)["#1"].variables["a"].load()
-    with pytest.raises(Untrusted, match="cellrail trust|signed by somebody else"):
+    with pytest.raises(Untrusted, match="signed by somebody else"):
         stranger.restart(run.id, from_step="#2")
 
     stranger.trust()

@@ -318,7 +318,7 @@ def test_four_runs_at_once_and_a_lister_disturb_nobody(make, app, tmp_path, cell
         time.sleep(0.1)
 
     for process in processes:
-        out, told = process.communicate()
+        _, told = process.communicate()
         assert process.returncode == 0, told
     assert listings >= 2
     runs = app.runs()

@@ -136,7 +136,7 @@ class ColdKernel:
         if hello is None or hello.get("kind") != "hello":
             raise KernelProblem(f"the kernel {self.name!r} started, but its hooks do not answer")
         self.channel, self.hello = channel, hello
-        from cellrail import __version__
+        from cellrail.version import __version__
 
         if hello.get("cellrail") != __version__:
             raise self._lacks(str(hello.get("cellrail")))
@@ -177,7 +177,7 @@ class ColdKernel:
                     return
 
     def _lacks(self, found: str = "") -> KernelLacksCellrail:
-        from cellrail import __version__
+        from cellrail.version import __version__
 
         what = f"has cellrail {found}, not {__version__}" if found else "lacks cellrail"
         return KernelLacksCellrail(

@@ -60,8 +60,8 @@ def names_of(body: str) -> CellNames:
     shell = "get_ipython" in reads and source is not body
     reads = reads - ({"get_ipython"} if shell else set())
     return CellNames(
-        reads=frozenset(reads | interpolated),
-        writes=frozenset(writes | visitor.star_targets),
+        reads=frozenset(reads | interpolated | visitor.augmented),
+        writes=frozenset(writes),
         mutates=frozenset(visitor.mutated - _BUILTINS),
         deletes=frozenset(visitor.deleted),
         definitions=definitions,
@@ -192,7 +192,8 @@ class _Visitor(ast.NodeVisitor):
         self.deleted: set[str] = set()
         self.mutated: set[str] = set()
         self.star_import = False
-        self.star_targets: set[str] = set()
+        #: `x += 1` reads x, though symbol tables tell only of the assignment
+        self.augmented: set[str] = set()
 
     def visit_Import(self, node: ast.Import) -> None:
         self.imports += [alias.name for alias in node.names]
@@ -235,6 +236,8 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self._mutate(node.target)
+        if isinstance(node.target, ast.Name):
+            self.augmented.add(node.target.id)
         self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> None:

@@ -98,7 +98,7 @@ class KernelHooks:
 
     def install(self) -> None:
         """Register with the shell, greet the driver and begin to listen."""
-        from cellrail import __version__
+        from cellrail.version import __version__
 
         install_step_line(self._shell)
         self._shell.events.register("pre_run_cell", self._before)

@@ -383,7 +383,7 @@ class Session:
         return [(index, self._notebook["cells"][index]) for index in step.cell_indices]
 
     def _outputs(self, step: Step) -> list[dict[str, Any]]:
-        """The step's outputs as they are kept: streams joined, secrets masked (in the cells, too)."""
+        """The step's outputs as they are kept, in the cells too: streams joined, secrets masked."""
         outputs: list[dict[str, Any]] = []
         for _, cell in self._cells(step):
             kept = self._recorder.masker.value(coalesce(cell["outputs"]))

@@ -51,3 +51,7 @@ INSERT INTO migrations VALUES ($number)
 -- The columns of a table with their types.
 SELECT column_name AS name, data_type AS kind FROM duckdb_columns()
 WHERE table_name = $table ORDER BY column_index
+
+-- name: rename_flow
+-- A flow has another id since its runs were read.
+UPDATE runs SET flow = $new WHERE flow = $old

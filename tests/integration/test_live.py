@@ -1,0 +1,141 @@
+"""The open notebook: `%load_ext cellrail` in a kernel that a front end drives."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from cellrail import App
+
+
+class FrontEnd:
+    """Executes cells as JupyterLab does: with the cell's id."""
+
+    def __init__(self, folder):
+        self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(folder))
+
+    def run(self, code, cell_id="c"):
+        content = {
+            "code": code, "silent": False, "store_history": True, "user_expressions": {},
+            "allow_stdin": False, "stop_on_error": True,
+        }  # fmt: skip
+        metadata = {"cellId": cell_id} if cell_id else {}
+        session = self.client.session
+        message = session.msg("execute_request", content, metadata=metadata)
+        session.send(self.client.shell_channel.socket, message)
+        said = []
+        while True:
+            reply = self.client.get_iopub_msg(timeout=30)
+            if reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:
+                continue
+            kind, content = reply["msg_type"], reply["content"]
+            if kind == "status" and content["execution_state"] == "idle":
+                return "".join(said)
+            if kind == "stream":
+                said.append(content["text"])
+            elif kind == "execute_result":
+                said.append(content["data"]["text/plain"])
+            elif kind == "error":
+                said.append(f"{content['ename']}: {content['evalue']}")
+
+    def close(self):
+        if not self.manager.has_kernel:
+            return
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=False)
+
+
+@pytest.fixture
+def front(tmp_path):
+    """A kernel in the test's folder."""
+    made = FrontEnd(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_live_run_is_recorded_restarted_here_undone_and_restarted_headless(make, front, tmp_path):
+    path = make("%load_ext cellrail", "x = [1, 2]\ny = x", "%%step add\nx.append(3)\nprint(x)",
+                "print(y is x, y)")  # fmt: skip
+    sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"]]
+    assert front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    for place, source in enumerate(sources[1:], 2):
+        said = front.run(source, f"cell-{place}")
+    assert said == "True [1, 2, 3]\n"
+
+    plan = front.run("%flow restart --from add --plan")
+    assert "add" in plan
+    assert "executes: at the cut" in plan
+    assert "right before 'add'" in front.run("%flow restart --from add --force")
+    assert front.run("(x, y is x)", "scratch") == "([1, 2], True)"
+    assert "as it was before the restart" in front.run("%flow undo")
+    assert front.run("x", "scratch") == "[1, 2, 3]"
+    assert "[1, 2, 3]" in front.run("%flow restart --from add --force --run")
+
+    assert "loaded z" in front.run("%flow load last add x --as z")
+    assert front.run("z", "scratch") == "[1, 2, 3]"
+    assert "would be overwritten" in front.run("%flow load last add x")
+
+    app = App(tmp_path / ".cellrail")
+    live = app.show("last")
+    assert live.to_dict()["kind"] == "live"
+    assert live["add"].outputs == [
+        {"output_type": "stream", "name": "stdout", "text": "[1, 2, 3]\n"}
+    ]
+    front.close()
+    assert app.show(live.id).status == "success"
+
+
+def test_step_lines_are_checked_and_transparent(front):
+    front.run("%load_ext cellrail")
+
+    assert "unknown option --tiemout; did you mean --timeout?" in front.run(
+        "%%step a --tiemout 3\nprint('ran')"
+    )
+    assert front.run("%%step a --timeout 3\nimport asyncio\nawait asyncio.sleep(0)\n41 + 1") == "42"
+    assert front.run("%%step b\n1 / 0") == "ZeroDivisionError: division by zero"
+    assert "did you mean restart?" in front.run("%flow restrat")
+    assert "not available yet" in front.run("%flow panel")
+
+
+def test_what_is_not_stored_is_told_in_one_quiet_line(front):
+    front.run("%load_ext cellrail")
+
+    assert front.run("import threading\nlock = threading.Lock()").startswith(
+        "cellrail: lock (rebuilt: a lock"
+    )
+    assert front.run("x = 1") == ""
+
+
+def test_nothing_is_recorded_where_no_person_executes(front, tmp_path):
+    front.run("%load_ext cellrail", cell_id="")
+    front.run("x = 1", cell_id="")
+
+    assert not (tmp_path / ".cellrail").exists()
+    assert "recording is off" in front.run("%flow record", cell_id="")
+    front.run("%flow record on", cell_id="")
+    front.run("x = 2", cell_id="")
+    assert (tmp_path / ".cellrail").exists()
+
+
+def test_unloading_leaves_the_shell_as_it_was(front):
+    count = (
+        "ip = get_ipython(); (len(ip.input_transformers_cleanup), "
+        "sorted(ip.magics_manager.magics['line']) == lines, "
+        "'step' in ip.magics_manager.magics['cell'], "
+        "{k: len(v) for k, v in ip.events.callbacks.items()} == events)"
+    )
+    front.run(
+        "ip = get_ipython(); lines = sorted(ip.magics_manager.magics['line']); "
+        "events = {k: len(v) for k, v in ip.events.callbacks.items()}"
+    )
+    before = front.run(count)
+    front.run("%load_ext cellrail")
+    assert front.run(count) != before
+    front.run("%unload_ext cellrail")
+
+    assert front.run(count) == before
+    front.run("%load_ext cellrail")
+    front.run("%load_ext cellrail")
+    assert front.run("%%step again\n1") == "1"

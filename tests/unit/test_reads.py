@@ -1,0 +1,94 @@
+"""Names that a cell reads and writes, and what it can reach through functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellrail.notebook.reads import CellNames, lineage, names_of
+
+
+@pytest.mark.parametrize(
+    ("code", "reads", "writes"),
+    [
+        ("x = y", {"y"}, {"x"}),
+        ("x += 1", {"x"}, {"x"}),
+        ("z = [a for a in b if c]", {"b", "c"}, {"z"}),
+        ("f = lambda q: q + w", {"w"}, {"f"}),
+        ("import a.b as c, d.e", set(), {"c", "d"}),
+        ("from m import n as o", set(), {"o"}),
+        ("with open(p) as h:\n    t = h.read()", {"p", "h", "open"}, {"h", "t"}),
+        ("try:\n    f()\nexcept E as err:\n    print(err)", {"f", "E", "err", "print"}, {"err"}),
+        ("for i, (j, *k) in rows:\n    pass", {"rows"}, {"i", "j", "k"}),
+        ("if (n := len(xs)) > 1:\n    pass", {"xs", "len"}, {"n"}),
+        ("match v:\n    case {'k': got, **rest}:\n        pass", {"v"}, {"got", "rest"}),
+        ("print(f'{name!r:>{width}}')", {"name", "width", "print"}, set()),
+        ("x: int = base", {"base", "int"}, {"x"}),
+        ("class A(B):\n    c = d\n    def m(self):\n        return e", {"B", "d"}, {"A"}),
+        ("def f(p=default):\n    global g\n    g = h", {"default"}, {"f", "g"}),
+    ],
+)
+def test_scopes_are_pythons(code, reads, writes):
+    names = names_of(code)
+
+    assert names.reads == reads
+    assert names.writes == writes
+
+
+def test_a_functions_free_names_are_kept_apart():
+    names = names_of("def f(a):\n    b = a\n    return [b, c, (lambda: d)]")
+
+    assert names.definitions == {"f": frozenset({"c", "d"})}
+
+
+@pytest.mark.parametrize(
+    ("code", "mutated"),
+    [("df['x'] = 1", "df"), ("a.append(b)", "a"), ("f(a)", "a"), ("a.b.c = 1", "a"),
+     ("del a[0]", "a"), ("for x in a: pass", "a"), ("a += b", "a")],
+)  # fmt: skip
+def test_what_may_change_a_value_in_place_is_seen(code, mutated):
+    assert mutated in names_of(code).mutates
+
+
+def test_magics_and_shell_lines_read_what_they_interpolate():
+    names = names_of("%matplotlib inline\nfiles = !ls {folder}/*.csv $other\nx = files")
+
+    assert {"folder", "other", "files"} <= names.reads
+    assert {"files", "x"} <= names.writes
+    assert not names.opaque
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["exec(code)", "globals()['x'] = 1", "from m import *", "%run other.py", "this is no python",
+     "%%bash\nls"],
+)  # fmt: skip
+def test_code_that_may_touch_anything_is_opaque(code):
+    assert names_of(code).opaque
+
+
+def test_top_level_await_is_understood():
+    names = names_of("async def g():\n    return y\nx = await g()")
+
+    assert "g" in names.reads
+    assert {"g", "x"} <= names.writes
+
+
+def test_lineage_follows_functions_classes_and_what_is_made_from_them():
+    cells = [
+        names_of("day = 1"),
+        names_of("def label():\n    return day"),
+        names_of("class M:\n    def run(self):\n        return limit"),
+        names_of("m = M()"),
+        names_of("title = label()"),
+        names_of("m.run()"),
+        names_of("print(title)"),
+        CellNames(opaque=True),
+    ]
+
+    reached = lineage(cells)
+
+    assert "day" in reached[4]
+    assert "limit" in reached[5]
+    # a plain value made by a function is no function
+    assert reached[7] is None
+    assert "day" not in reached[1]
