@@ -66,9 +66,8 @@ def show(run: dict[str, Any]) -> None:
     """The steps of a run."""
     for step in run["steps"]:
         took = "" if step["seconds"] is None else f"{step['seconds']:.2f} s"
-        print(
-            f"  #{step['number']:<3} {step['name']:<11} {step['status']:<8} {took:<8} {step['cause']}"
-        )
+        print(f"  #{step['number']:<3} {step['name']:<11} {step['status']:<8} {took:<8}", end="")
+        print(step["cause"][:70])
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 Two graphs are equal if a walk over both in step meets equal atoms, objects of the same type, and
 the same sharing: wherever the one comes back to an object, so does the other. Objects that a
-notebook defines may come from two processes, so its classes are compared by name and its functions by code.
+notebook defines may come from two processes, so its classes are compared by name and its functions
+by code.
 
 An object is taken apart as pickle would take it apart (`__reduce_ex__`); arrays and frames are
 compared as such. NaN equals NaN. Order matters in lists and dicts, not in sets.

@@ -77,7 +77,7 @@ def test_another_cell_magic_below_the_step_line_belongs_to_the_body():
     ],
 )  # fmt: skip
 def test_mistakes_name_the_cell(cells, told):
-    with pytest.raises(BadNotebook, match=".") as error:
+    with pytest.raises(BadNotebook, match=r".") as error:
         flow(*cells)
     assert told in str(error.value)
 
