@@ -1,7 +1,7 @@
 """cellrail against papermill, nbclient and nbconvert: `make bench`.
 
-Whole processes on the same machine in the same run, interleaved, after a warm-up; medians of several
-runs. The aims are ratios against the peers of this very run; no absolute second is a test.
+Whole processes on the same machine in the same run, interleaved, after a warm-up; medians of
+several runs. The aims are ratios against the peers of this very run.
 """
 
 from __future__ import annotations

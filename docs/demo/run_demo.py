@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "out" / "demo"
+OUT = Path(sys.argv[2]) if "--out" in sys.argv else ROOT / "out" / "demo"
 DAY = "2013-02-09"  # the day after a blizzard: 393 of 684 flights were cancelled
 CELLRAIL = [sys.executable, "-m", "cellrail"]
 
@@ -117,7 +117,7 @@ def main() -> None:
     rows = cellrail("sql", query, "--run", mended["run_id"], "--step", "clean")["rows"]
     print(f"  {query}\n  {rows[0]}")
     claim(rows[0]["flights"] > 0, "the table has rows")
-    print(f"\nthe notebooks and the store are in {OUT.relative_to(ROOT)}")
+    print(f"\nthe notebooks and the store are in {os.path.relpath(OUT)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Laws of the house that no linter knows."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import cellrail
+import cellrail_state
+from cellrail_state import sql
+
+HEAVY = ("papermill", "pandas", "duckdb", "ipywidgets", "nbformat", "nbclient", "numpy")
+
+
+def loaded_after(code: str) -> set[str]:
+    told = f"{code}; import sys; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", told], check=True, capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_cellrail_imports_nothing_heavy():
+    assert not loaded_after("import cellrail").intersection(HEAVY)
+
+
+def test_loading_the_extension_imports_nothing_heavy():
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell as S; "
+        "S.instance().run_line_magic('load_ext', 'cellrail')"
+    )
+    before = loaded_after("from IPython.core.interactiveshell import InteractiveShell")
+    assert not (loaded_after(code) - before).intersection(HEAVY)
+
+
+@pytest.mark.parametrize("package", [cellrail, cellrail_state], ids=["cellrail", "state"])
+def test_every_module_can_be_imported_and_flow_stays_the_in_cell_api(package):
+    names = [m.name for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    for name in names:
+        if not name.endswith("__main__"):
+            assert import_module(name).__doc__, name
+    assert repr(cellrail.flow) == "<cellrail flow>"
+    with pytest.raises(cellrail.CellrailError, match=r"flow\.suspend is not available yet"):
+        _ = cellrail.flow.suspend
+    with pytest.raises(AttributeError):
+        _ = cellrail.flow.nonsense
+
+
+def test_the_schema_is_the_sum_of_the_migrations():
+    import duckdb
+
+    def tables(*scripts):
+        with duckdb.connect(":memory:") as connection:
+            for script in scripts:
+                connection.execute(script)
+            return connection.execute(
+                "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() "
+                "WHERE schema_name = 'main' ORDER BY ALL"
+            ).fetchall()
+
+    assert tables(sql.schema()) == tables(*sql.migrations().values())
+
+
+def test_every_query_is_described():
+    text = (Path(sql.__file__).parent / "queries.sql").read_text("utf-8")
+    for name in sql.queries():
+        assert f"-- name: {name}\n-- " in text
+
+
+def test_nothing_of_the_product_names_the_machine_it_was_made_on():
+    roots = [Path(p.__path__[0]) for p in (cellrail, cellrail_state)]
+    for root in roots:
+        for file in root.rglob("*.py"):
+            assert "/home/" not in file.read_text("utf-8"), file
