@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -10,8 +10,9 @@ from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow
 from cellrail.notebook.plan import OriginStep, Plan, RestartRequest, plan_restart
 from cellrail.run.putback import PutBack, segments_of
+from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory, StepState
-from cellrail_state.model import Checkpoint, JobFinished
+from cellrail_state.model import Checkpoint, JobFinished, ObjectRef
 
 
 class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,8 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
     history: RunHistory
     #: the chain of jobs before the cut
     jobs: tuple[JobFinished, ...]
+    #: load values under another Python or another major of a package, too
+    force: bool = False
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -44,10 +47,35 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             checkpoint=Checkpoint.fold(job.delta for job in self.jobs),
             jobs=self.jobs,
             inputs=_inputs(self.history, self.jobs),
+            python=self.history.kernels[-1].python if self.history.kernels else "",
+            force=self.force,
             assignment=assignment if self.jobs else "",
             parameters_step=parameters.number if parameters is not None else 0,
             parameters_job=parameters.job_id if parameters is not None else "",
         )
+
+
+def check_objects(decided: RestartPlan, contains: Callable[[ObjectRef], bool]) -> None:
+    """Refuse a restart whose checkpoint is not all there, before anything is started.
+
+    Args:
+        decided: the restart.
+        contains: whether the store holds an object.
+
+    Raises:
+        ObjectMissing: names the object, its variables, and a step that still restarts.
+    """
+    needed = Checkpoint.fold(job.delta for job in decided.jobs).components
+    labels = {state.info.number: state.info.label for state in decided.history.states}
+    for job in decided.jobs:
+        for component in job.delta.components.values():
+            lost = [ref for ref in component.refs() if not contains(ref)]
+            if lost and component.id in needed:
+                names = ", ".join(component.names or component.definitions)
+                raise ObjectMissing(
+                    f"the object {lost[0].digest} is missing; it holds {names}",
+                    hint=f"a restart from {labels[job.step]!r} or an earlier step still works",
+                )
 
 
 def plan_restart_of(
@@ -94,7 +122,7 @@ def plan_restart_of(
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
     )
-    return RestartPlan(plan=plan, history=history, jobs=tuple(_jobs(plan, history)))
+    return RestartPlan(plan=plan, history=history, jobs=tuple(_jobs(plan, history)), force=force)
 
 
 def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:

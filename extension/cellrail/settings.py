@@ -34,8 +34,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: str = ""
     #: largest value that is stored, in bytes; None for no limit
     max_value: int | None = None
-    #: largest size of the whole store, in bytes; None for no limit
-    max_store: int | None = None
     #: longest time one checkpoint may take, in seconds; None for no limit
     max_seconds: float | None = None
     #: seconds each cell may take; None for no limit

@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from cellrail.errors import RestartRefused, StepNotFound, UnknownParameter
@@ -295,8 +298,27 @@ def test_a_missing_object_is_named_with_the_steps_that_still_restart(make, app, 
         if b"x" * 1000 in file.read_bytes():
             file.unlink()
 
-    with pytest.raises((RestartRefused, ObjectMissing), match=r"missing"):
+    before = len(app.runs())
+
+    with pytest.raises(ObjectMissing, match=r"it holds big") as error:
         app.restart(run.id, from_step="#4")
+    assert "a restart from '#2' or an earlier step still works" in error.value.hint
+    assert len(app.runs()) == before
     finding = next(f for f in app.doctor().findings if f.kind == "missing object")
     assert "a restart from '#2' or an earlier step still works" in finding.message
     assert app.restart(run.id, from_step="#2").status == "success"
+
+
+def test_values_of_another_major_of_their_package_need_force(make, app, tmp_path, monkeypatch):
+    library = tmp_path / "library"
+    library.mkdir()
+    package = library / "things.py"
+    package.write_text("__version__ = '1.4'\nclass Thing:\n    pass\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(library), *sys.path]))
+    path = make("import things\nt = things.Thing()", "x = 1", "type(t).__name__")
+    origin = app.run(path)
+    package.write_text("__version__ = '2.0'\nclass Thing:\n    pass\n")
+
+    with pytest.raises(RestartRefused, match=r"t: stored with things 1\.4, here is 2\.0"):
+        app.restart(origin.id, from_step="#3")
+    assert app.restart(origin.id, from_step="#3", force=True).status == "success"

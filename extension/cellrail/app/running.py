@@ -14,7 +14,7 @@ from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
 from cellrail.notebook.plan import Plan, plan_run
-from cellrail.restarting import RestartPlan, plan_restart_of
+from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
 from cellrail.run.session import Progress, SessionOptions
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
@@ -234,6 +234,7 @@ class Running(AppBase):
         if plan:
             return decided.plan
         decided.plan.check()
+        check_objects(decided, self.store.objects.contains)
         origin = history.started
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
         return self._launch(

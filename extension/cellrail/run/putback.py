@@ -52,6 +52,8 @@ class PutBack:
         checkpoint: Checkpoint,
         jobs: Sequence[JobFinished],
         inputs: Mapping[int, str],
+        python: str = "",
+        force: bool = False,
         assignment: str = "",
         parameters_step: int = 0,
         parameters_job: str = "",
@@ -63,6 +65,8 @@ class PutBack:
             checkpoint: the namespace right before the cut.
             jobs: the chain of jobs that made it.
             inputs: sources of the chain by execution count.
+            python: version of the Python that wrote the values; "" where it is not known.
+            force: load them under another Python, or another major of a package, too.
             assignment: code that assigns the changed parameters; "" where none changed.
             parameters_step: number of the `parameters` step.
             parameters_job: the origin's job of that step.
@@ -74,6 +78,8 @@ class PutBack:
         self._jobs = jobs
         self._inputs = inputs
         self._assignment = assignment
+        self._python = python
+        self._force = force
         self._protected: set[str] = set()
 
     def before(self, client: Commander, segment: Segment) -> None:
@@ -108,6 +114,8 @@ class PutBack:
                 "magics": _magics(jobs),
                 "inputs": {str(n): source for n, source in self._inputs.items() if n <= upto},
                 "execution_count": upto + 1,
+                "python": self._python,
+                "force": self._force,
             },
         )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from cellrail.run import shellspace
 from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
 from cellrail_state.errors import StateError
+from cellrail_state.inspection import package_version
 from cellrail_state.model import Checkpoint, Delta, ObjectRef, from_plain, to_plain
 from cellrail_state.objects import Objects
-from cellrail_state.restore import restore
+from cellrail_state.restore import incompatibilities, restore
 
 
 class ShellState:
@@ -107,6 +110,8 @@ class ShellState:
             order: `checkpoint`, `keep`, `magics`, `inputs` and `execution_count`.
         """
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
+        if not order.get("force"):
+            _refuse_incompatible(checkpoint, order.get("python", ""))
         keep = set(order["keep"]) | self._unchanged(checkpoint)
         shellspace.clear(self._shell, keep=keep)
         state = self._ambient_of(checkpoint.ambient)
@@ -177,3 +182,22 @@ class ShellState:
         except Exception as error:  # noqa: BLE001 - told, and the restart goes on
             return [f"%{line} did not run again: {type(error).__name__}: {error}"]
         return []
+
+
+def _refuse_incompatible(checkpoint: Checkpoint, stored_python: str) -> None:
+    """Values of another Python minor, or another major of their package, need `--force`."""
+    names = {name for component in checkpoint.components.values() for name in component.packages}
+    python = ".".join(map(str, sys.version_info[:3]))
+    found = incompatibilities(checkpoint, python, _versions(names), stored_python=stored_python)
+    if found:
+        raise StateError("; ".join(found) + " (--force loads them all the same)")
+
+
+def _versions(packages: Collection[str]) -> dict[str, str]:
+    """Versions of packages by import name, of those that can be imported here."""
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+            versions[name] = package_version(name) or ""
+    return versions
