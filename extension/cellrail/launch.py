@@ -95,6 +95,9 @@ class Launcher(msgspec.Struct, kw_only=True):
                 clock=self.clock,
             )
             execute(conductor, name)
+            # both take their time: the kernel's end and the catalog's
+            kernel.ask_to_exit()
+            self.open_store().catalog.ingest()
         except BaseException:
             kernel.kill()
             raise

@@ -51,7 +51,6 @@ class PapermillConductor:
         )
         conductor = launcher.conduct(notebook)
         outcome = conductor.outcome
-        app.store.catalog.ingest()
         if outcome is not None:
             self._raise(outcome)
         return conductor.for_papermill()

@@ -355,7 +355,6 @@ class Running(AppBase):
             restart=restart, changed=tuple(changed), clock=self.clock, **rest,
         )  # fmt: skip
         run_id = launcher.run()
-        self.store.catalog.ingest()
         return self._view(RunHistory(run_id, self._sources(verify=False)))
 
     def _options(self, timeout: float | None, strict: bool | None) -> SessionOptions:

@@ -104,6 +104,7 @@ class ColdKernel:
         # no heartbeat: the process itself is watched
         self.client.start_channels(hb=False, stdin=False)
         self.channel: Channel | None = None
+        self._asked = False
         self.hello: dict[str, Any] = {}
 
     # --- readiness ---------------------------------------------------------------------------
@@ -229,11 +230,17 @@ class ColdKernel:
         with contextlib.suppress(Exception):
             self._manager.provisioner.process.wait(_EXIT_SECONDS)
 
-    def shutdown(self) -> None:
-        """Ask it to exit (so that its `atexit` functions run), then make sure that it has."""
-        if self.alive():
+    def ask_to_exit(self) -> None:
+        """Ask it to exit, so that its `atexit` functions run; `shutdown` waits for that."""
+        if self.alive() and not self._asked:
+            self._asked = True
             with contextlib.suppress(Exception):
                 self.client.shutdown()
+
+    def shutdown(self) -> None:
+        """Ask it to exit, and make sure that it has."""
+        self.ask_to_exit()
+        if self.alive():
             self._wait_exit(_EXIT_SECONDS)
         self.kill()
         self.close()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cellrail.run.shellstate import ShellState
 
 _ORDER_SECONDS = 60.0
-_FLUSH_SECONDS = 0.05
 _LINE_MAGIC = re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '((?:[^'\\]|\\.)*)'\)")
 #: line magics that set the kernel up: they run again before a restart goes on
 _SETUP_MAGICS = frozenset(
@@ -197,16 +196,16 @@ def transformed(shell: Any, info: Any) -> str:
 
 
 def _exit_promptly() -> None:
-    """Runs after the user's exit functions and before ipykernel closes.
+    """Runs after the user's exit functions and before ipykernel's own.
 
-    ipykernel stops the thread that flushes its streams while its control thread may still wait for
-    a flush, up to `flush_timeout` (10 s).
+    ipykernel closes its sockets by joining a thread that may wait for one of those sockets: then it
+    hangs until it is killed. All that this kernel had to say has been said; the process's end
+    closes the rest.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # first the limit, then a flush that waits behind every flush asked for before
-        if hasattr(stream, "flush_timeout"):
-            stream.flush_timeout = _FLUSH_SECONDS
-        stream.flush()
+    from ipykernel.kernelapp import IPKernelApp
+
+    if IPKernelApp.initialized():
+        atexit.unregister(IPKernelApp.instance().close)
 
 
 def _die_with_parent() -> None:
