@@ -61,6 +61,6 @@ class RunLocator:
     def _newest_of(self, notebook: str, ids: list[str]) -> str:
         flow = flow_id(Path(notebook), self._store.path)
         for run_id in reversed(ids):
-            if self._store.current_flow(self._store.started(run_id).flow) == flow:
+            if self._store.current_flow(self._store.started(run_id)) == flow:
                 return run_id
         raise RunNotFound(f"{notebook} has no run yet", hint=f"cellrail run {notebook}")

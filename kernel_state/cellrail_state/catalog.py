@@ -66,7 +66,22 @@ class Catalog:
             StoreTooNew: the catalog was made by a newer version.
         """
         with self._any_connection() as connection:
-            return _rows(connection, sql, parameters)
+            connection.execute("BEGIN")
+            try:
+                self._derive(connection)
+                return _rows(connection, sql, parameters)
+            finally:
+                # it is an index: no query changes it, and what is derived is not written
+                with contextlib.suppress(Exception):
+                    connection.execute("ROLLBACK")
+
+    def _derive(self, connection: Any) -> None:
+        """Make `interrupted` what runs without an owner."""
+        running = [row["run_id"] for row in _rows(connection, queries()["running"])]
+        gone = [run_id for run_id in running if not self._store.is_owned(run_id)]
+        if gone:
+            connection.execute(queries()["interrupt_runs"], {"runs": gone})
+            connection.execute(queries()["interrupt_steps"], {"runs": gone})
 
     def runs(
         self,
@@ -88,26 +103,27 @@ class Catalog:
             since: only runs started after this moment (seconds since the epoch).
             limit: at most so many.
         """
-        written = "running" if status == "interrupted" else status
         values = {
             "flow": flow,
-            "status": written,
+            "status": status,
             "since": since,
             "labels": msgspec.json.encode(dict(labels or {})).decode(),
             "parameters": msgspec.json.encode(dict(parameters or {})).decode(),
-            # whether a run is interrupted shows only below
-            "limit": limit if written != "running" else 2**31,
+            "limit": limit,
         }
-        rows = [RunRow.from_row(row) for row in self.query(queries()["newest_runs"], values)]
-        rows = [self._derived(row) for row in rows]
-        if status is not None:
-            rows = [row for row in rows if row.status == status]
-        return rows[:limit]
+        return [RunRow.from_row(row) for row in self.query(queries()["newest_runs"], values)]
 
-    def _derived(self, row: RunRow) -> RunRow:
-        if row.status == "running" and not self._store.is_owned(row.run_id):
-            return msgspec.structs.replace(row, status="interrupted")
-        return row
+    def difference(self) -> str:
+        """In which table the catalog says other than the journals; "" where in none."""
+        try:
+            with self._connection(QUERY_SECONDS) as connection, self._in_memory() as right:
+                for table in _TABLES:
+                    text = queries()["whole_table"].replace("TABLE_NAME", table)
+                    if connection.execute(text).fetchall() != right.execute(text).fetchall():
+                        return f"the rows of {table} are not what the journals say"
+        except _Unavailable:
+            pass  # `problem` tells
+        return ""
 
     def rebuild(self) -> None:
         """Make the catalog anew from the journals.
@@ -149,7 +165,11 @@ class Catalog:
         """The catalog's file, up to date; ours alone while it is open."""
         import duckdb
 
-        with locks.locked(self._lock, seconds=seconds) as got:
+        with contextlib.ExitStack() as stack:
+            try:
+                got = stack.enter_context(locks.locked(self._lock, seconds=seconds))
+            except OSError as error:  # a store that can only be read
+                raise _Unavailable(str(error)) from error
             if not got:
                 message = "the catalog is in use"
                 raise _Unavailable(message)
@@ -164,7 +184,9 @@ class Catalog:
                     self._store.points.reach("catalog.before_ingest")
                     _ingest(connection, self._store)
                     self._store.points.reach("catalog.after_ingest")
-                except duckdb.Error as error:
+                except StoreTooNew:
+                    raise
+                except (duckdb.Error, StoreError) as error:
                     raise _Unavailable(str(error).splitlines()[0]) from error
                 yield connection
             finally:
@@ -210,17 +232,22 @@ def _ingest(connection: Any, store: Store) -> None:
     run_ids = store.run_ids()
     fresh = Rows()
     for run_id in run_ids:
-        size = store.journal_path(run_id).stat().st_size
+        try:
+            size = store.journal_path(run_id).stat().st_size
+        except FileNotFoundError:  # pruned a moment ago
+            continue
         # the journal of a run that has ended does not grow any more
         if known.get(run_id, (-1,))[0] != size:
             rows_of(store, run_id, size, into=fresh)
     gone = sorted(set(known) - set(run_ids))
-    for old in store.renames:
-        renamed = {"old": old, "new": store.current_flow(old)}
-        connection.execute(queries()["rename_flow"], renamed)
+    for rename in store.renames:
+        connection.execute(queries()["rename_flow"], msgspec.to_builtins(rename))
     touched = [row["run_id"] for row in fresh.journals] + gone
-    if not touched:
-        return
+    if touched:
+        _replace(connection, store, fresh, touched)
+
+
+def _replace(connection: Any, store: Store, fresh: Rows, touched: Sequence[str]) -> None:
     connection.execute("BEGIN")
     for name in ("variables", "steps", "jobs", "runs", "journals"):
         connection.execute(queries()[f"forget_{name}"], {"runs": touched})

@@ -175,7 +175,7 @@ def _hurt(
 
 
 def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:
-    for path in store.objects.files():
+    for path in [*store.objects.files(), *_unbegun(store)]:
         if is_object(path) and path.name in needed:
             continue
         age = _age(path, now)
@@ -189,6 +189,13 @@ def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterat
         )
 
 
+def _unbegun(store: Store) -> Iterator[Path]:
+    """Journals whose owner was killed before it wrote anything."""
+    for path in (store.path / "journals").glob(f"*{journals.SUFFIX}"):
+        if path.stat().st_size <= len(journals.MAGIC) and not store.is_owned(path.stem):
+            yield path
+
+
 def _age(path: Path, now: float) -> float | None:
     try:
         return now - path.stat().st_mtime
@@ -197,7 +204,7 @@ def _age(path: Path, now: float) -> float | None:
 
 
 def _catalog(store: Store, *, fix: bool) -> Iterator[Finding]:
-    problem = store.catalog.problem()
+    problem = store.catalog.problem() or store.catalog.difference()
     if not problem:
         return
     if fix:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import threading
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,10 @@ from cellrail_state.objects import sync_folder
 MAGIC = b"CRJ1\n"
 SUFFIX = ".journal"
 _HEAD = struct.Struct("<II32s")
+#: every record begins so; finds whole frames behind a damaged length
+_RECORD = b'{"type":"'
+#: whoever looks whether a run is owned holds its lock for a moment
+_PATIENCE_SECONDS = 0.5
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -68,6 +74,8 @@ class Journal:
         self._key = key
         self._mac = mac
         self._points = points
+        self._closing = threading.Lock()
+        _close_in_forks(self)
 
     @classmethod
     def create(
@@ -92,13 +100,20 @@ class Journal:
                 f"a journal cannot be made ({error.strerror}): {path}",
                 hint="check permissions and room, or choose another store with --store",
             ) from error
-        if not locks.try_lock(descriptor):
+        if not locks.wait_lock(descriptor, _PATIENCE_SECONDS):
             os.close(descriptor)
             raise RunIsOwned(f"run {run_id} is already running")
         journal = cls(descriptor, path, key, first_mac(run_id), points or NoCrash())
-        journal._append(MAGIC, journal._frame(first))
-        journal.sync()
-        sync_folder(path.parent)
+        try:
+            journal._append(MAGIC, journal._frame(first))
+            journal.sync()
+            sync_folder(path.parent)
+        except BaseException:
+            # a run that could not begin is none
+            journal.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         return journal
 
     def append(self, record: Record) -> None:
@@ -134,16 +149,38 @@ class Journal:
 
     def sync(self) -> None:
         """Make all that was appended durable."""
-        if hasattr(os, "fdatasync"):
-            os.fdatasync(self._descriptor)
-        else:
-            os.fsync(self._descriptor)
+        with self._closing:  # another thread may close it now
+            if self._descriptor < 0:
+                return
+            if hasattr(os, "fdatasync"):
+                os.fdatasync(self._descriptor)
+            else:
+                os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Give the run's ownership back."""
+        with self._closing:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close this process's handle; in a forked child the owner keeps its lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _close_in_forks(journal: Journal) -> None:
+    # a child that inherits the open file would keep a dead owner's run owned
+    if not hasattr(os, "register_at_fork"):
+        return
+    known = weakref.ref(journal)
+
+    def drop() -> None:
+        here = known()
+        if here is not None:
+            here.drop()
+
+    os.register_at_fork(after_in_child=drop)
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Entry]:
@@ -173,18 +210,37 @@ def read(path: Path, offset: int = 0) -> Iterator[Entry]:
     while position + _HEAD.size <= len(data):
         length, crc, mac = _HEAD.unpack_from(data, position)
         end = position + _HEAD.size + length
+        if not length and not any(view[position:]):
+            return  # the room was made, the bytes were never written
         if end > len(data):
+            if _frame_behind(data, position):
+                raise _damaged(path, offset + position)
             return
         payload = bytes(view[position + _HEAD.size : end])
         if zlib.crc32(payload) != crc:
             if end == len(data):
                 return
-            raise JournalDamaged(
-                f"{path.name} is damaged at byte {offset + position}",
-                hint="`cellrail doctor` tells what it hurts",
-            )
+            raise _damaged(path, offset + position)
         yield Entry(offset + position, offset + end, mac, payload)
         position = end
+
+
+def _frame_behind(data: bytes, position: int) -> bool:
+    """Whether a whole frame stands further on: then this one is damaged, not torn."""
+    found = data.find(_RECORD, position + _HEAD.size + 1)
+    while found >= 0:
+        length, crc, _ = _HEAD.unpack_from(data, found - _HEAD.size)
+        payload = data[found : found + length]
+        if len(payload) == length and zlib.crc32(payload) == crc:
+            return True
+        found = data.find(_RECORD, found + 1)
+    return False
+
+
+def _damaged(path: Path, offset: int) -> JournalDamaged:
+    return JournalDamaged(
+        f"{path.name} is damaged at byte {offset}", hint="`cellrail doctor` tells what it hurts"
+    )
 
 
 def whole_length(path: Path) -> int:

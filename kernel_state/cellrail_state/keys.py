@@ -73,7 +73,14 @@ class KeyRing:
     def verifying_keys(self) -> list[bytes]:
         """The user's own key and the imported ones."""
         imported = [path.read_bytes() for path in sorted((self._folder / "imported").glob("*.key"))]
-        return [self.key(), *imported]
+        own = self._folder / "signing.key"
+        # whoever only reads needs no key
+        return [*([self.key()] if own.exists() else []), *imported]
+
+    def _make(self, folder: Path) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return folder
 
     def export(self) -> str:
         """The user's key as text."""
@@ -95,8 +102,7 @@ class KeyRing:
             raise StateError(
                 "this is no exported key", hint="`cellrail key export` prints one"
             ) from error
-        folder = self._folder / "imported"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = self._make(self._folder / "imported")
         name = hashlib.sha256(key).hexdigest()[:16]
         _write_private(folder / f"{name}.key", key)
 
@@ -104,6 +110,7 @@ class KeyRing:
 
     def encrypt(self, text: str) -> str:
         """A secret as a token that only this user's keys read."""
+        self.key()
         return str(self._fernets()[0].encrypt(text.encode()).decode())
 
     def decrypt(self, token: str) -> str:
@@ -139,8 +146,7 @@ class KeyRing:
 
     def trust(self, store_id: str, journals: Mapping[str, tuple[int, str]]) -> None:
         """Remember a store's journals as they are: run id -> (length, hex digest)."""
-        folder = self._folder / "trusted"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = self._make(self._folder / "trusted")
         known = self.trusted(store_id)
         known.update(journals)
         temporary = folder / f".{secrets.token_hex(8)}.tmp"

@@ -17,8 +17,9 @@ if sys.platform == "win32":
     # a byte far behind any content: Windows locks are mandatory for the bytes they cover
     _OFFSET = 2**40
 
-    def try_lock(descriptor: int) -> bool:
+    def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         """Take the lock of an open file; whether it was free."""
+        del shared
         os.lseek(descriptor, _OFFSET, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -34,10 +35,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def try_lock(descriptor: int) -> bool:
+    def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         """Take the lock of an open file; whether it was free."""
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -50,16 +52,26 @@ else:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock of a file."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        # read only: a store on read-only media has living owners too
+        descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     except OSError:
         return False
     try:
-        free = try_lock(descriptor)
+        # shared: two processes that look at once do not take each other for the owner
+        free = try_lock(descriptor, shared=True)
         if free:
             unlock(descriptor)
         return not free
     finally:
         os.close(descriptor)
+
+
+def wait_lock(descriptor: int, seconds: float) -> bool:
+    """Take the lock of an open file, waiting for it; whether it was got in time."""
+    deadline = time.monotonic() + seconds
+    while not (got := try_lock(descriptor)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return got
 
 
 @contextlib.contextmanager
@@ -68,9 +80,7 @@ def locked(path: Path, *, seconds: float) -> Iterator[bool]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     got = False
     try:
-        deadline = time.monotonic() + seconds
-        while not (got := try_lock(descriptor)) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+        got = wait_lock(descriptor, seconds)
         yield got
     finally:
         if got:

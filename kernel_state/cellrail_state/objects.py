@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from cellrail_state.model import ObjectRef
 #: up to this many bytes travel inside the record
 INLINE_LIMIT = 4096
 _DIGEST_LENGTH = 64
+_ADDRESS = re.compile(f"[0-9a-f]{{{_DIGEST_LENGTH}}}")
+_RETIRED = ".retired"
 
 Bytes = bytes | bytearray | memoryview
 
@@ -48,13 +51,20 @@ class ObjectStore(Protocol):
 
 def make_ref(data: Bytes) -> ObjectRef:
     """A reference to bytes, which it holds where they are few."""
-    view = memoryview(data)
+    view = _flat(data)
     size = view.nbytes
     return ObjectRef(
         digest=blake3(view).hexdigest(),
         size=size,
         inline=bytes(view) if size <= INLINE_LIMIT else None,
     )
+
+
+def _flat(data: Bytes) -> memoryview:
+    view = memoryview(data)
+    if not view.contiguous or not view.nbytes:
+        return memoryview(view.tobytes())
+    return view.cast("B")
 
 
 def checked(data: bytes | bytearray, ref: ObjectRef) -> None:
@@ -79,7 +89,13 @@ class Objects:
         self._unflushed: set[Path] = set()
 
     def path(self, digest: str) -> Path:
-        """Where an object lies."""
+        """Where an object lies.
+
+        Raises:
+            ObjectDamaged: this is no address; it would lead out of the folder.
+        """
+        if not _ADDRESS.fullmatch(digest):
+            raise ObjectDamaged(f"{digest[:80]!r} is no object's address")
         return self._folder / digest[:2] / digest
 
     def put(self, data: Bytes) -> ObjectRef:
@@ -108,21 +124,22 @@ class Objects:
     def _touch(self, path: Path, size: int) -> bool:
         """Whether the object is there; marks it as new, so that no prune takes it now."""
         try:
-            if path.stat().st_size != size:
-                return False
             os.utime(path)
+            # looked at afterwards: a prune that came in between has moved it away
+            return path.stat().st_size == size
         except OSError:
             return False
-        return True
 
     def _write(self, path: Path, data: memoryview) -> None:
         self._points.reach("objects.before_write")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._unflushed.add(self._folder)
         temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             try:
-                flat = data.cast("B") if data.contiguous else memoryview(data.tobytes())
+                flat = _flat(data)
                 done = 0
                 while done < flat.nbytes:
                     done += os.write(descriptor, flat[done:])
@@ -192,6 +209,27 @@ class Objects:
             return self.path(ref.digest).stat().st_size == ref.size
         except OSError:
             return False
+
+    def retire(self, path: Path, *, before: float) -> int:
+        """Delete an object that was last put before a moment (seconds since the epoch).
+
+        It is moved aside first and its time is read then: one that a step put again in between goes
+        back, and a `put` that comes later does not find it and writes it anew.
+
+        Returns:
+            The bytes freed; 0 where it is gone already or too young.
+        """
+        aside = path.with_name(path.name + _RETIRED)
+        try:
+            path.rename(aside)
+            found = aside.stat()
+            if found.st_mtime >= before:
+                aside.rename(path)
+                return 0
+            aside.unlink()
+        except FileNotFoundError:
+            return 0
+        return found.st_size
 
     def files(self) -> Iterator[Path]:
         """Every file of the objects folder, temporary ones too."""

@@ -110,7 +110,7 @@ def _read(store: Store, run_id: str) -> _Known:
     for record in readable_records(store, run_id):
         known.objects |= {ref.digest for ref in references(record) if ref.inline is None}
         if isinstance(record, RunStarted):
-            known.flow = store.current_flow(record.flow)
+            known.flow = store.current_flow(record)
             known.live = record.kind is RunKind.LIVE
             known.started = record.time
             known.labelled = bool(record.labels)
@@ -163,10 +163,11 @@ def _delete(
     objects = 0
     for path in store.objects.files():
         if is_object(path) and path.name not in still and _old(path.stat().st_mtime, now):
-            objects += 1
-            freed += path.stat().st_size
+            size = path.stat().st_size
             if not plan:
-                path.unlink(missing_ok=True)
+                size = store.objects.retire(path, before=now - GRACE_SECONDS)
+            objects += bool(size)
+            freed += size
     if not plan:
         store.catalog.ingest()
     return PruneReport(

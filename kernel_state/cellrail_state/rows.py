@@ -102,7 +102,7 @@ def _run(store: Store, history: RunHistory) -> dict[str, Any]:
     status = RunStatus.RUNNING if ended is None else ended.status
     return {
         "run_id": started.run_id,
-        "flow": store.current_flow(started.flow),
+        "flow": store.current_flow(started),
         "kind": str(started.kind),
         "status": str(status),
         "cause": history.cause,

@@ -51,6 +51,14 @@ class _Identity(msgspec.Struct, frozen=True):
     id: str
 
 
+class Rename(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow has another id; `time` is when that was told (seconds since the epoch)."""
+
+    old: str
+    new: str
+    time: float
+
+
 class Mount(msgspec.Struct, frozen=True):
     """A mounted file system."""
 
@@ -142,7 +150,12 @@ class Store:
         """The ids of all runs, oldest first."""
         suffix = journals.SUFFIX
         with os.scandir(self.path / "journals") as entries:
-            return sorted(e.name[: -len(suffix)] for e in entries if e.name.endswith(suffix))
+            return sorted(
+                e.name[: -len(suffix)]
+                for e in entries
+                # its owner was killed before the first record: no run began
+                if e.name.endswith(suffix) and _size(e) > len(journals.MAGIC)
+            )
 
     def create_journal(self, started: RunStarted) -> journals.Journal:
         """Begin a run's journal, and own it."""
@@ -215,36 +228,51 @@ class Store:
     # --- flows under new names ---------------------------------------------------------------
 
     @functools.cached_property
-    def renames(self) -> dict[str, str]:
-        """New flow ids by old ones."""
+    def renames(self) -> list[Rename]:
+        """The renames of flows, in the order they were told."""
         path = self.path / "renames.json"
         if not path.exists():
-            return {}
+            return []
         try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+            return msgspec.json.decode(path.read_bytes(), type=list[Rename])
         except msgspec.MsgspecError as error:
             raise StoreError(f"{path} cannot be read: {error}", hint="delete or mend it") from error
 
-    def current_flow(self, flow: str) -> str:
-        """The id that a flow has today."""
-        seen = {flow}
-        while (new := self.renames.get(flow)) is not None and new not in seen:
-            seen.add(new)
-            flow = new
+    def current_flow(self, started: RunStarted) -> str:
+        """The id that a run's flow has today.
+
+        A rename concerns the runs before it: a new notebook under the old name is another flow.
+        """
+        flow = started.flow
+        for rename in self.renames:
+            if rename.old == flow and started.time < rename.time:
+                flow = rename.new
         return flow
 
-    def rename_flow(self, old: str, new: str) -> int:
-        """Have a flow's runs count as another flow's; how many runs that are."""
-        runs = sum(self.current_flow(self.started(r).flow) == old for r in self.run_ids())
+    def rename_flow(self, old: str, new: str, *, now: float) -> int:
+        """Have a flow's runs count as another flow's; how many runs that are.
+
+        Args:
+            old: the flow's id until now.
+            new: its id from now on.
+            now: seconds since the epoch.
+        """
+        runs = sum(self.current_flow(self.started(r)) == old for r in self.run_ids())
         if runs:
-            renames = {key: value for key, value in self.renames.items() if key != new}
-            renames[old] = new
+            renames = [*self.renames, Rename(old=old, new=new, time=now)]
             temporary = self.path / f".renames.{uuid.uuid4().hex}.tmp"
             temporary.write_bytes(msgspec.json.encode(renames))
             temporary.replace(self.path / "renames.json")
             sync_folder(self.path)
             self.__dict__.pop("renames", None)
         return runs
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def refuse_network(path: Path, mounts: Sequence[Mount] | None = None) -> None:

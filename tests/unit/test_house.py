@@ -12,7 +12,6 @@ import pytest
 
 import cellrail
 import cellrail_state
-from cellrail_state import sql
 
 HEAVY = ("papermill", "pandas", "duckdb", "ipywidgets", "nbformat", "nbclient", "numpy")
 
@@ -49,27 +48,6 @@ def test_every_module_can_be_imported_and_flow_stays_the_in_cell_api(package):
         _ = cellrail.flow.suspend
     with pytest.raises(AttributeError):
         _ = cellrail.flow.nonsense
-
-
-def test_the_schema_is_the_sum_of_the_migrations():
-    import duckdb
-
-    def tables(*scripts):
-        with duckdb.connect(":memory:") as connection:
-            for script in scripts:
-                connection.execute(script)
-            return connection.execute(
-                "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() "
-                "WHERE schema_name = 'main' ORDER BY ALL"
-            ).fetchall()
-
-    assert tables(sql.schema()) == tables(*sql.migrations().values())
-
-
-def test_every_query_is_described():
-    text = (Path(sql.__file__).parent / "queries.sql").read_text("utf-8")
-    for name in sql.queries():
-        assert f"-- name: {name}\n-- " in text
 
 
 def test_nothing_of_the_product_names_the_machine_it_was_made_on():

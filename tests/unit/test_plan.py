@@ -35,14 +35,18 @@ def origin(made: Flow, statuses=None, failures=None) -> list[OriginStep]:
         ran = status is not StepStatus.PENDING
         steps.append(
             OriginStep(
-                info=StepInfo(number=step.number, name=step.name, cell_id=step.cell_id,
-                              source_hash=step.source_hash),
+                info=StepInfo(
+                    number=step.number,
+                    name=step.name,
+                    cell_id=step.cell_id,
+                    source_hash=step.source_hash,
+                ),
                 status=status,
                 job_id=f"r/{place}" if ran else "",
                 seconds=1.0 if ran else None,
                 written=tuple(sorted(step.writes)),
                 failure=(failures or {}).get(place, ""),
-            )  # fmt: skip
+            )
         )
     return steps
 

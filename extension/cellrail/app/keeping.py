@@ -44,7 +44,7 @@ class Keeping(AppBase):
         """
         before = flow_id(Path(old).resolve(), self.store_path)
         after = flow_id(Path(new).resolve(), self.store_path)
-        moved = self.store.rename_flow(before, after)
+        moved = self.store.rename_flow(before, after, now=self.clock())
         if not moved:
             raise RunNotFound(f"no run of {before!r} is known", hint="cellrail runs lists them")
         return moved

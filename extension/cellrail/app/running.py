@@ -372,7 +372,7 @@ class Running(AppBase):
         return {name: value for name, value in values.items() if value is not None}
 
     def _notebook_of(self, history: RunHistory) -> Path:
-        path = self.store_path.parent / self.store.current_flow(history.started.flow)
+        path = self.store_path.parent / self.store.current_flow(history.started)
         if path.is_file():
             return path
         recorded = Path(history.started.notebook_path)

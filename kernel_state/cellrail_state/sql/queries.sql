@@ -53,5 +53,22 @@ SELECT column_name AS name, data_type AS kind FROM duckdb_columns()
 WHERE table_name = $table ORDER BY column_index
 
 -- name: rename_flow
--- A flow has another id since its runs were read.
-UPDATE runs SET flow = $new WHERE flow = $old
+-- Runs of a flow that has got another id since.
+UPDATE runs SET flow = $new WHERE flow = $old AND started < $time
+
+-- name: running
+-- Runs without a last word.
+SELECT run_id FROM runs WHERE status = 'running'
+
+-- name: interrupt_runs
+-- Runs whose owners are gone (never committed).
+UPDATE runs SET status = 'interrupted' WHERE run_id IN (SELECT unnest($runs))
+
+-- name: interrupt_steps
+-- The steps that were executing when their owners went (never committed).
+UPDATE steps SET status = 'failed', cause = 'interrupted'
+WHERE status = 'running' AND run_id IN (SELECT unnest($runs))
+
+-- name: whole_table
+-- Everything in a table, in one order.
+SELECT * FROM TABLE_NAME ORDER BY ALL
