@@ -25,6 +25,10 @@ from cellrail.notebook.reads import CellNames, lineage, names_of
         ("x: int = base", {"base", "int"}, {"x"}),
         ("class A(B):\n    c = d\n    def m(self):\n        return e", {"B", "d"}, {"A"}),
         ("def f(p=default):\n    global g\n    g = h", {"default"}, {"f", "g"}),
+        ("t = [[a * b for a in row] for row in m]", {"b", "m"}, {"t"}),
+        ("t = [hit for v in vs if (hit := look(v))]", {"vs", "look", "hit"}, {"t", "hit"}),
+        ("k = max(vs, key=lambda v, s=scale: v * s + o)", {"vs", "max", "scale", "o"}, {"k"}),
+        ("async with lock as l:\n    r = await get(u)", {"lock", "get", "u"}, {"l", "r"}),
     ],
 )
 def test_scopes_are_pythons(code, reads, writes):
@@ -32,6 +36,18 @@ def test_scopes_are_pythons(code, reads, writes):
 
     assert names.reads == reads
     assert names.writes == writes
+
+
+def test_what_an_inner_function_rebinds_is_its_owners():
+    names = names_of(
+        "def f():\n    n = 0\n    def g():\n        nonlocal n\n        n += k\n    return g"
+    )
+
+    assert names.definitions == {"f": frozenset({"k"})}
+
+
+def test_code_too_deep_to_follow_is_opaque():
+    assert names_of("x = " + "(" * 5000 + ")" * 5000).opaque
 
 
 def test_a_functions_free_names_are_kept_apart():

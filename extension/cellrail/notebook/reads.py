@@ -11,11 +11,12 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-import symtable
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+
+from cellrail.notebook.scopes import scope_names
 
 _OPAQUE = frozenset({"exec", "eval", "globals", "locals", "vars", "get_ipython", "__import__"})
 _INTERPOLATED = re.compile(r"\$\{?([A-Za-z_]\w*)|\{([A-Za-z_]\w*)[^{}]*\}")
@@ -55,16 +56,20 @@ def names_of(body: str) -> CellNames:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return CellNames(opaque=True)
     visitor = _Visitor()
-    visitor.visit(tree)
-    reads, writes, definitions = _scopes(source, tree)
+    try:
+        visitor.visit(tree)
+        names = scope_names(tree)
+    except RecursionError:
+        return CellNames(opaque=True)
+    reads = names.reads
     shell = "get_ipython" in reads and source is not body
     reads = reads - ({"get_ipython"} if shell else set())
     return CellNames(
-        reads=frozenset(reads | interpolated | visitor.augmented),
-        writes=frozenset(writes),
+        reads=frozenset(reads | interpolated),
+        writes=frozenset(names.writes),
         mutates=frozenset(visitor.mutated - _BUILTINS),
         deletes=frozenset(visitor.deleted),
-        definitions=definitions,
+        definitions=names.definitions,
         opaque=opaque or visitor.star_import or bool(reads & _OPAQUE),
         imports=tuple(dict.fromkeys(visitor.imports)),
     )
@@ -90,100 +95,6 @@ def _has_opaque_magic(body: str) -> bool:
     return bool(_OPAQUE_MAGICS.intersection(magics)) or body.lstrip().startswith("%%")
 
 
-# --- scopes ----------------------------------------------------------------------------------
-
-
-def _scopes(source: str, tree: ast.Module) -> tuple[set[str], set[str], dict[str, frozenset[str]]]:
-    """Reads and writes at the cell's top level, and free names of what it defines."""
-    wrapped = source if not _has_top_level_await(tree) else _as_function(source)
-    try:
-        table = symtable.symtable(wrapped, "<cell>", "exec")
-    except (SyntaxError, ValueError, RecursionError):
-        return _loose(tree)
-    if wrapped is not source:
-        table = table.get_children()[0]
-        return _loose(tree)
-    reads: set[str] = set()
-    writes: set[str] = set()
-    for symbol in table.get_symbols():
-        if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
-            writes.add(symbol.get_name())
-        if symbol.is_referenced():
-            reads.add(symbol.get_name())
-    definitions: dict[str, frozenset[str]] = {}
-    for child in table.get_children():
-        free = frozenset(_globals_of(child))
-        kind = str(child.get_type()).rpartition(".")[2].lower()
-        if kind == "class":
-            definitions[child.get_name()] = definitions.get(child.get_name(), frozenset()) | free
-            reads |= _read_at_definition(child)
-        elif child.get_name() in {"lambda", "listcomp", "setcomp", "dictcomp", "genexpr"}:
-            # a comprehension runs at once; a lambda may be called at once
-            reads |= free
-        else:
-            definitions[child.get_name()] = definitions.get(child.get_name(), frozenset()) | free
-        writes |= _declared_global(child)
-    return reads, writes, definitions
-
-
-def _globals_of(table: symtable.SymbolTable) -> Iterator[str]:
-    for symbol in table.get_symbols():
-        if symbol.is_global() or (symbol.is_free() and symbol.is_referenced()):
-            yield symbol.get_name()
-    for child in table.get_children():
-        yield from _globals_of(child)
-
-
-def _read_at_definition(table: symtable.SymbolTable) -> set[str]:
-    """A class body runs when the class is defined."""
-    return {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
-
-
-def _declared_global(table: symtable.SymbolTable) -> set[str]:
-    found = {
-        s.get_name() for s in table.get_symbols() if s.is_declared_global() and s.is_assigned()
-    }
-    for child in table.get_children():
-        found |= _declared_global(child)
-    return found
-
-
-def _loose(tree: ast.AST) -> tuple[set[str], set[str], dict[str, frozenset[str]]]:
-    """Every name that occurs, without scopes: more than there is, never less."""
-    reads: set[str] = set()
-    writes: set[str] = set()
-    definitions: dict[str, frozenset[str]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (reads if isinstance(node.ctx, ast.Load) else writes).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            writes.add(node.name)
-            inner = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            definitions[node.name] = frozenset(inner)
-        elif isinstance(node, ast.alias):
-            writes.add(node.asname or node.name.partition(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            writes.add(node.name)
-    return reads, writes, definitions
-
-
-def _has_top_level_await(tree: ast.Module) -> bool:
-    waiting: list[ast.AST] = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)):
-            return True
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            waiting += ast.iter_child_nodes(node)
-    return False
-
-
-def _as_function(source: str) -> str:
-    return "async def __cell__():\n" + "".join(
-        f" {line}" for line in source.splitlines(keepends=True)
-    )
-
-
 class _Visitor(ast.NodeVisitor):
     """Imports, deletions, and names whose values may be changed in place."""
 
@@ -192,8 +103,6 @@ class _Visitor(ast.NodeVisitor):
         self.deleted: set[str] = set()
         self.mutated: set[str] = set()
         self.star_import = False
-        #: `x += 1` reads x, though symbol tables tell only of the assignment
-        self.augmented: set[str] = set()
 
     def visit_Import(self, node: ast.Import) -> None:
         self.imports += [alias.name for alias in node.names]
@@ -236,8 +145,6 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self._mutate(node.target)
-        if isinstance(node.target, ast.Name):
-            self.augmented.add(node.target.id)
         self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> None:
