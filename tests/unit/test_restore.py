@@ -231,11 +231,13 @@ CASES = {
     "two frames that share blocks lazily do not overwrite one another": (
         (
             "import numpy as np, pandas as pd\n"
+            "if pd.__version__ < '3': pd.options.mode.copy_on_write = True\n"
             "df = pd.DataFrame({'a': np.arange(900.), 'b': np.arange(900.)})\n"
             "v = df[:]; shallow = df.copy(deep=False); col = df['a']; idx = pd.Index(col)\n"
             "alone = pd.DataFrame({'a': [1, 2], 's': ['x', 'y']})"
         ),
         (
+            "if pd.__version__ < '3': pd.options.mode.copy_on_write = True\n"
             "df.iloc[0, 0] = 99.; assert v.iloc[0, 0] == 0 == shallow.iloc[0, 0] == col.iloc[0]\n"
             "col.iloc[1] = 98.; assert df.iloc[1, 0] == 1 == v.iloc[1, 0] and idx[1] == 1\n"
             "shallow.loc[2, 'b'] = 5.; assert df.loc[2, 'b'] == 2 == v.loc[2, 'b']\n"

@@ -14,6 +14,7 @@ import click
 
 from cellrail.app import App
 from cellrail.errors import CellrailError
+from cellrail.notebook.options import duration
 from cellrail_state.errors import StateError
 
 SCHEMA = 1
@@ -167,3 +168,11 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `10m`, `2h`: seconds unless a unit is given."""
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

@@ -7,8 +7,7 @@ from typing import TextIO
 
 import click
 
-from cellrail.cli.common import Context, common_options, size, table
-from cellrail.cli.running import DURATION
+from cellrail.cli.common import Context, common_options, seconds, size, table
 
 
 @click.command()
@@ -18,7 +17,7 @@ from cellrail.cli.running import DURATION
     metavar="N",
     help="Keep the N newest runs of each flow.",
 )
-@click.option("--older-than", type=DURATION, metavar="DUR", help="Delete only older runs (30d).")
+@click.option("--older-than", type=seconds, metavar="DUR", help="Delete only older runs (30d).")
 @click.option("--plan", is_flag=True, help="Show what would be freed; delete nothing.")
 @common_options
 def prune(*, context: Context, keep_last: int | None, older_than: float | None, plan: bool) -> None:

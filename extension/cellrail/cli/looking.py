@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from cellrail.cli.common import Context, common_options, moment, size, span, table
-from cellrail.cli.running import DURATION
+from cellrail.cli.common import Context, common_options, moment, seconds, size, span, table
 from cellrail.views import Run, StepView, first_line, status_words
 
 
@@ -58,7 +57,7 @@ def steps(*, context: Context, notebook: str) -> None:
     metavar="NAME VALUE",
     help="Only runs with this parameter.",
 )
-@click.option("--since", type=DURATION, metavar="DUR", help="Only runs younger than this.")
+@click.option("--since", type=seconds, metavar="DUR", help="Only runs younger than this.")
 @click.option("--limit", default=20, show_default=True, help="At most so many.")
 @common_options
 def runs(

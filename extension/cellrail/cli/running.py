@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from cellrail.cli.common import Context, common_options, span
+from cellrail.cli.common import Context, common_options, seconds, span
 from cellrail.cli.parameters import parameter_options
 from cellrail.cli.progress import bar
-from cellrail.notebook.options import duration
 from cellrail.notebook.plan import Plan
 from cellrail.views import Run
 from cellrail_state.model import RunStatus
@@ -21,22 +20,6 @@ _EXIT = {
     RunStatus.SUSPENDED: 3,
     RunStatus.CANCELLED: 130,
 }
-
-
-class Duration(click.ParamType[float]):
-    """`90`, `90s`, `10m`, `2h`: seconds unless a unit is given."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Seconds."""
-        try:
-            return duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-DURATION = Duration()
 
 
 @click.command()
@@ -58,7 +41,7 @@ DURATION = Duration()
 )
 @click.option("--base", metavar="RUN", help="With --only: the run whose namespace is used.")
 @click.option("--cwd", metavar="DIR", help="Working directory (default: the notebook's folder).")
-@click.option("--timeout", type=DURATION, metavar="DUR", help="Limit for the whole run.")
+@click.option("--timeout", type=seconds, metavar="DUR", help="Limit for the whole run.")
 @click.option("-k", "--kernel", metavar="NAME", help="Kernel (default: the notebook's).")
 @click.option(
     "--strict",
@@ -99,7 +82,7 @@ def run(
 @click.option("--force", is_flag=True, help="Keep stale steps as they were.")
 @click.option("--widen", is_flag=True, help="Move the cut to the first stale step.")
 @click.option("--cwd", metavar="DIR", help="Working directory (default: the origin's).")
-@click.option("--timeout", type=DURATION, metavar="DUR", help="Limit for the whole run.")
+@click.option("--timeout", type=seconds, metavar="DUR", help="Limit for the whole run.")
 @click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")
 @click.option("--failed-only", is_flag=True, hidden=True)
 @click.option("--reeval", is_flag=True, hidden=True)
