@@ -1,13 +1,15 @@
 """Two runs side by side: `diff`.
 
 Steps are matched by name, then cell id, then place. Outputs are compared as nbformat outputs
-without execution counts; variables by the content address of what is stored, and where that differs
-by value: equal values pickle to different bytes when, say, equal strings are one object or two.
+without execution counts and memory addresses (`<object at 0x7f…>`); variables by the content
+address of what is stored, and where that differs by value: equal values pickle to different bytes
+when, say, equal strings are one object or two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +19,9 @@ from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import Checkpoint, Variable
 
 _VOLATILE = ("execution_count",)
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b")
+#: Python's own memory of the warnings it has shown
+_UNCOMPARED = frozenset({"__warningregistry__"})
 
 
 class StepDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,9 +119,20 @@ def _outputs(history: RunHistory, state: StepState) -> list[dict[str, Any]]:
     if state.job is None:
         return []
     return [
-        {key: value for key, value in output.items() if key not in _VOLATILE}
+        {key: _readable(value) for key, value in output.items() if key not in _VOLATILE}
         for output in history.outputs(state.job)
     ]
+
+
+def _readable(value: Any) -> Any:
+    """An output's part without addresses."""
+    if isinstance(value, str):
+        return _ADDRESS.sub("0x…", value)
+    if isinstance(value, Mapping):
+        return {key: _readable(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(part) for part in value]
+    return value
 
 
 def _after(history: RunHistory, state: StepState) -> Checkpoint:
@@ -136,7 +152,7 @@ class _Values:
     def differing(self, a: Checkpoint, b: Checkpoint) -> dict[str, tuple[str, str]]:
         """Names whose values differ, with what each run holds."""
         found = {}
-        for name in sorted(set(a.variables) | set(b.variables)):
+        for name in sorted((set(a.variables) | set(b.variables)) - _UNCOMPARED):
             left, right = a.variables.get(name), b.variables.get(name)
             if not self._equal(name, a, left, b, right):
                 found[name] = (_told(left), _told(right))

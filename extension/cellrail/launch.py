@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cellrail_state.model import Origin
 from cellrail_state.store import Store
 
 _ENGINE = "cellrail"
+_OUTPUT_SUFFIXES = (".ipynb", ".json", "")
 _DEFAULT_KERNEL = "python3"
 
 
@@ -112,7 +113,7 @@ class Launcher(msgspec.Struct, kw_only=True):
         from papermill.execute import execute_notebook
 
         # papermill raises on any error output, tolerated ones too; our record knows better
-        with contextlib.suppress(PapermillExecutionError):
+        with contextlib.suppress(PapermillExecutionError), _without_papermills_guess():
             execute_notebook(
                 str(self.path).replace("{", "{{").replace("}", "}}"),
                 None,
@@ -135,14 +136,23 @@ class Launcher(msgspec.Struct, kw_only=True):
         except (PapermillException, IndexError, ValueError) as error:
             raise UserError(f"the output {self.output} cannot be filled in: {error}") from error
         output = Path(text).resolve()
+        if text == "-" or output.is_dir() or output.suffix not in _OUTPUT_SUFFIXES:
+            raise UserError(
+                f"the output {text!r} is no notebook's name",
+                hint="name a file that ends in .ipynb; `cellrail export RUN OUT.html` makes HTML",
+            )
         if output == self.path.resolve():
             raise UserError(
                 "the output would overwrite the notebook itself", hint="name another file"
             )
+        if not output.parent.is_dir():
+            raise UserError(
+                f"the folder of the output {output} does not exist",
+                hint=f"mkdir -p {output.parent}",
+            )
         if not prepare.writable_parent(output):
             raise UserError(
-                f"the folder of the output {output} does not exist or cannot be written",
-                hint=f"mkdir -p {output.parent}",
+                f"the folder of the output {output} cannot be written", hint="choose another"
             )
         return output
 
@@ -181,6 +191,22 @@ class Launcher(msgspec.Struct, kw_only=True):
             assignment = PythonTranslator.codify(written) if written else ""
             assignment += "".join(f"{n} = {typed[n]}\n" for n in self.changed if n in typed)
         return restart.putback(assignment)
+
+
+@contextlib.contextmanager
+def _without_papermills_guess() -> Iterator[None]:
+    """Its reading of the parameters cell knows no annotations; ours has checked every name."""
+    import logging
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Passed unknown parameter")
+
+    logger = logging.getLogger("papermill")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _import_in_background(module: str) -> None:

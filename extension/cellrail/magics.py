@@ -25,6 +25,12 @@ _COMMANDS = (
     "config", "diff", "export", "help", "journal", "load", "record", "restart", "runs", "show",
     "steps", "undo",
 )  # fmt: skip
+_LATER = frozenset(
+    {
+        "backfill", "cancel", "panel", "recover", "rerun", "resource", "resume", "serve", "state",
+        "tick", "trigger", "variable",
+    }
+)  # fmt: skip
 _HELP = """\
 %flow runs [NB] [--limit N]           the newest runs
 %flow show [RUN [STEP]] [--vars]      a run, or a step of it
@@ -91,15 +97,18 @@ class FlowMagics(Magics):
         self._wanted: bool | None = None
         self._base: Any = None
         self._options: dict[str, str] = {}
+        self._alarm: Any = None
 
     # --- recording ---------------------------------------------------------------------------
 
     def watch(self) -> None:
         """Follow the cells from now on."""
+        from cellrail.run.alarm import StepAlarm
         from cellrail.run.live import has_person
         from cellrail_state.ambient import Base
 
         self._base = Base.now()
+        self._alarm = StepAlarm()
         if self._wanted is None:
             self._wanted = has_person(self._shell)
         self._shell.events.register("pre_run_cell", self._before)
@@ -115,12 +124,14 @@ class FlowMagics(Magics):
                 self._shell.events.unregister(name, callback)
 
     def _before(self, info: Any) -> None:
+        self._alarm.set(info.raw_cell or "")
         if self._live is not None:
             self._live.before(info)
 
     def _after(self, result: Any) -> None:
+        cause = self._alarm.clear()
         if self._live is not None:
-            delta = self._live.after(result)
+            delta = self._live.after(result, cause)
             if delta is not None:
                 self._tell(delta)
         elif self._wanted:
@@ -215,8 +226,8 @@ class FlowMagics(Magics):
 
         near = get_close_matches(command, _COMMANDS, n=1)
         suggestion = f"; did you mean {near[0]}?" if near else ""
-        if command == "panel":
-            message = "%flow panel is not available yet"
+        if command in _LATER:
+            message = f"%flow {command} is not available yet"
             raise UsageError(message)
         raise UsageError(f"%flow: unknown command {command!r}{suggestion} (%flow help lists them)")
 

@@ -20,9 +20,17 @@ def blank_step_line(lines: list[str]) -> list[str]:
         if not text.strip():
             continue
         if _STEP.match(text) and not text.rstrip().endswith("?"):
-            return [*lines[:number], "\n", *lines[number + 1 :]]
+            return [*lines[:number], *_below(lines[number + 1 :])]
         return lines
     return lines
+
+
+def _below(lines: list[str]) -> list[str]:
+    """What stands below the line: code keeps its line numbers; a cell magic must come first."""
+    first = next((place for place, line in enumerate(lines) if line.strip()), None)
+    if first is not None and lines[first].startswith("%%"):
+        return lines[first:]
+    return ["\n", *lines]
 
 
 def step_line(source: str) -> str | None:

@@ -51,6 +51,8 @@ def query_values(store: Store, checkpoint: Checkpoint, query: str) -> list[dict[
     values = load_values(store, checkpoint, frames) if frames else {}
     connection = duckdb.connect(":memory:")
     try:
+        # a name that is no frame of the checkpoint is not looked for in this program
+        connection.execute("SET python_enable_replacements = false")
         for name, value in values.items():
             connection.register(name, value)
         cursor = connection.execute(query)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cellrail.errors import StepNotFound
+from cellrail.notebook.uncovered import uncovered
 from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import (
     Checkpoint,
@@ -203,6 +204,11 @@ class StepView:
         """Why the namespace after it cannot be put back; "" where it can."""
         return self._history.restorable_after(self.number)
 
+    @property
+    def not_covered(self) -> tuple[str, ...]:
+        """What its code left in the process that no checkpoint covers, as far as code shows it."""
+        return uncovered(self.source)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         state, job = self._state, self._state.job
@@ -221,6 +227,7 @@ class StepView:
             "execution_count": self.execution_count,
             "stored_bytes": self.stored_bytes,
             "not_restorable": self.not_restorable if job is not None else "",
+            "not_covered": list(self.not_covered),
             "rebuilt": list(state.rebuilt),
             "first_line": first_line(self.source),
         }
@@ -232,9 +239,10 @@ class StepView:
 class Run:
     """A run: its status, its steps, where it comes from."""
 
-    def __init__(self, history: RunHistory, load: Loader) -> None:
+    def __init__(self, history: RunHistory, load: Loader, *, flow: str) -> None:
         self._history = history
         self._load = load
+        self._flow = flow
 
     @property
     def id(self) -> str:
@@ -253,8 +261,8 @@ class Run:
 
     @property
     def flow(self) -> str:
-        """The flow's id: the notebook's path relative to the store's parent."""
-        return self._history.started.flow
+        """The flow's id today: the notebook's path relative to the store's parent."""
+        return self._flow
 
     @property
     def parameters(self) -> dict[str, Any]:

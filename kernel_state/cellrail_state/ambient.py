@@ -7,11 +7,11 @@ This list is the guarantee:
   (values only where neither name nor value looks like a secret; others by name, *not covered*);
 * modules imported since the kernel started that can be imported by name, in order;
 * the recursion limit, `warnings.filters` (those of builtin and importable categories), the
-  `decimal` context, the level of the root logger;
+  `decimal` context, the locale, levels of loggers and what they are told to ignore;
 * options that differ from their defaults: pandas, NumPy (`printoptions`, `seterr`), matplotlib's
   `rcParams` (not the backend).
 
-Not covered: locale, signal handlers, threads, open files, other loggers, GPU generators.
+Not covered: signal and exit handlers, handlers of loggers, threads, open files, GPU generators.
 
 `apply` puts back paths, environment, directory, modules and options; `apply_generators` comes
 last, after the values were loaded, because loading may draw numbers. What cannot be put back is
@@ -26,6 +26,7 @@ import decimal
 import importlib
 import importlib.util
 import json
+import locale
 import logging
 import os
 import pathlib
@@ -85,7 +86,8 @@ class Ambient:
             "recursion_limit": sys.getrecursionlimit(),
             "warnings": list(_warning_filters()),
             "decimal": _decimal(),
-            "logging": logging.getLogger().level,
+            "logging": _loggers(),
+            "locale": locale.setlocale(locale.LC_ALL),
         }
         for name, read in _OPTIONS.items():
             if name in sys.modules:
@@ -127,7 +129,8 @@ class Ambient:
             sys.getrecursionlimit(),
             tuple(warnings.filters),
             repr(decimal.getcontext()),
-            logging.getLogger().level,
+            _loggers(),
+            locale.setlocale(locale.LC_ALL),
             repr((np.get_printoptions(), np.geterr())) if np is not None else None,
             repr(getattr(pandas, "_global_config", None)) if pandas is not None else None,
             dict(dict.items(mpl.rcParams)) if mpl is not None and _rc_ready(mpl) else None,
@@ -233,6 +236,25 @@ def _pattern(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     return {"pattern": value.pattern, "flags": value.flags}
+
+
+def _loggers() -> dict[str, list[Any]]:
+    """Level, `disabled` and `propagate` of the loggers where they are not as created."""
+    root = logging.getLogger()
+    made: dict[str, list[Any]] = {"": [root.level, root.disabled, True]}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger):
+            state = [logger.level, logger.disabled, logger.propagate]
+            if state != [logging.NOTSET, False, True]:
+                made[name] = state
+    return made
+
+
+def _put_loggers(state: Mapping[str, Sequence[Any]]) -> None:
+    for name, (level, disabled, propagate) in state.items():
+        logger = logging.getLogger(name or None)
+        logger.setLevel(level)
+        logger.disabled, logger.propagate = disabled, propagate
 
 
 def _decimal() -> dict[str, Any]:
@@ -408,7 +430,8 @@ _PUT: dict[str, Callable[[Any], object]] = {
     "recursion_limit": sys.setrecursionlimit,
     "warnings": _put_warnings,
     "decimal": _put_decimal,
-    "logging": lambda level: logging.getLogger().setLevel(level),
+    "logging": _put_loggers,
+    "locale": lambda name: locale.setlocale(locale.LC_ALL, name),
     "numpy": _put_numpy,
     "pandas": _put_pandas,
     "matplotlib": _put_matplotlib,

@@ -174,7 +174,7 @@ class Catalog:
                 message = "the catalog is in use"
                 raise _Unavailable(message)
             try:
-                connection = duckdb.connect(str(self._path))
+                connection = _alone(duckdb.connect(str(self._path)))
             except duckdb.Error as error:
                 # held by another program, or damaged: either way not ours to wait for
                 raise _Unavailable(str(error).splitlines()[0]) from error
@@ -189,6 +189,11 @@ class Catalog:
                 except (duckdb.Error, StoreError) as error:
                     raise _Unavailable(str(error).splitlines()[0]) from error
                 yield connection
+            except RuntimeError as error:
+                # how DuckDB tells of Ctrl-C
+                if "interrupted" in str(error).lower():
+                    raise KeyboardInterrupt from error
+                raise
             finally:
                 connection.close()
 
@@ -196,13 +201,19 @@ class Catalog:
     def _in_memory(self) -> Iterator[Any]:
         import duckdb
 
-        connection = duckdb.connect(":memory:")
+        connection = _alone(duckdb.connect(":memory:"))
         try:
             _migrate(connection)
             _ingest(connection, self._store)
             yield connection
         finally:
             connection.close()
+
+
+def _alone(connection: Any) -> Any:
+    """A table that does not exist is not looked for among the variables of this program."""
+    connection.execute("SET python_enable_replacements = false")
+    return connection
 
 
 def _migrate(connection: Any) -> None:

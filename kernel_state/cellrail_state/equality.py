@@ -6,7 +6,8 @@ notebook defines may come from two processes, so its classes are compared by nam
 by code.
 
 An object is taken apart as pickle would take it apart (`__reduce_ex__`); arrays and frames are
-compared as such. NaN equals NaN. Order matters in lists and dicts, not in sets.
+compared as such, what matplotlib draws by the picture. NaN equals NaN. Order matters in lists and
+dicts, not in sets.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class _Walk:
             return self._arrays(a, b, path)
         if module == "pandas" and type(a).__name__ in {"DataFrame", "Series"}:
             return self._frames(a, b, path)
+        if module == "matplotlib" and callable(getattr(a, "get_figure", None)):
+            return self._artists(a, b, path)
         return self._reduced(a, b, path)
 
     def _comparisons(self) -> Iterable[tuple[Any, Callable[[Any, Any, str], str]]]:
@@ -146,6 +149,13 @@ class _Walk:
             return f"{path or 'frame'} ({str(error).splitlines()[0]})"
         return ""
 
+    def _artists(self, a: Any, b: Any, path: str) -> str:
+        """Inside, no two figures are alike (they number their callbacks): the picture is."""
+        figures = a.get_figure(), b.get_figure()
+        if None in figures or figures == (a, b):
+            return "" if _picture(a) == _picture(b) else f"{path or 'value'} (picture)"
+        return self.differs(*figures, f"{path}.figure")
+
     def _reduced(self, a: Any, b: Any, path: str) -> str:
         try:
             x, y = a.__reduce_ex__(4), b.__reduce_ex__(4)
@@ -181,3 +191,18 @@ def _nearly_same(x: Any, y: Any) -> bool:
         return bool(np.array_equal(x, y, equal_nan=True))
     except TypeError:
         return False
+
+
+def _picture(artist: Any) -> bytes:
+    """What a figure looks like; of an artist without a figure nothing can be seen."""
+    if not hasattr(artist, "savefig"):
+        return b""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    before = artist.canvas
+    try:
+        canvas: Any = FigureCanvasAgg(artist)
+        canvas.draw()
+        return bytes(canvas.buffer_rgba())
+    finally:
+        artist.set_canvas(before)

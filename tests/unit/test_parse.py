@@ -62,7 +62,7 @@ def test_parameters_and_papermills_injected_cell_are_one_step():
 def test_another_cell_magic_below_the_step_line_belongs_to_the_body():
     (step,) = flow(cell("%%step timed\n%%time\nx = 1")).steps
 
-    assert step.body == "\n%%time\nx = 1"
+    assert step.body == "%%time\nx = 1"
 
 
 @pytest.mark.parametrize(

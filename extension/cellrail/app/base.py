@@ -91,7 +91,11 @@ class AppBase:
         return RunHistory(run_id, self._sources(verify=verify))
 
     def _view(self, history: RunHistory) -> Run:
-        return Run(history, functools.partial(self._load_values, history.run_id))
+        return Run(
+            history,
+            functools.partial(self._load_values, history.run_id),
+            flow=self.store.current_flow(history.started),
+        )
 
     def _load_values(self, run_id: str, checkpoint: Checkpoint, names: list[str]) -> dict[str, Any]:
         from cellrail.values import load_values

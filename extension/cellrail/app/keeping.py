@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellrail.app.base import AppBase
-from cellrail.errors import RunNotFound
+from cellrail.errors import NotANotebook, RunNotFound, UserError
 from cellrail.locate import flow_id
 from cellrail_state.doctor import Report, examine
 from cellrail_state.prune import PruneReport, prune
@@ -41,9 +41,15 @@ class Keeping(AppBase):
 
         Raises:
             RunNotFound: no run is known under the old name.
+            NotANotebook: there is no notebook under the new name.
+            UserError: both are the same.
         """
+        if not Path(new).is_file():
+            raise NotANotebook(f"{new} does not exist", hint="rename the file first; mv follows it")
         before = flow_id(Path(old).resolve(), self.store_path)
         after = flow_id(Path(new).resolve(), self.store_path)
+        if before == after:
+            raise UserError(f"{old} and {new} are the same notebook")
         moved = self.store.rename_flow(before, after, now=self.clock())
         if not moved:
             raise RunNotFound(f"no run of {before!r} is known", hint="cellrail runs lists them")

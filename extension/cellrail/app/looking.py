@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellrail.app.base import AppBase
 from cellrail.comparing import Diff, compare
+from cellrail.errors import NotANotebook, UserError
 from cellrail.exporting import export
 from cellrail.locate import RunLocator, flow_id
 from cellrail.looking import journal_lines
@@ -43,11 +44,14 @@ class Looking(AppBase):
             parameters: only runs with these values.
             since: only runs started after this moment (seconds since the epoch).
             limit: at most so many.
+
+        Raises:
+            NotANotebook: there is no such notebook, and no run of it is known.
         """
         if notebook is not None:
             self._store_for(notebook)
         flow = flow_id(Path(notebook).resolve(), self.store_path) if notebook is not None else None
-        return RunList(
+        found = RunList(
             self.store.catalog.runs(
                 flow=flow,
                 status=status,
@@ -57,6 +61,12 @@ class Looking(AppBase):
                 limit=limit,
             )
         )
+        if notebook is not None and not found and not Path(notebook).is_file():
+            raise NotANotebook(
+                f"{notebook} does not exist, and no run of it is known",
+                hint="`cellrail runs` lists every run of the store",
+            )
+        return found
 
     def steps(self, notebook: str | Path) -> Flow:
         """A notebook's steps, checked; nothing runs.
@@ -86,8 +96,20 @@ class Looking(AppBase):
         return journal_lines(self.store, run_id, follow=follow)
 
     def export(self, run: str, output: str | Path) -> Path:
-        """Rebuild a run's executed notebook (`.ipynb` or `.html`) from the store alone."""
-        return export(self._view(self.history(run)), self.history(run), Path(output))
+        """Rebuild a run's executed notebook (`.ipynb` or `.html`) from the store alone.
+
+        Raises:
+            UserError: another suffix, or `output` is the notebook that was run.
+        """
+        history = self.history(run)
+        view = self._view(history)
+        sources = (self.store_path.parent / view.flow, Path(history.started.notebook_path))
+        if Path(output).resolve() in {path.resolve() for path in sources if path.is_file()}:
+            raise UserError(
+                f"{output} is the notebook itself; an export would overwrite it",
+                hint="name another file",
+            )
+        return export(view, history, Path(output))
 
     def diff(self, run_a: str, run_b: str) -> Diff:
         """Compare two runs step by step: outputs, variables, row counts, timings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import signal
@@ -20,6 +21,14 @@ from cellrail_state.errors import StateError
 SCHEMA = 1
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
+#: what the system says no to, and what to do
+_REFUSED_BY_SYSTEM = {
+    errno.EACCES: "this user may not write there",
+    errno.EPERM: "this user may not write there",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.ENOSPC: "free some space; `cellrail prune` deletes old runs",
+    errno.EDQUOT: "free some space; `cellrail prune` deletes old runs",
+}
 
 
 class Context:
@@ -107,12 +116,22 @@ def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
         code = 0
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - a defect of ours: say so, keep the traceback
-        import traceback
-
-        traceback.print_exc()
-        code = INTERNAL_ERROR
-        _tell("internal", f"{type(error).__name__}: {error}", "please report this", as_json=as_json)
+        code = _unexpected(error, as_json=as_json)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception, *, as_json: bool) -> int:
+    if isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM:
+        where = f" ({error.filename})" if error.filename else ""
+        _tell(
+            "system", f"{error.strerror}{where}", _REFUSED_BY_SYSTEM[error.errno], as_json=as_json
+        )
+        return 2
+    import traceback
+
+    traceback.print_exc()
+    _tell("internal", f"{type(error).__name__}: {error}", "please report this", as_json=as_json)
+    return INTERNAL_ERROR
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -138,6 +157,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         return "  ".join(v.ljust(w) for v, w in zip(values, widths, strict=True)).rstrip()
 
     return "\n".join([line(tuple(h.upper() for h in headers)), *(line(row) for row in cells)])
+
+
+def count(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def moment(seconds: float | None) -> str:

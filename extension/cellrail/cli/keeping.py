@@ -7,7 +7,7 @@ from typing import TextIO
 
 import click
 
-from cellrail.cli.common import Context, common_options, seconds, size, table
+from cellrail.cli.common import Context, common_options, count, seconds, size, table
 
 
 @click.command()
@@ -28,7 +28,8 @@ def prune(*, context: Context, keep_last: int | None, older_than: float | None, 
     context.json(report.to_dict())
     verb = "would free" if plan else "freed"
     context.say(
-        f"{verb} {size(report.freed_bytes)}: {len(report.runs)} runs, {report.objects} objects"
+        f"{verb} {size(report.freed_bytes)}: {count(len(report.runs), 'run')}, "
+        + count(report.objects, "object")
     )
 
 
@@ -58,9 +59,9 @@ def trust(*, context: Context, folder: str) -> None:
     """Adopt STORE as it is now: what it holds may be unpickled from here on."""
     from cellrail.app import App
 
-    count = App(Path(folder)).trust()
-    context.json({"store": folder, "journals": count})
-    context.say(f"trusted {count} journals of {folder}, as they are now")
+    journals = App(Path(folder)).trust()
+    context.json({"store": folder, "journals": journals})
+    context.say(f"trusted {count(journals, 'journal')} of {folder}, as they are now")
 
 
 @click.command()
@@ -71,7 +72,7 @@ def mv(*, context: Context, old: str, new: str) -> None:
     """Follow the rename of a notebook from OLD to NEW with its history."""
     moved = context.app(new).mv(old, new)
     context.json({"old": old, "new": new, "runs": moved})
-    context.say(f"{moved} runs of {old} are now {new}'s")
+    context.say(f"{count(moved, 'run')} of {old}: now {new}'s")
 
 
 @click.group()

@@ -9,6 +9,7 @@ import click
 
 from cellrail.cli.common import Context, common_options, moment, seconds, size, span, table
 from cellrail.views import Run, StepView, first_line, status_words
+from cellrail_state.model import RunStatus
 
 
 @click.command()
@@ -47,7 +48,11 @@ def steps(*, context: Context, notebook: str) -> None:
 
 @click.command()
 @click.argument("notebook", required=False)
-@click.option("--status", help="Only runs with this status.")
+@click.option(
+    "--status",
+    type=click.Choice([status.value for status in RunStatus]),
+    help="Only runs with this status.",
+)
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Only runs with this label.")
 @click.option(
     "-p",
@@ -58,7 +63,9 @@ def steps(*, context: Context, notebook: str) -> None:
     help="Only runs with this parameter.",
 )
 @click.option("--since", type=seconds, metavar="DUR", help="Only runs younger than this.")
-@click.option("--limit", default=20, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="At most so many."
+)
 @common_options
 def runs(
     *, context: Context, notebook: str | None, status: str | None, labels: tuple[str, ...],
@@ -207,6 +214,8 @@ def _say_variables(context: Context, step: StepView) -> None:
             ],
         )
     )
+    if step.not_covered:
+        context.say(f"not covered: {', '.join(step.not_covered)}")
     if step.not_restorable:
         context.say(f"not restorable after this step: {step.not_restorable}")
 

@@ -84,7 +84,7 @@ def parse_labels(words: Iterable[str]) -> dict[str, str]:
 
 def _yaml(text: str, where: str) -> dict[str, Any]:
     import yaml
-    from papermill.utils import NoDatesSafeLoader
+    from papermill.iorw import NoDatesSafeLoader
 
     try:
         # dates stay strings, as in papermill; typed dates are made where the notebook asks for them

@@ -148,13 +148,17 @@ def _say_run(context: Context, run: Run, output: str | None) -> None:
     words += f", {kept} kept" if kept else ""
     words += f", {span(run.seconds)}" if run.seconds is not None else ""
     context.say(words)
-    for step in steps:
-        if step.status in {"failed", "cancelled"} and not step._state.accepted:  # noqa: SLF001
-            for line in step.traceback:
-                context.note(line)
-            context.note(f"step {step.label} {step.status}: {step.cause}")
+    broken = [
+        step
+        for step in steps
+        if step.status in {"failed", "cancelled"} and not step._state.accepted  # noqa: SLF001
+    ]
+    for step in broken:
+        for line in step.traceback:
+            context.note(line)
+        context.note(f"step {step.label} {step.status}: {step.cause}")
     if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
-        if run.cause:
+        if run.cause and not broken:
             context.note(run.cause)
         context.note(f"go on with: cellrail restart {run.id}")
     if output is not None and not context.quiet:

@@ -22,6 +22,10 @@ _OPTION = re.compile(r"--([A-Za-z][\w-]*)")
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
 
+#: why nothing can be restarted right after such a step
+NO_CHECKPOINT = "--no-checkpoint"
+
+
 class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     """A step's options."""
 

@@ -26,7 +26,8 @@ from cellrail.step_line import blank_step_line, step_line
 
 INJECTED = "injected-parameters"
 _TAG = "step:"
-_COMMENT = re.compile(r"#\s*(?:%%\s*)?step:\s*(.*)")
+#: prose that happens to begin with `step:` is a comment like any other
+_COMMENT = re.compile(r"#\s*(?:%%\s*)?step:\s*([A-Za-z_][\w.-]*(?:\s+--.*)?)\s*")
 _CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 
 

@@ -222,6 +222,8 @@ class _Planner:
         self.variables_before = variables_before
         self.pairs: dict[int, OriginStep] = match(origin, flow.steps)
         self.reached = lineage(flow.steps)
+        #: why kept steps are stale, where `--force` keeps them all the same
+        self.forced: dict[int, str] = {}
 
     def plan(self) -> Plan:
         cut = self._asked_cut()
@@ -231,6 +233,10 @@ class _Planner:
                 break
             cut = earliest
         rebuilds = {} if refusals else self._rebuilds(cut)[0]
+        if self.request.force:
+            self.forced = {
+                place: told.partition(": ")[2] or told for place, told in self._stale(cut)
+            }
         label = self.steps[cut].label
         before = [self.pairs[s.number] for s in self.steps[:cut] if s.number in self.pairs]
         kept = [step for step in before if step.job_id]
@@ -359,28 +365,23 @@ class _Planner:
         return ""
 
     def _gone(self, cut: int) -> list[tuple[int, str]]:
+        """Steps that ran before a kept one in the origin, and are not kept."""
         matched = {old.number for old in self.pairs.values()}
-        limit = self._origin_limit(cut)
+        kept = {
+            self.pairs[step.number].number: place
+            for place, step in enumerate(self.steps[:cut])
+            if step.number in self.pairs
+        }
         found = []
         for old in self.origin:
-            if old.number in matched or old.number >= limit or not old.job_id:
+            if old.number in kept or not old.job_id:
                 continue
             # a kept step that came after it was made on a namespace that it had touched
-            after = [
-                place
-                for place, step in enumerate(self.steps[:cut])
-                if step.number in self.pairs and self.pairs[step.number].number > old.number
-            ]
+            after = [place for number, place in kept.items() if number > old.number]
             if after:
-                message = f"step {old.info.label!r} is absent from the notebook"
-                found.append((after[0], message))
+                told = "comes later now" if old.number in matched else "is absent from the notebook"
+                found.append((min(after), f"step {old.info.label!r} {told}"))
         return found
-
-    def _origin_limit(self, cut: int) -> int:
-        for step in self.steps[cut:]:
-            if step.number in self.pairs:
-                return self.pairs[step.number].number
-        return max((old.number for old in self.origin), default=0) + 1
 
     def _out_of_order(self, cut: int) -> list[tuple[int, str]]:
         at_cut = self.pairs.get(self.steps[cut].number)
@@ -539,6 +540,8 @@ class _Planner:
             return Fate.REBUILDS, f"{', '.join(names)} cannot be stored", names
         if step.name == PARAMETERS and self.request.changed:
             return Fate.KEPT, f"{', '.join(self.request.changed)} assigned anew", ()
+        if place in self.forced:
+            return Fate.KEPT, f"as it was (--force), though {self.forced[place]}", ()
         return Fate.KEPT, "", ()
 
     def _why_executed(self, place: int, cut: int) -> str:

@@ -18,7 +18,10 @@ import msgspec
 
 from cellrail.notebook.scopes import scope_names
 
-_OPAQUE = frozenset({"exec", "eval", "globals", "locals", "vars", "get_ipython", "__import__"})
+_OPAQUE = frozenset(
+    {"exec", "eval", "globals", "locals", "vars", "get_ipython", "__import__", "Out", "_oh"}
+)
+_OUTPUT = re.compile(r"_(\d+)|(_{1,3})")
 _INTERPOLATED = re.compile(r"\$\{?([A-Za-z_]\w*)|\{([A-Za-z_]\w*)[^{}]*\}")
 _MAGIC_LINE = re.compile(r"^\s*(?:[\w, ]+=\s*)?[%!]|^\s*\S+\?{1,2}\s*$|^\s*\?", re.MULTILINE)
 _OPAQUE_MAGICS = frozenset({"run", "store", "load", "reset", "reset_selective", "pylab", "recall"})
@@ -63,9 +66,9 @@ def names_of(body: str) -> CellNames:
         return CellNames(opaque=True)
     reads = names.reads
     shell = "get_ipython" in reads and source is not body
-    reads = reads - ({"get_ipython"} if shell else set())
+    reads = (reads - ({"get_ipython"} if shell else set())) | interpolated
     return CellNames(
-        reads=frozenset(reads | interpolated),
+        reads=frozenset(reads | _output_history(reads)),
         writes=frozenset(names.writes),
         mutates=frozenset(visitor.mutated - _BUILTINS),
         deletes=frozenset(visitor.deleted),
@@ -88,6 +91,12 @@ def _interpolated(body: str) -> set[str]:
         if _MAGIC_LINE.match(line):
             found.update(a or b for a, b in _INTERPOLATED.findall(line))
     return found
+
+
+def _output_history(reads: Iterable[str]) -> set[str]:
+    """What is read of IPython's `Out`: `_5` is `Out[5]`, `_` the newest."""
+    found = (_OUTPUT.fullmatch(name) for name in reads)
+    return {f"Out[{match.group(1) or match.group(2)}]" for match in found if match}
 
 
 def _has_opaque_magic(body: str) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import os
 import queue
-import re
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
+from cellrail.run.setup import setup_lines
 from cellrail.step_line import install as install_step_line
 from cellrail_state.ambient import Base
 
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from cellrail.run.shellstate import ShellState
 
 _ORDER_SECONDS = 60.0
-_LINE_MAGIC = re.compile(r"get_ipython\(\)\.run_line_magic\('(\w+)', '((?:[^'\\]|\\.)*)'\)")
-#: line magics that set the kernel up: they run again before a restart goes on
-_SETUP_MAGICS = frozenset(
-    (
-        "aimport", "alias", "alias_magic", "autoreload", "autoawait", "colors", "config", "gui",
-        "load_ext", "matplotlib", "precision", "pylab", "xmode",
-    )
-)  # fmt: skip
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -49,15 +41,6 @@ def load_ipython_extension(shell: Any) -> None:
     hooks = KernelHooks(shell, channel)
     shell.cellrail_hooks = hooks
     hooks.install()
-
-
-def setup_magics(transformed: str) -> tuple[str, ...]:
-    """The line magics of a transformed cell that set the kernel up, as typed without the `%`."""
-    return tuple(
-        f"{name} {arguments}".strip()
-        for name, arguments in _LINE_MAGIC.findall(transformed)
-        if name in _SETUP_MAGICS
-    )
 
 
 class PackageWatch:
@@ -162,7 +145,7 @@ class KernelHooks:
             "success": bool(result.success),
             "started": self._started,
             "ended": ended,
-            "magics": setup_magics(transformed(self._shell, result.info)),
+            "magics": setup_lines(self._shell, result.info),
             "packages": self._packages.news(),
         }
         if order["checkpoint"] and (result.success or order["on_error"]):
@@ -184,15 +167,6 @@ class KernelHooks:
                 "traceback": traceback.format_exc(),
             }
         self._channel.send({"kind": "answer", **answer})
-
-
-def transformed(shell: Any, info: Any) -> str:
-    """The cell as IPython compiled it; only looked at where it can hold a magic."""
-    raw = info.raw_cell or ""
-    if "%" not in raw:
-        return ""
-    transformed = getattr(info, "transformed_cell", None)
-    return transformed if isinstance(transformed, str) else str(shell.transform_cell(raw))
 
 
 def _exit_promptly() -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.options import NO_CHECKPOINT, StepOptions
 from cellrail.notebook.parse import read_steps
-from cellrail.run.kernel import PackageWatch, setup_magics, transformed
+from cellrail.run.kernel import PackageWatch
 from cellrail.run.recorder import Recorder
+from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
 from cellrail_state.model import (
     Delta,
@@ -63,8 +65,8 @@ class StepBook:
         self._hashes = {step.source_hash: step.number for step in self._steps}
         self._last = max((step.number for step in self._steps), default=0)
 
-    def info(self, source: str, cell_id: str) -> StepInfo:
-        """The step that a cell is, as it is now."""
+    def info(self, source: str, cell_id: str) -> tuple[StepInfo, StepOptions]:
+        """The step that a cell is, as it is now, and its options."""
         cell = {"cell_type": "code", "source": source, "id": cell_id, "metadata": {}}
         steps, _ = read_steps({"cells": [cell]})
         step = steps[0]
@@ -82,7 +84,7 @@ class StepBook:
             self._hashes[step.source_hash] = number
         known = next((s for s in self._steps if s.number == number), None)
         name = step.name or (known.name if known is not None else "")
-        return StepInfo(
+        info = StepInfo(
             number=number,
             name=name,
             cell_id=cell_id,
@@ -92,6 +94,7 @@ class StepBook:
             writes=tuple(sorted(step.writes)),
             options=str(step.options),
         )
+        return info, step.options
 
 
 class LiveRun:
@@ -113,7 +116,7 @@ class LiveRun:
         self._clock = clock
         self._packages = PackageWatch()
         self._sequence = 0
-        self._open: tuple[StepInfo, str, float] | None = None
+        self._open: tuple[StepInfo, StepOptions, str, float] | None = None
 
     @property
     def run_id(self) -> str:
@@ -124,26 +127,33 @@ class LiveRun:
         """A cell begins."""
         if _only_looks(info.raw_cell or ""):
             return
-        step = self._book.info(info.raw_cell or "", str(getattr(info, "cell_id", "") or ""))
+        cell_id = str(getattr(info, "cell_id", "") or "")
+        step, options = self._book.info(info.raw_cell or "", cell_id)
         job_id = self.recorder.next_job_id()
-        self._open = (step, job_id, self._clock())
+        self._open = (step, options, job_id, self._clock())
         self.recorder.started(step.number, job_id, step)
 
-    def after(self, result: Any) -> Delta | None:
-        """A cell has ended; what its checkpoint holds, None where it was not recorded."""
+    def after(self, result: Any, cause: str = "") -> Delta | None:
+        """A cell has ended; what its checkpoint holds, None where it was not recorded.
+
+        Args:
+            result: IPython's.
+            cause: why it ended, where its own error does not tell.
+        """
         if self._open is None:
             return None
-        step, job_id, began = self._open
+        step, options, job_id, began = self._open
         self._open = None
         ended = self._clock()
         self._sequence += 1
-        delta = self.state.delta()
+        delta = self._delta(options)
         self.recorder.finished(
             JobFinished(
                 time=self._clock(),
                 step=step.number,
                 job_id=job_id,
                 status=StepStatus.SUCCESS if result.success else StepStatus.FAILED,
+                cause=cause,
                 started=began,
                 seconds=ended - began,
                 execution_count=result.execution_count,
@@ -153,12 +163,17 @@ class LiveRun:
                 source=step.source,
                 source_hash=step.source_hash,
                 sequence=self._sequence,
-                magics=setup_magics(transformed(self._shell, result.info)),
+                magics=setup_lines(self._shell, result.info),
                 packages=self._packages.news(),
             )
         )
         self.recorder.sync()
         return delta
+
+    def _delta(self, options: StepOptions) -> Delta:
+        if options.no_checkpoint:
+            return Delta(failure=NO_CHECKPOINT)
+        return self.state.delta(only=options.outputs or None)
 
     def _outputs(self, count: int | None) -> list[Mapping[str, Any]]:
         """The cell's outputs, as far as this IPython keeps them."""

@@ -110,7 +110,8 @@ class PutBack:
             {
                 "command": "restore",
                 "checkpoint": to_plain(checkpoint),
-                "keep": sorted(self._protected),
+                # a name that was deleted since is not kept
+                "keep": sorted(self._protected & checkpoint.variables.keys()),
                 "magics": _magics(jobs),
                 "inputs": {str(n): source for n, source in self._inputs.items() if n <= upto},
                 "execution_count": upto + 1,

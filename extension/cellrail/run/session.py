@@ -29,6 +29,7 @@ import msgspec
 
 from cellrail.kernels.cold import ColdKernel
 from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.output import OutputFile
@@ -273,8 +274,9 @@ class Session:
             self._progress.step(step.label)
         job_id = self._recorder.next_job_id()
         self._recorder.started(step.number, job_id)
+        fired = self._clock()
         result = self._execute(client, step, job_id)
-        job, outcome = self._judge(step, job_id, result)
+        job, outcome = self._judge(step, job_id, result, fired)
         if replaces:
             job = msgspec.structs.replace(job, replaces=replaces)
         self._recorder.finished(job)
@@ -320,7 +322,7 @@ class Session:
         return min(known) if known else None
 
     def _judge(
-        self, step: Step, job_id: str, result: CellResult
+        self, step: Step, job_id: str, result: CellResult, fired: float
     ) -> tuple[JobFinished, Outcome | None]:
         """What an ending means for the step and for the run: the only place that decides it."""
         report = result.report or {}
@@ -340,7 +342,8 @@ class Session:
             ended = RunStatus.CANCELLED if status is StepStatus.CANCELLED else RunStatus.FAILED
             outcome = Outcome(status=ended, cause=cause, step=step.label, result=result)
         now = self._clock()
-        began = float(report.get("started") or now)
+        # a kernel that died has told nothing
+        began = float(report.get("started") or fired)
         cell = self._cells(step)[-1][1]
         self._stamp(cell, job_id, "failed" if status is StepStatus.FAILED else str(status))
         job = JobFinished(
@@ -405,7 +408,7 @@ def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
         delta: Delta = msgspec.convert(report["delta"], Delta)
         return delta
     if step.options.no_checkpoint:
-        return Delta(failure="--no-checkpoint")
+        return Delta(failure=NO_CHECKPOINT)
     if not step.body.strip():
         return Delta()
     return Delta(failure="the step did not end well")

@@ -1,18 +1,19 @@
 """The namespace of an IPython shell as roots for a capture, and back.
 
 The user's names are taken as they are. IPython's own (`In`, `Out`, `_`, `_3`, `exit`, ...) are left
-out, but the values behind `Out` and `_` come along as the roots `Out[3]` and `_`, so that they are
-restored and go on being the very objects that the user's names hold.
+out, but the values behind `Out` and `_` come along as the roots `Out[3]` and `Out[_]`, so that they
+are restored and go on being the very objects that the user's names hold. A user who takes `_` for a
+name of their own (`for _ in ...`, `_ = gettext`) has a variable `_`, and keeps it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 _MACHINERY = re.compile(r"_+\d*|_i{1,3}|_i\d+|_[ido]h|In|Out")
-_HISTORY = re.compile(r"Out\[(\d+)\]")
+_HISTORY = re.compile(r"Out\[(\d+|_{1,3})\]")
 _LAST = ("_", "__", "___")
 
 
@@ -24,9 +25,14 @@ def user_names(shell: Any) -> dict[str, object]:
         name: value
         for name, value in list(shell.user_ns.items())
         if isinstance(name, str)
-        and not _MACHINERY.fullmatch(name)
         and hidden.get(name, absent) is not value
+        and (not _MACHINERY.fullmatch(name) or _is_taken(shell, name, value))
     }
+
+
+def _is_taken(shell: Any, name: str, value: object) -> bool:
+    """Whether `_` is the user's own: what IPython shows last lies elsewhere then."""
+    return name in _LAST and getattr(shell.displayhook, name, value) is not value
 
 
 def capture_roots(shell: Any) -> dict[str, object]:
@@ -37,48 +43,52 @@ def capture_roots(shell: Any) -> dict[str, object]:
     for name in _LAST:
         value = getattr(shell.displayhook, name, "")
         if not (isinstance(value, str) and value == ""):
-            roots[name] = value
+            roots[f"Out[{name}]"] = value
     return roots
 
 
 def is_history(name: str) -> bool:
     """Whether a root stands for IPython's output history rather than for a user's variable."""
-    return name in _LAST or _HISTORY.fullmatch(name) is not None
+    return _HISTORY.fullmatch(name) is not None
 
 
 def place(shell: Any, values: Mapping[str, object]) -> None:
     """Put restored roots where they belong."""
     for name, value in values.items():
         found = _HISTORY.fullmatch(name)
-        if found:
+        if found is None:
+            shell.user_ns[name] = value
+        elif found.group(1).isdecimal():
             number = int(found.group(1))
             shell.user_ns["_oh"][number] = value
             # as the display hook does it: not as a name of the user's
             shell.push({f"_{number}": value}, interactive=False)
-        elif name in _LAST:
-            _set_last(shell, name, value)
         else:
-            shell.user_ns[name] = value
+            _set_last(shell, found.group(1), value)
 
 
 def _set_last(shell: Any, name: str, value: object) -> None:
+    taken = _is_taken(shell, name, shell.user_ns.get(name))
     setattr(shell.displayhook, name, value)
     # the display hook goes on updating `_` only while it finds its own value there
-    shell.push({name: value}, interactive=False)
+    if not taken:
+        shell.push({name: value}, interactive=False)
 
 
 def clear(shell: Any, *, keep: Collection[str]) -> None:
     """Delete the user's variables and the output history, except the names in `keep`."""
-    for name in user_names(shell):
+    for name in list(user_names(shell)):
         if name not in keep:
             del shell.user_ns[name]
+            if name in _LAST:  # it is IPython's again
+                shell.push({name: getattr(shell.displayhook, name, "")}, interactive=False)
     history = shell.user_ns.get("_oh", {})
     for number in list(history):
         if f"Out[{number}]" not in keep:
             del history[number]
             shell.user_ns.pop(f"_{number}", None)
     for name in _LAST:
-        if name not in keep:
+        if f"Out[{name}]" not in keep:
             _set_last(shell, name, "")
 
 
@@ -98,3 +108,18 @@ def set_history(shell: Any, inputs: Mapping[int, str], execution_count: int) -> 
             if number < len(history):
                 history[number] = source
     shell.execution_count = execution_count
+    shell.push({f"_i{number}": source for number, source in inputs.items()}, interactive=False)
+    _set_last_inputs(shell, [source for _, source in sorted(inputs.items())])
+
+
+def _set_last_inputs(shell: Any, sources: Sequence[str]) -> None:
+    """`_i`, `_ii` and `_iii` as they stand after the last of these cells."""
+    if not sources:
+        return
+    manager = shell.history_manager
+    # a cell sees as `_i` the one before it: the newest waits in `_i00`
+    newest = [*reversed(sources), "", "", "", ""][:4]
+    for name, source in zip(("_i00", "_i", "_ii", "_iii"), newest, strict=True):
+        setattr(manager, name, source)
+    last = {name: getattr(manager, name) for name in ("_i", "_ii", "_iii")}
+    shell.push(last, interactive=False)

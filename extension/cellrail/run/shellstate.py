@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cellrail.run import shellspace
+from cellrail.run.setup import run_setup_line
 from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
 from cellrail_state.errors import StateError
@@ -116,8 +116,9 @@ class ShellState:
         shellspace.clear(self._shell, keep=keep)
         state = self._ambient_of(checkpoint.ambient)
         warnings = ambient.apply(state)
-        for line in order["magics"]:
-            warnings += self._magic(line)
+        warnings += [
+            told for line in order["magics"] if (told := run_setup_line(self._shell, line))
+        ]
         report = restore(
             checkpoint,
             self._shell.user_ns,
@@ -173,15 +174,6 @@ class ShellState:
         self._capture.adopt(checkpoint, roots, self._definitions)
         self._ambient.adopt()
         return {}
-
-    def _magic(self, line: str) -> list[str]:
-        name, _, arguments = line.partition(" ")
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                self._shell.run_line_magic(name, arguments)
-        except Exception as error:  # noqa: BLE001 - told, and the restart goes on
-            return [f"%{line} did not run again: {type(error).__name__}: {error}"]
-        return []
 
 
 def _refuse_incompatible(checkpoint: Checkpoint, stored_python: str) -> None:
