@@ -1,9 +1,10 @@
 """Two runs side by side: `diff`.
 
 Steps are matched by name, then cell id, then place. Outputs are compared as nbformat outputs
-without execution counts and memory addresses (`<object at 0x7f…>`); variables by the content
-address of what is stored, and where that differs by value: equal values pickle to different bytes
-when, say, equal strings are one object or two.
+without execution counts, memory addresses (`<object at 0x7f…>`) and the ids that scikit-learn
+numbers its diagrams with; variables by the content address of what is stored, and where that
+differs by value: equal values pickle to different bytes when, say, equal strings are one object
+or two.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import Checkpoint, Variable
 
 _VOLATILE = ("execution_count",)
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b|(?<=sk-container-id-)\d+|(?<=sk-estimator-id-)\d+")
 #: Python's own memory of the warnings it has shown
 _UNCOMPARED = frozenset({"__warningregistry__"})
 
@@ -127,7 +128,7 @@ def _outputs(history: RunHistory, state: StepState) -> list[dict[str, Any]]:
 def _readable(value: Any) -> Any:
     """An output's part without addresses."""
     if isinstance(value, str):
-        return _ADDRESS.sub("0x…", value)
+        return _ADDRESS.sub("…", value)
     if isinstance(value, Mapping):
         return {key: _readable(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

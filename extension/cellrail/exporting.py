@@ -26,7 +26,7 @@ def export(run: Run, history: RunHistory, output: Path) -> Path:
         output: a file that ends in `.ipynb` or `.html`.
 
     Raises:
-        UserError: another suffix, or the store has no notebook of the run.
+        UserError: another suffix.
     """
     if output.suffix not in _SUFFIXES:
         raise UserError(
@@ -51,16 +51,28 @@ def executed_notebook(run: Run, history: RunHistory) -> Any:
     import nbformat
 
     plain = history.notebook()
-    if plain is None:
-        raise UserError(f"the store holds no notebook of run {run.id}")
-    notebook = nbformat.from_dict(plain)
+    if plain is not None:
+        notebook = nbformat.from_dict(plain)
+        steps = parse(notebook, Path(run.flow)).steps
+        indices = {step.number: step.cell_indices for step in steps}
+    else:
+        notebook, indices = _from_cells(run)
     notebook.metadata["cellrail"] = {"run": run.id, "flow": run.flow, "status": str(run.status)}
-    indices = {step.number: step.cell_indices for step in parse(notebook, Path(run.flow)).steps}
     for step in run.steps:
         cells = indices.get(step.number)
         if cells:
             _fill(notebook.cells[cells[-1]], step, history)
     return notebook
+
+
+def _from_cells(run: Run) -> tuple[Any, dict[int, tuple[int, ...]]]:
+    """A live run has no file of its own: its cells are what was executed, in the file's order."""
+    import nbformat
+
+    done = [step for step in run.steps if step.job_id]
+    cells = [nbformat.v4.new_code_cell(step.source) for step in done]
+    indices: dict[int, tuple[int, ...]] = {step.number: (place,) for place, step in enumerate(done)}
+    return nbformat.v4.new_notebook(cells=cells), indices
 
 
 def _fill(cell: Any, step: StepView, history: RunHistory) -> None:

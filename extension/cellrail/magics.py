@@ -298,7 +298,14 @@ class FlowMagics(Magics):
         print("loaded " + ", ".join(load_into(self._shell, values, rename=rename)))
 
     def _default_run(self) -> str:
-        return self._live.run_id if self._live is not None else "last"
+        """The live run, else the newest run of the notebook that is open here."""
+        if self._live is not None:
+            return str(self._live.run_id)
+        notebook = self._notebook()
+        if notebook is None:
+            message = "nothing is recorded here, and the front end does not tell the notebook"
+            raise UserError(message, hint="name the run; %flow runs lists them")
+        return str(notebook)
 
     # --- restart in this kernel --------------------------------------------------------------
 
@@ -337,12 +344,12 @@ class FlowMagics(Magics):
             raise
         cells = here.cells_to_run(decided.plan, flow)
         if "run" not in options:
-            label = cells[0][0] if cells else "the end"
+            label = cells[0].label if cells else "the end"
             print(f"the namespace is as it was right before {label!r}; run on from there")
             return None
-        for label, source in cells:
-            print(f"-- {label}")
-            if not self._run_silently(source):
+        for step in cells:
+            print(f"-- {step.label}")
+            if not self._run_as(step):
                 break
         return None
 
@@ -365,13 +372,24 @@ class FlowMagics(Magics):
         return app.shell_state(self._shell, self._base)
 
     def _run_silently(self, source: str) -> bool:
-        """Execute a cell under this one, without its being recorded as an execution of its own."""
+        """Execute a cell for what it makes: nothing is shown, nothing recorded."""
+        from IPython.utils.capture import capture_output
+
         live, self._live = self._live, None
         wanted, self._wanted = self._wanted, False
         try:
-            return bool(self._shell.run_cell(source, store_history=False).success)
+            with capture_output():
+                return bool(self._shell.run_cell(source, store_history=False).success)
         finally:
             self._live, self._wanted = live, wanted
+
+    def _run_as(self, step: Any) -> bool:
+        """Execute a step under this cell; recorded as that step's, unless this cell is one."""
+        if self._live is not None and not self._live.is_idle:
+            return self._run_silently(step.source)
+        cell_id = step.cell_id or None
+        done = self._shell.run_cell(step.source, store_history=False, cell_id=cell_id)
+        return bool(done.success)
 
     # --- settings ----------------------------------------------------------------------------
 

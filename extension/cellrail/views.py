@@ -207,7 +207,9 @@ class StepView:
     @property
     def not_covered(self) -> tuple[str, ...]:
         """What its code left in the process that no checkpoint covers, as far as code shows it."""
-        return uncovered(self.source)
+        names = self.variables.values()
+        modules = {view.name for view in names if view.record.type == "module"}
+        return uncovered(self.source, modules)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""

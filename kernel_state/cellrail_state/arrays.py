@@ -95,6 +95,27 @@ def reduce_masked(array: Any) -> Any:
     return loading.masked_array, (array.data, mask, fill, bool(array.hardmask), extra)
 
 
+def reduce_memoryview(view: memoryview) -> Any:
+    """Reduce a view of the memory of a bytearray, bytes, array or NumPy array."""
+    owner: Any = view.obj
+    shape = view.shape
+    if shape is None or not view.c_contiguous or len(view.format.lstrip("@")) != 1:
+        raise CannotStore("a memoryview that is not contiguous")
+    whole = memoryview(owner)
+    offset = 0
+    if view.nbytes != whole.nbytes:
+        if view.readonly or whole.readonly or not view.nbytes or not whole.c_contiguous:
+            raise CannotStore("a memoryview of a part of read-only memory")
+        offset = _address(view) - _address(whole)
+    span = slice(offset, offset + view.nbytes)
+    args = (owner, span, view.format, list(shape), view.readonly)
+    return loading.memory_view, args
+
+
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view.cast("B")))
+
+
 def refuse_memmap(_: Any) -> Any:
     """Refuse a memory map."""
     raise CannotStore("a memory-mapped file")

@@ -190,6 +190,27 @@ def dict_view(owner: dict[Any, Any], kind: str) -> Any:
     return getattr(owner, kind)()
 
 
+def weak_reference(target: Any) -> Any:
+    """A weak reference; what it points to lives on only where something else holds it."""
+    return weakref.ref(target)
+
+
+def dead_reference() -> Any:
+    """A weak reference to what is gone."""
+
+    class Gone:
+        pass
+
+    return weakref.ref(Gone())
+
+
+def memory_view(owner: Any, span: slice, form: str, shape: list[int], readonly: bool) -> Any:
+    """A view of the owner's memory."""
+    view: Any = memoryview(owner).cast("B")[span]
+    view = view.cast(form, shape)
+    return view.toreadonly() if readonly else view
+
+
 def weak_mapping(kind: Any, items: list[tuple[Any, Any]]) -> Any:
     """A weak dictionary."""
     made = kind()

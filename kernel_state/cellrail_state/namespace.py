@@ -33,7 +33,8 @@ def user_names(namespace: Mapping[Any, object], hidden: Collection[str] = ()) ->
 
 
 def _is_dunder(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
+    # `__` and `___` are IPython's, or names like any other
+    return len(name) > 4 and name.startswith("__") and name.endswith("__")
 
 
 def type_name(kind: type) -> str:

@@ -5,8 +5,8 @@ objects again. Contiguous buffers of `OUT_OF_BAND` bytes and more leave the stre
 objects of their own. Functions and classes of the notebook are written as keys (see
 `definitions`); a component of definitions begins with four pickles that make them.
 
-What `pickle` or `cloudpickle` would take apart wrongly without a word (open files, memory views,
-memory maps) is refused with `CannotStore`.
+What `pickle` or `cloudpickle` would take apart wrongly without a word (open files, memory maps) is
+refused with `CannotStore`.
 """
 
 from __future__ import annotations
@@ -223,6 +223,15 @@ def _reduce_weak_mapping(mapping: Any) -> Any:
     return loading.weak_mapping, (type(mapping), list(mapping.items()))
 
 
+def _reduce_weakref(ref: Any) -> Any:
+    if ref.__callback__ is not None:
+        raise CannotStore("a weak reference with a callback")
+    target = ref()
+    return (
+        (loading.weak_reference, (target,)) if target is not None else (loading.dead_reference, ())
+    )
+
+
 def _reduce_cached_property(prop: Any) -> Any:
     return loading.cached_property, (prop.func, prop.attrname)
 
@@ -251,7 +260,8 @@ _SPECIAL: dict[type, Callable[[Any], Any]] = {
     types.TracebackType: _refuse("a traceback"),
     types.MappingProxyType: _reduce_proxy,
     functools.cached_property: _reduce_cached_property,
-    memoryview: _refuse("a memoryview"),
+    memoryview: arrays.reduce_memoryview,
+    weakref.ref: _reduce_weakref,
     weakref.finalize: _refuse("a finalizer"),
     weakref.WeakKeyDictionary: _reduce_weak_mapping,
     weakref.WeakValueDictionary: _reduce_weak_mapping,

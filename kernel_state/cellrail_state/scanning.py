@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ _CHUNK = 1 << 24
 class Scanner:
     """Knows the secrets of a run in the encodings that strings are held in.
 
-    Found are exact occurrences: UTF-8 (pickle, Arrow), UTF-16 and UTF-32 (NumPy). A secret that
-    is compressed, split or otherwise derived is not found.
+    Found are exact occurrences: UTF-8 (pickle, Arrow), UTF-16 and UTF-32 (NumPy), and for a secret
+    that is a whole number pickle's and NumPy's integers. A secret that is compressed, split or
+    otherwise derived is not found.
     """
 
     def __init__(self, secrets: Sequence[str | bytes] = ()) -> None:
@@ -28,6 +30,8 @@ class Scanner:
             self._texts.append(secret)
             for codec in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
                 needles.add(secret.encode(codec, "surrogatepass"))
+            if secret.lstrip("-").isdecimal():
+                needles |= _number(int(secret))
         self._needles = sorted(needles, key=len)
 
     def hits(self, data: Any) -> bool:
@@ -47,3 +51,10 @@ class Scanner:
         shown = any(secret[:_MINIMUM] in text for secret in self._texts)
         raw = any(needle[:_MINIMUM].decode("latin-1") in text for needle in self._needles)
         return "" if shown or raw else text
+
+
+def _number(value: int) -> set[bytes]:
+    """A number of eight digits or more as pickle and NumPy write it."""
+    pickled = pickle.dumps(value, 2)[2:-1]  # without the protocol and the stop
+    fits = -(1 << 63) <= value < 1 << 63
+    return {pickled, value.to_bytes(8, "little", signed=True)} if fits else {pickled}

@@ -139,3 +139,56 @@ def test_unloading_leaves_the_shell_as_it_was(front):
     front.run("%load_ext cellrail")
     front.run("%load_ext cellrail")
     assert front.run("%%step again\n1") == "1"
+
+
+def test_a_live_step_is_interrupted_after_its_timeout(front, tmp_path):
+    front.run("%load_ext cellrail", "a")
+
+    said = front.run("%%step slow --timeout 500ms\nimport time\ntime.sleep(20)", "b")
+
+    assert "KeyboardInterrupt" in said
+    assert front.run("1 + 1", "c") == "2"
+    front.close()
+    assert App(tmp_path / ".cellrail").show("last")["slow"].cause == "timeout after 0.5 s"
+
+
+def test_cells_run_by_a_restart_are_recorded_as_their_steps(make, front, edit, tmp_path):
+    path = make(
+        "%load_ext cellrail\n%flow config notebook=flow.ipynb",
+        "x = 1",
+        "%%step add\nx += 1",
+        "y = x * 2",
+    )
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    for place, source in enumerate(("x = 1", "%%step add\nx += 1", "y = x * 2"), 2):
+        front.run(source, f"cell-{place}")
+    edit(path, "x += 1", "x += 10")
+
+    front.run("%flow restart --from add --run --force")
+    said = front.run("%flow restart --from '#4'")
+
+    assert "right before '#4'" in said, said
+    assert front.run("x", "scratch") == "11"
+
+
+def test_a_live_cut_that_cannot_be_had_offers_no_other_that_cannot(make, front):
+    make(
+        "%load_ext cellrail\n%flow config notebook=flow.ipynb",
+        "x = 1",
+        "%%step add\nx += 1",
+        "y = x * 2",
+    )
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    for place, source in enumerate(("x = 1", "%%step add\nx += 1", "y = x * 2", "x = 1"), 2):
+        front.run(source, f"cell-{2 if place == 5 else place}")
+
+    said = front.run("%flow restart --from add")
+
+    assert "out of order" in said
+    assert "--force cuts at that moment" in said
+
+
+def test_what_comes_later_is_refused_as_such(front):
+    front.run("%load_ext cellrail", "a")
+
+    assert "%flow rerun is not available yet" in front.run("%flow rerun", "b")

@@ -118,6 +118,47 @@ def test_edited_and_new_steps_are_refused_widened_or_forced(make, app, edit):
     assert widened["#3"].variables["c"].load() == 12
 
 
+def test_cells_that_changed_places_are_never_kept_in_the_wrong_order(make, app):
+    origin = app.run(make("x = 1", "x = x * 10", "x = x + 5", "x"))
+    path = make("x = 1", "x = x + 5", "x = x * 10", "x", ids=False)
+
+    with pytest.raises(RestartRefused, match="step '#3': moved"):
+        app.restart(origin.id, from_step="#4")
+    plan = app.restart(origin.id, from_step="#4", plan=True)
+    assert plan.earliest == "#2"
+    run = app.restart(origin.id, from_step="#4", widen=True)
+    assert run["#4"].outputs[0]["data"]["text/plain"] == "60"
+    assert path.is_file()
+
+
+def test_a_blank_cell_before_the_cut_changes_nothing(make, app):
+    origin = app.run(make("a = 1", "b = 2"))
+    make("a = 1", "# a remark\n\n", "b = 2", ids=False)
+
+    run = app.restart(origin.id, from_step="#3")
+
+    assert [str(s.status) for s in run.steps] == ["kept", "skipped", "success"]
+
+
+def test_a_forced_plan_says_which_steps_are_stale(make, app, edit):
+    path = make("a = 1", "b = a + 1", "c = b")
+    origin = app.run(path)
+    edit(path, "a + 1", "a + 2")
+
+    plan = app.restart(origin.id, from_step="#3", force=True, plan=True)
+
+    assert plan.steps[1].reason == "as it was (--force), though source changed"
+
+
+def test_after_an_exit_the_rest_can_be_run(make, app):
+    origin = app.run(make("x = 1", "import sys\nx = 2\nsys.exit()", "print(x)"))
+    assert [str(s.status) for s in origin.steps] == ["success", "success", "pending"]
+
+    run = app.restart(origin.id)
+
+    assert run["#3"].outputs[0]["text"] == "2\n"
+
+
 def test_an_inserted_cell_is_a_new_step_and_a_deleted_one_is_named(make, app):
     origin = app.run(make("a = 1", "b = 2", "c = 3"))
     make("a = 1", "b = 2", "extra = 9", "c = 3", ids=False)

@@ -326,3 +326,71 @@ def test_four_runs_at_once_and_a_lister_disturb_nobody(make, app, tmp_path, cell
     assert {row.status for row in runs} == {"success"}
     assert app.sql("SELECT count(*) AS n FROM jobs")[0]["n"] == 160
     assert not app.doctor().findings
+
+
+def test_another_cell_magic_works_below_the_step_line(make, app):
+    run = app.run(make("%%step timed\n\n%%capture said\nprint('hidden')", "print(said)"))
+
+    assert run.status == "success", run.cause
+    assert run["#2"].outputs[0]["text"] == "hidden\n\n"
+
+
+def test_an_error_that_cannot_be_told_ends_its_step_all_the_same(make, app):
+    broken = (
+        "class E(Exception):\n    def __str__(self):\n        raise ValueError('no')\nraise E()"
+    )
+    run = app.run(make(broken, "b = 2"))
+
+    assert statuses(run) == ["failed", "pending"]
+    assert run["#1"].cause
+
+
+def test_a_value_whose_display_fails_names_that_error(make, app):
+    run = app.run(make("class R:\n    def __repr__(self):\n        return 1 / 0\nR()"))
+
+    assert run["#1"].cause == "ZeroDivisionError: division by zero"
+
+
+def test_a_step_whose_kernel_died_tells_how_long_it_took(make, app):
+    run = app.run(make("import os, time\ntime.sleep(.3)\nos._exit(3)"))
+
+    assert run["#1"].seconds >= 0.3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-y", "n: 7"),
+        ("-b", "bjogNw=="),
+        ("-f", "values.yaml"),
+        ("-r", "n", "7"),
+        ("-p", "n", "7"),
+    ],
+)
+def test_parameters_come_in_as_papermills_options(make, cellrail, tmp_path, words):
+    make("n = 1", "print(int(n) + 1)", tags={1: ["parameters"]})
+    (tmp_path / "values.yaml").write_text("n: 7\n")
+
+    done = cellrail("run", "flow.ipynb", *words)
+
+    assert done.returncode == 0, done.stderr
+    assert cellrail("show", "last", "#2").stdout.rstrip().endswith("8")
+
+
+def test_an_annotated_parameter_is_no_stranger_to_papermill(make, cellrail):
+    source = "import datetime\nday: datetime.date = datetime.date(2013, 1, 1)"
+    make(source, "day", tags={1: ["parameters"]})
+
+    done = cellrail("run", "flow.ipynb", "-p", "day", "2013-02-03")
+
+    assert done.returncode == 0
+    assert "unknown parameter" not in done.stderr
+
+
+def test_a_whole_number_that_is_secret_is_in_no_object(make, app):
+    run = app.run(
+        make("pin = 0  # secret", "double = 1", tags={1: ["parameters"]}),
+        parameters={"pin": 918273645},
+    )
+
+    assert run["parameters"].variables["pin"].verdict == "rebuilt"

@@ -5,12 +5,14 @@ Nothing is loaded by reference to the notebook; definitions are made once, in fo
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import io
 import pickle
 import sys
 import tempfile
 import types
+import weakref
 from typing import Any
 
 import numpy as np
@@ -139,12 +141,40 @@ def test_array_subclasses_come_back() -> None:
     assert type(b) is np.matrix
 
 
+def test_memory_views_show_their_owners_memory() -> None:
+    raw = bytearray(range(24))
+    grid = memoryview(raw).cast("i", [2, 3])
+    part, fixed = memoryview(raw)[4:9], memoryview(raw).toreadonly()
+    raw2, grid2, part2, fixed2 = copy(raw, grid, part, fixed)
+
+    raw2[5] = 99
+    assert part2[1] == 99
+    assert fixed2[5] == 99
+    assert fixed2.readonly
+    assert grid2.shape == (2, 3)
+    assert grid2.format == "i"
+    assert len(part2) == 5
+    part2[0] = 7
+    assert raw2[4] == 7
+
+
+def test_weak_references_point_to_what_came_along() -> None:
+    target, gone = collections.Counter("a"), collections.Counter()
+    alive, dead = weakref.ref(target), weakref.ref(gone)
+    del gone
+    target2, alive2, dead2 = copy(target, alive, dead)
+
+    assert alive2() is target2
+    assert dead2() is None
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: (i for i in ()), "a generator"),
         (lambda: tempfile.TemporaryFile("w+"), "an open file"),  # noqa: SIM115
-        (lambda: memoryview(b"x"), "a memoryview"),
+        (lambda: memoryview(b"xyz")[::2], "a memoryview"),
+        (lambda: weakref.ref(Definitions, print), "a weak reference with a callback"),
         (lambda: types.ModuleType("made"), "cannot be imported"),
         (lambda: __import__("threading").Lock(), "a lock"),
         (lambda: __import__("sqlite3").connect(":memory:"), "a sqlite3.Connection"),

@@ -19,3 +19,9 @@ from cellrail.notebook.uncovered import uncovered
 )
 def test_what_a_cell_leaves_behind_is_named_once(code, told):
     assert uncovered(code) == told
+
+
+def test_a_patched_module_is_named():
+    code = "textwrap.dedent = f\nobject_.x = 1\npd.options.display.width = 3"
+
+    assert uncovered(code, {"textwrap", "pd"}) == ("the patch of textwrap.dedent",)

@@ -93,6 +93,10 @@ def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in words
     signal.signal(signal.SIGTERM, _interrupt)
+    # a closed terminal; `nohup` has it ignored, and that stays so
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        signal.signal(hangup, _interrupt)
     try:
         code = command.main(args=words, prog_name="cellrail", standalone_mode=False)
     except (CellrailError, StateError) as error:

@@ -23,6 +23,11 @@ def source_hash(body: str) -> str:
     return blake3.blake3("\n".join(lines).encode()).hexdigest()
 
 
+def is_blank(body: str) -> bool:
+    """Whether a cell holds nothing but white space and comments."""
+    return all(line.lstrip().startswith("#") for line in body.splitlines() if line.strip())
+
+
 def local_modules(imports: Iterable[str], folder: Path) -> dict[str, str]:
     """Digests of the local modules that imports reach.
 

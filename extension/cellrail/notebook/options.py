@@ -126,7 +126,7 @@ def _on_error(text: str) -> str:
 
 
 def _seconds_text(seconds: float) -> str:
-    return f"{seconds!r}s"
+    return f"{repr(seconds).removesuffix('.0')}s"
 
 
 SPECS: tuple[OptionSpec, ...] = (

@@ -20,6 +20,7 @@ import msgspec
 
 from cellrail.errors import RestartRefused
 from cellrail.notebook.address import find_step
+from cellrail.notebook.fingerprint import is_blank
 from cellrail.notebook.match import match
 from cellrail.notebook.model import PARAMETERS, Flow, Step
 from cellrail.notebook.reads import lineage
@@ -62,8 +63,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cut: str = ""
     #: why the restart is refused; empty where it is not
     refusals: tuple[str, ...] = ()
-    #: label of the latest step that a restart could legally begin at
+    #: label of the latest step that a restart could legally begin at; "" where there is none
     earliest: str = ""
+    #: whether `force` would lift the refusals
+    by_force: bool = False
     warnings: tuple[str, ...] = ()
     #: the origin's number of the step at the cut, where it has one
     origin_cut: int | None = None
@@ -82,14 +85,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             lines.append(f"{step.label.ljust(width)}  {step.fate.value}{why}{took}")
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"refused: {refusal}" for refusal in self.refusals]
-        if self.refusals and self.earliest:
-            lines.append(f"a restart from {self.earliest!r} would do")
+        if self.refusals and self.hint:
+            lines.append(self.hint)
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return {k: plain[k] for k in ("cut", "refusals", "earliest", "warnings", "steps")}
+
+    @property
+    def hint(self) -> str:
+        """What would do instead of a refused cut."""
+        if self.earliest:
+            return f"a restart from {self.earliest!r} would do (or --widen)"
+        return "--force cuts at that moment all the same" if self.by_force else ""
 
     def check(self) -> None:
         """Refuse what the plan refuses.
@@ -98,12 +108,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             RestartRefused: with every reason, and the cut that would do.
         """
         if self.refusals:
-            raise RestartRefused(
-                "; ".join(self.refusals),
-                hint=f"a restart from {self.earliest!r} would do (or --widen)"
-                if self.earliest
-                else "",
-            )
+            raise RestartRefused("; ".join(self.refusals), hint=self.hint)
 
 
 class OriginStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,6 +238,8 @@ class _Planner:
                 break
             cut = earliest
         rebuilds = {} if refusals else self._rebuilds(cut)[0]
+        # in a live run every cut may be refused, the first as well
+        legal = bool(refusals) and not self._refusals(earliest)[0]
         if self.request.force:
             self.forced = {
                 place: told.partition(": ")[2] or told for place, told in self._stale(cut)
@@ -245,7 +252,8 @@ class _Planner:
             cut=label,
             steps=tuple(self._planned(place, cut, rebuilds) for place in range(len(self.steps))),
             refusals=tuple(refusals),
-            earliest=self.steps[earliest].label if refusals else "",
+            earliest=self.steps[earliest].label if refusals and legal else "",
+            by_force=self.request.live and not self._unfinished(cut),
             warnings=self.request.packages,
             origin_cut=at_cut.number if at_cut is not None else None,
             origin_last=kept[-1].number if kept else None,
@@ -341,7 +349,7 @@ class _Planner:
 
     def _changed(self, step: Step, old: OriginStep | None) -> str:
         if old is None:
-            return "new step" if not step.skips else ""
+            return "" if step.skips or is_blank(step.body) else "new step"
         if old.source_hash != step.source_hash:
             return "source changed"
         today = self.request.modules.get(step.number, {})
@@ -531,6 +539,8 @@ class _Planner:
             return Fate.SKIPPED, "tag skip-execution", ()
         if place >= cut:
             return Fate.EXECUTES, self._why_executed(place, cut), ()
+        if step.number not in self.pairs and is_blank(step.body):
+            return Fate.SKIPPED, "new, and nothing to execute", ()
         if step.number not in self.pairs:
             return Fate.SKIPPED, "new step before the cut, left out (--force)", ()
         if step.options.always:

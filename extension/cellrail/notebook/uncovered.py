@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 #: last parts of a called name, and what the call leaves in the process
 _CALLS = {
@@ -28,21 +28,26 @@ _CALLS = {
 }
 
 
-def uncovered(body: str) -> tuple[str, ...]:
+def uncovered(body: str, modules: Collection[str] = ()) -> tuple[str, ...]:
     """What the cell may have left that a restart does not bring back, each said once.
 
     Args:
         body: the cell's code; what does not parse as plain Python is not looked at.
+        modules: names that hold modules: what is assigned to their attributes is a patch.
     """
     try:
         tree = ast.parse(body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
-    return tuple(dict.fromkeys(_found(tree)))
+    return tuple(dict.fromkeys(_found(tree, modules)))
 
 
-def _found(tree: ast.Module) -> Iterator[str]:
+def _found(tree: ast.Module, modules: Collection[str]) -> Iterator[str]:
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            name = _dotted(node)
+            if name.rpartition(".")[0] in modules:
+                yield f"the patch of {name}"
         if isinstance(node, ast.Call):
             name = _dotted(node.func)
             for ending, what in _CALLS.items():

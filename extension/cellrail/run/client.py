@@ -28,6 +28,8 @@ from cellrail_state.model import StepError
 
 #: seconds that an interrupted cell gets before its kernel is killed
 GRACE_SECONDS = 5.0
+#: seconds that an idle kernel's last words may take to arrive
+_IDLE_SECONDS = 3.0
 _TICK_MS = 500
 
 
@@ -51,6 +53,12 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     report: Message | None = None
 
 
+_NO_ANSWER = StepError(
+    name="KernelError",
+    value="the kernel ended the cell without an answer (does its error's `__str__` raise?)",
+)
+
+
 class _Wait:
     """What is still to come of the request under way."""
 
@@ -62,9 +70,17 @@ class _Wait:
         self.report: Message | None = None
         self.cut_short: Ending | None = None
         self.kill_at: float | None = None
+        #: an idle kernel has said all that it will say
+        self.give_up_at: float | None = None
 
     def done(self, *, reported: bool) -> bool:
-        return self.reply is not None and self.idle and (self.report is not None or not reported)
+        if not self.idle:
+            return False
+        if self.reply is not None and (self.report is not None or not reported):
+            return True
+        if self.give_up_at is None:
+            self.give_up_at = time.monotonic() + _IDLE_SECONDS
+        return time.monotonic() >= self.give_up_at
 
 
 class CellClient:
@@ -131,11 +147,13 @@ class CellClient:
         ended = self._loop(wait, cell, index, reported=True)
         if ended is not None:
             return CellResult(ending=ended, report=wait.report)
-        content = (wait.reply or {}).get("content", {})
+        if wait.reply is None or wait.report is None:
+            return CellResult(ending=Ending.ERROR, error=_NO_ANSWER, report=wait.report)
+        content = wait.reply.get("content", {})
         return CellResult(
             ending=_ending(content, wait.cut_short),
             execution_count=content.get("execution_count"),
-            error=_error(content),
+            error=_error(content) or _shown_error(content, cell),
             report=wait.report,
         )
 
@@ -285,10 +303,19 @@ def _ending(content: dict[str, Any], cut_short: Ending | None) -> Ending:
 
 
 def _error(content: dict[str, Any]) -> StepError | None:
-    if content.get("status") != "error":
+    # IPython knows no error where the display of a value raised
+    if content.get("status") != "error" or content.get("ename") == "NoneType":
         return None
     return StepError(
         name=str(content.get("ename", "")),
         value=str(content.get("evalue", "")),
         traceback=tuple(str(line) for line in content.get("traceback", ())),
     )
+
+
+def _shown_error(content: dict[str, Any], cell: Any) -> StepError | None:
+    """The traceback in the cell's outputs."""
+    if content.get("status") != "error":
+        return None
+    shown = [output for output in cell["outputs"] if output["output_type"] == "error"]
+    return _error({"status": "error", **shown[-1]}) if shown else None

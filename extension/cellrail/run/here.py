@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import RestartRefused
-from cellrail.notebook.model import Flow
+from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.run import shellspace
 from cellrail.run.putback import PutBack
@@ -93,14 +93,10 @@ def restart_here(
     putback.finish(local)
 
 
-def cells_to_run(plan: Plan, flow: Flow) -> list[tuple[str, str]]:
-    """Label and source of the cells from the cut on."""
-    sources = {step.number: step.source for step in flow.steps}
-    return [
-        (planned.label, sources[planned.number])
-        for planned in plan.steps
-        if planned.fate is Fate.EXECUTES
-    ]
+def cells_to_run(plan: Plan, flow: Flow) -> list[Step]:
+    """The steps from the cut on."""
+    steps = {step.number: step for step in flow.steps}
+    return [steps[planned.number] for planned in plan.steps if planned.fate is Fate.EXECUTES]
 
 
 def load_into(

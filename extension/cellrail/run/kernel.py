@@ -148,7 +148,8 @@ class KernelHooks:
             "magics": setup_lines(self._shell, result.info),
             "packages": self._packages.news(),
         }
-        if order["checkpoint"] and (result.success or order["on_error"]):
+        well = result.success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
+        if order["checkpoint"] and well:
             report["delta"] = self.state.capture(only=order.get("only"))
         self._channel.send(report)
 

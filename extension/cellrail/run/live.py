@@ -123,6 +123,11 @@ class LiveRun:
         """The run's id."""
         return self.recorder.run_id
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no cell is being recorded."""
+        return self._open is None
+
     def before(self, info: Any) -> None:
         """A cell begins."""
         if _only_looks(info.raw_cell or ""):

@@ -24,10 +24,14 @@ def user_names(shell: Any) -> dict[str, object]:
     return {
         name: value
         for name, value in list(shell.user_ns.items())
-        if isinstance(name, str)
-        and hidden.get(name, absent) is not value
-        and (not _MACHINERY.fullmatch(name) or _is_taken(shell, name, value))
+        if isinstance(name, str) and _is_users(shell, name, value, hidden.get(name, absent))
     }
+
+
+def _is_users(shell: Any, name: str, value: object, hidden: object) -> bool:
+    if name in _LAST:
+        return _is_taken(shell, name, value)
+    return hidden is not value and not _MACHINERY.fullmatch(name)
 
 
 def _is_taken(shell: Any, name: str, value: object) -> bool:

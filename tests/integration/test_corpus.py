@@ -1,0 +1,41 @@
+"""Notebooks in the ways people write them: a restart at every cut equals the uninterrupted run.
+
+Each file of `tests/corpus` is a notebook (cells parted by `# %%`), run once without interruption
+and then restarted from each of its cells; outputs and variables are compared as object graphs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.ipy"))
+
+
+def cells_of(path: Path) -> list[str]:
+    """The sources of a corpus file's cells."""
+    _, *cells = ("\n" + path.read_text("utf-8")).split("\n# %%\n")
+    return [cell.strip("\n") for cell in cells]
+
+
+def test_the_corpus_is_there():
+    assert len(CORPUS) >= 15
+    assert all(len(cells_of(path)) >= 4 for path in CORPUS)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_at_every_cut_a_restart_equals_the_uninterrupted_run(path, make, app):
+    cells = cells_of(path)
+    notebook = make(*cells)
+    whole = app.run(notebook)
+    assert whole.status == "success", whole.cause
+
+    differing = {}
+    for number in range(2, len(cells) + 1):
+        again = app.restart(whole.id, from_step=f"#{number}")
+        assert again.status == "success", (number, again.cause)
+        difference = app.diff(whole.id, again.id)
+        if not difference.equal:
+            differing[number] = [step for step in difference.steps if not step.equal]
+    assert not differing
