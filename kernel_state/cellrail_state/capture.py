@@ -3,15 +3,21 @@
 Every name gets a verdict: `stored`, `rebuilt` (it cannot be stored; the reason in words) or
 `lost` (a limit, `--outputs`). Nothing the user's objects do ends a capture.
 
-How: a name that still holds the same immutable object is skipped. Every other value is pickled
-by itself, which tells its content (digest of stream and buffers) and its objects (the memo).
-Values that share objects are pickled again in one stream. A stream is written only if its
-content differs from what the same names held before. Definitions are one component of their own.
+How: the code of the cell tells which names it can have changed (`reach` says how far that goes);
+only these are looked at. Of them, a name that still holds the same immutable object is skipped.
+Every other value is pickled by itself, which tells its content (digest of stream and buffers) and
+its objects (the memo). Values that share objects are pickled again in one stream. A stream is
+written only if its content differs from what the same names held before. Definitions are one
+component of their own.
+
+An audit looks at everything. What it finds changed beyond what the code showed is `missed`: the
+checkpoints since the audit before cannot be trusted with these names, and say so.
 """
 
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -19,11 +25,13 @@ from typing import Any, Protocol
 import msgspec
 
 from . import inspection, namespace
+from .attention import Attention
 from .definitions import Definitions
 from .digests import Hasher
 from .loading import CODEC
 from .model import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
 from .pieces import DEFINITIONS, Entry, Piece, Pieces
+from .reach import Reach
 from .scanning import Scanner
 
 __all__ = ["Capture", "Limits"]
@@ -88,6 +96,8 @@ class Capture:
         self._pinned: dict[str, Any] = {}
         self._digests: set[str] = set()
         self._inspector = inspection.Inspector(self.definitions)
+        self._reach = Reach(self.definitions)
+        self._drawing = False
 
     # --- public ------------------------------------------------------------------------------
 
@@ -96,20 +106,22 @@ class Capture:
         roots: Mapping[str, object],
         *,
         only: Collection[str] | None = None,
-        touched: Collection[str] | None = None,  # noqa: ARG002 - every value is looked at today
+        touched: Collection[str] | None = None,
+        audit: bool = True,
     ) -> Delta:
         """What changed since the checkpoint before; changed values are written.
 
         Args:
             roots: the user's names and what else is to be kept (`Out[5]`, `_`).
             only: names of `--outputs`: a changed name that is not among them is `lost`.
-            touched: names the job can have touched; a hint for later versions.
+            touched: names that the job's code uses; None where it may use any.
+            audit: look at everything else, too.
         """
         started = time.perf_counter()
         collecting = gc.isenabled()
         gc.disable()
         try:
-            delta = self._checkpoint(roots, only)
+            delta = self._checkpoint(roots, only, touched, audit=audit)
         finally:
             if collecting:
                 gc.enable()
@@ -137,7 +149,8 @@ class Capture:
         self._pinned = known if missing else {}
         self.current = checkpoint
         self._entries, self._groups, self._group_of, self._bodies = {}, {}, {}, {}
-        pieces = self._look({n: v for n, v in roots.items() if n in checkpoint.variables})
+        pieces = self._pieces()
+        self._look(pieces, {n: v for n, v in roots.items() if n in checkpoint.variables}, None)
         for name, piece in pieces.all.items():
             self._entries[name] = Entry.of(piece)
         for piece in pieces.groups():
@@ -160,11 +173,11 @@ class Capture:
 
     # --- looking -----------------------------------------------------------------------------
 
-    def _look(self, roots: Mapping[str, object]) -> Pieces:
+    def _pieces(self) -> Pieces:
         deadline = None
         if self._limits.max_seconds is not None:
             deadline = time.monotonic() + self._limits.max_seconds
-        pieces = Pieces(
+        return Pieces(
             self.definitions,
             hasher=Hasher(),
             scanner=self._scanner,
@@ -173,29 +186,55 @@ class Capture:
             max_value=self._limits.max_value,
             deadline=deadline,
         )
-        entries = self._entries
-        keys: dict[str, Any] = dict(self._pinned)
-        settled: dict[int, list[str]] = {}
-        for name, value in roots.items():
-            entry = entries.get(name)
-            if entry is None or not entry.is_settled(value):
-                pieces.add(name, value)
-            elif not entry.still:
-                settled.setdefault(id(value), []).append(name)
-        pieces.define(keys)
-        if settled:
-            for name in sorted(pieces.reach(settled)):
-                pieces.add(name, roots[name])
-        pieces.connect()
-        return pieces
 
-    def _checkpoint(self, roots: Mapping[str, object], only: Collection[str] | None) -> Delta:
+    def _look(
+        self,
+        pieces: Pieces,
+        roots: Mapping[str, object],
+        touched: Collection[str] | None,
+        *,
+        audit: bool = False,
+    ) -> set[str]:
+        """Pickle what can have changed; the names that the code can have changed."""
+        drawing, self._drawing = self._drawing, _figures_are_open()
+        attention = Attention(
+            pieces,
+            roots,
+            entries=self._entries,
+            groups=self._group_of,
+            reach=self._reach,
+            drawing=drawing or self._drawing,
+        )
+        attention.follow(roots if touched is None else touched)
+        reached = set(attention.seen)
+        if audit:
+            attention.follow(roots)
+        if attention.needs_definitions or self._pinned:
+            known = [key for entry in self._entries.values() for key in entry.keys]
+            pieces.define([*self._pinned, *known])
+        attention.settle()
+        pieces.connect()
+        return reached
+
+    def _checkpoint(
+        self,
+        roots: Mapping[str, object],
+        only: Collection[str] | None,
+        touched: Collection[str] | None,
+        *,
+        audit: bool,
+    ) -> Delta:
         before = self.current.variables
         deleted = [name for name in self._entries if name not in roots]
+        if touched is not None:
+            # what shared objects with a deleted name no longer does
+            touched = {*touched, *(n for name in deleted for n in self._group_of.get(name, ()))}
         for name in deleted:
             self._forget(name)
-        pieces = self._look(roots)
-        written = {*deleted, *self._written(pieces)}
+        pieces = self._pieces()
+        reached = self._look(pieces, roots, touched, audit=audit)
+        changed = set(self._written(pieces))
+        written = {*deleted, *changed}
         made = _Made(written=written, only=only)
         for piece in pieces.groups():
             self._commit(piece, made)
@@ -210,6 +249,8 @@ class Capture:
             written=tuple(sorted(written)),
             ambient=self._ambient(self._objects) if self._ambient is not None else None,
             stored_bytes=made.size,
+            audited=audit or touched is None,
+            missed=tuple(sorted(changed - reached)),
         )
 
     def _written(self, pieces: Pieces) -> Iterable[str]:
@@ -217,6 +258,8 @@ class Capture:
         defined = pieces.defined
         same = defined is not None and defined.content == self._groups.get((DEFINITIONS,))
         bodies = pieces.bodies(self._bodies if same else None)
+        if defined is None:
+            bodies = {**self._bodies, **bodies}
         written = []
         for name, piece in pieces.all.items():
             entry, key = self._entries.get(name), piece.body_key
@@ -337,3 +380,8 @@ class Capture:
 
 def _group(piece: Piece) -> tuple[str, ...]:
     return (DEFINITIONS, *piece.names) if piece.definitions else piece.names
+
+
+def _figures_are_open() -> bool:
+    helpers = sys.modules.get("matplotlib._pylab_helpers")
+    return helpers is not None and bool(helpers.Gcf.figs)

@@ -114,6 +114,10 @@ class Definitions:
         ref = self._objects.get(key)
         return ref() if ref is not None else None
 
+    def alive(self) -> list[Any]:
+        """Every definition met that still lives."""
+        return [obj for ref in self._objects.values() if (obj := ref()) is not None]
+
     def space(self, function: types.FunctionType) -> tuple[str, str]:
         """Whose globals a function sees."""
         seen = function.__globals__

@@ -157,6 +157,10 @@ class Delta(_Struct, frozen=True):
     seconds: float = 0.0
     #: bytes newly written to the store by it
     stored_bytes: int = 0
+    #: every name was looked at, not only those that the code can reach
+    audited: bool = False
+    #: names that changed since the audit before, though no code showed it
+    missed: tuple[str, ...] = ()
 
 
 class Checkpoint(_Struct, frozen=True):

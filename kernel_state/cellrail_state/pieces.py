@@ -55,6 +55,8 @@ class Entry:
     error: str | None
     #: what a short flat container held
     flat: bytes | None = None
+    #: something of matplotlib is in it
+    drawn: bool = False
 
     @staticmethod
     def of(piece: Piece) -> Entry:
@@ -76,7 +78,14 @@ class Entry:
             keys=piece.keys,
             error=piece.error,
             flat=flat_content(value) if piece.error is None and not still else None,
+            drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
         )
+
+    def is_object(self, value: object) -> bool:
+        """Whether this is the object that the name held before, as far as can be told."""
+        if self.ident != id(value):
+            return False
+        return self.ref is None or self.ref() is value
 
     def is_settled(self, value: object) -> bool:
         """Whether the name holds the same value as before, as far as can be told at a glance."""
@@ -89,7 +98,7 @@ class Entry:
     def same(self, piece: Piece) -> bool:
         """Whether the name still holds the same object with the same content."""
         value = piece.values[0]
-        if self.ident != id(value) or (self.ref is not None and self.ref() is not value):
+        if not self.is_object(value):
             return False
         return self.content == (piece.content if piece.error is None else None)
 

@@ -36,7 +36,8 @@ def _is_users(shell: Any, name: str, value: object, hidden: object) -> bool:
 
 def _is_taken(shell: Any, name: str, value: object) -> bool:
     """Whether `_` is the user's own: what IPython shows last lies elsewhere then."""
-    return name in _LAST and getattr(shell.displayhook, name, value) is not value
+    own = shell.user_ns_hidden.get(name, getattr(shell.displayhook, name, value))
+    return name in _LAST and own is not value and getattr(shell.displayhook, name) is not value
 
 
 def capture_roots(shell: Any) -> dict[str, object]:

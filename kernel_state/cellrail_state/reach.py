@@ -1,0 +1,180 @@
+"""Which names a piece of code can change: what it names, and what its functions name in turn.
+
+The guarantee. A cell's code names variables. Whatever can be changed by it lies on a path that
+starts at one of them: an alias (names that share objects are looked at together), a method or a
+function (the names that its code uses are followed, and so on), a container, a buffer. Where a
+path cannot be followed, everything counts as reached:
+
+* code that can name anything: `exec`, `eval`, `globals`, `vars`, `locals`, `getattr` on a module of
+  the notebook's folder that keeps state;
+* a value that cannot be stored and may run code of the notebook (a generator, an object of a
+  library whose insides pickle does not see).
+
+What no path shows is a change by somebody else: a library that keeps an object of the notebook
+and changes it in a call that does not name it. An audit finds it (see `capture`).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from .definitions import _LRU, Definitions, is_definition
+
+#: names that give code the whole namespace
+_OPAQUE = frozenset(
+    {"exec", "eval", "globals", "locals", "vars", "get_ipython", "dir", "Out", "_oh"}
+)
+_WRAPPERS = (staticmethod, classmethod, functools.cached_property)
+_QUIET = (
+    type(None), bool, int, float, complex, str, bytes, types.BuiltinFunctionType, types.ModuleType,
+    types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+)  # fmt: skip
+
+
+def code_names(code: types.CodeType) -> frozenset[str]:
+    """Every name that a code object and those within it use of the globals (or of attributes)."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= code_names(constant)
+    return frozenset(found)
+
+
+class Reach:
+    """Follows the definitions of one notebook. Remembers what it found in code objects."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._definitions = definitions
+        self._names: dict[types.CodeType, frozenset[str]] = {}
+
+    def names(self, keys: Iterable[str]) -> frozenset[str] | None:
+        """The names that these definitions can use; None for any.
+
+        Args:
+            keys: of functions and classes of the notebook.
+        """
+        waiting: list[Any] = [self._definitions.get(key) for key in keys]
+        seen: set[int] = set()
+        found: set[str] = set()
+        while waiting:
+            obj = waiting.pop()
+            if obj is None or id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            if type(obj) is types.FunctionType:
+                found |= self._used(obj.__code__)
+            parts = list(_parts(obj))
+            if any(part is _DEEP for part in parts):
+                # values inside definitions are not looked into: any other definition may be there
+                waiting += self._definitions.alive()
+            waiting += [part for part in parts if part is not _DEEP]
+        return None if found & _OPAQUE else frozenset(found)
+
+    def _used(self, code: types.CodeType) -> frozenset[str]:
+        known = self._names.get(code)
+        if known is None:
+            known = self._names[code] = code_names(code)
+        return known
+
+
+_DEEP: Any = object()
+
+
+def _parts(obj: Any) -> Iterator[Any]:
+    """What of a definition can run; `_DEEP` for a value that may hold anything."""
+    if type(obj) is types.FunctionType:
+        for cell in obj.__closure__ or ():
+            try:
+                yield from _value(cell.cell_contents)
+            except ValueError:
+                continue
+        for value in (*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values()):
+            yield from _value(value)
+        for value in vars(obj).values():
+            yield from _value(value)
+    elif type(obj) is _LRU:
+        yield from _value(obj.__wrapped__)
+    elif isinstance(obj, type):
+        for kind in obj.__mro__:
+            if is_definition(kind):
+                yield from _value(type(kind))
+                for value in vars(kind).values():
+                    yield from _value(value)
+                if kind is not obj:
+                    yield kind
+
+
+def _value(value: Any) -> Iterator[Any]:
+    if isinstance(value, _WRAPPERS):
+        value = value.func if isinstance(value, functools.cached_property) else value.__func__
+    if isinstance(value, property):
+        for part in (value.fget, value.fset, value.fdel):
+            yield from _value(part)
+    elif isinstance(value, _QUIET) or (isinstance(value, (tuple, frozenset)) and not value):
+        return
+    elif type(value) is types.FunctionType or isinstance(value, type) or type(value) is _LRU:
+        if is_definition(value):
+            yield value
+    else:
+        yield _DEEP
+
+
+# --- modules of the user's own ---------------------------------------------------------------
+
+
+def local_state(names: Iterable[str], values: Mapping[str, Any]) -> bool:
+    """Whether one of these names leads to a module of the user's own that keeps values."""
+    modules: dict[str, types.ModuleType] = {}
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, types.ModuleType):
+            modules[value.__name__] = value
+        else:
+            for thing in (value, type(value)):
+                home = sys.modules.get(str(getattr(thing, "__module__", None)))
+                if home is not None:
+                    modules[home.__name__] = home
+    seen: set[str] = set()
+    waiting = list(modules.values())
+    while waiting:
+        module = waiting.pop()
+        if module.__name__ in seen or not is_local(module):
+            continue
+        seen.add(module.__name__)
+        for name, value in list(vars(module).items()):
+            if isinstance(value, types.ModuleType):
+                waiting.append(value)
+            elif not (name.startswith("__") and name.endswith("__")) and _may_hold(value):
+                return True
+    return False
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether a value of a module may hold objects of a notebook."""
+    if isinstance(value, types.FunctionType):
+        return bool(value.__closure__ or vars(value))
+    if isinstance(value, type):
+        return any(isinstance(part, (list, dict, set)) for part in vars(value).values())
+    return not isinstance(value, (*_QUIET, tuple, frozenset))
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    import site
+    import sysconfig
+
+    paths = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
+    return tuple(path for path in paths if path and path != sysconfig.get_path("data"))
+
+
+def is_local(module: types.ModuleType) -> bool:
+    """Whether a module is the user's own: its file lies outside site-packages and Python."""
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names | {"__main__"}:
+        return False
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and not file.startswith(_installed())
