@@ -118,7 +118,7 @@ def plan_restart_of(
     )
     plan = plan_restart(
         flow,
-        [_origin_step(state) for state in states],
+        [_origin_step(history, state) for state in states],
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
     )
@@ -132,7 +132,7 @@ def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
     return [] if plan.origin_last is None else history.chain_through(plan.origin_last)
 
 
-def _origin_step(state: StepState) -> OriginStep:
+def _origin_step(history: RunHistory, state: StepState) -> OriginStep:
     job = state.job
     return OriginStep(
         info=state.info,
@@ -142,7 +142,7 @@ def _origin_step(state: StepState) -> OriginStep:
         job_id=state.job_id if job is not None else "",
         seconds=job.seconds if job is not None else None,
         written=job.delta.written if job is not None else (),
-        failure=job.delta.failure if job is not None else "",
+        failure=history.restorable_after(state.info.number) if job is not None else "",
         sequence=job.sequence if job is not None else 0,
     )
 

@@ -108,8 +108,10 @@ class Attention:
         return kind.__name__ in _RUNS_CODE or home not in _HARMLESS
 
     def _beside_definitions(self) -> set[str]:
-        """Names that share objects with the state of definitions."""
-        return {n for group in self._groups.values() if DEFINITIONS in group for n in group}
+        """Names that are definitions, or share objects with the state of one."""
+        beside = {n for group in self._groups.values() if DEFINITIONS in group for n in group}
+        beside |= {n for n, entry in self._entries.items() if entry.defines}
+        return beside
 
     def settle(self) -> None:
         """Look at settled containers after all, where they lie within values that were pickled."""

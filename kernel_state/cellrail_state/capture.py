@@ -129,6 +129,24 @@ class Capture:
         self.current = self.current.after(delta)
         return delta
 
+    def missed(
+        self, roots: Mapping[str, object], touched: Collection[str] | None
+    ) -> tuple[str, ...]:
+        """Names that changed since the last capture, though nothing shows that code reached them.
+
+        Args:
+            roots: as for `checkpoint`.
+            touched: names that the code used that ran since; what they lead to does not count.
+        """
+        pieces = self._pieces()
+        reached = self._look(pieces, roots, touched, audit=True)
+        return tuple(sorted(set(self._written(pieces)) - reached))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the namespace in the store."""
+        return sum(component.size for component in self.current.components.values())
+
     def adopt(
         self,
         checkpoint: Checkpoint,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import types
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -80,6 +81,9 @@ class _Walk:
             ((set, frozenset), self._sets),
             (types.FunctionType, self._functions),
             (types.CellType, self._cells),
+            (weakref.ref, self._weak_references),
+            (memoryview, self._views),
+            ((type({}.keys()), type({}.values()), type({}.items())), self._views),
         )
 
     def _sequences(self, a: Any, b: Any, path: str) -> str:
@@ -128,6 +132,12 @@ class _Walk:
         except ValueError:
             return ""
         return self.differs(left, right, f"{path}.cell")
+
+    def _weak_references(self, a: Any, b: Any, path: str) -> str:
+        return self.differs(a(), b(), f"{path}()")
+
+    def _views(self, a: Any, b: Any, path: str) -> str:
+        return self._sequences(list(a), list(b), path)
 
     def _arrays(self, a: Any, b: Any, path: str) -> str:
         import numpy as np

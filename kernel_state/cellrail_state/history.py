@@ -305,8 +305,21 @@ class RunHistory:
 
     def restorable_after(self, number: int) -> str:
         """Why the namespace after a step cannot be put back; empty where it can."""
-        state = self._with_job(self._states[number])
-        return state.job.delta.failure if state.job is not None else "it did not run"
+        job = self._with_job(self._states[number]).job
+        if job is None:
+            return "it did not run"
+        return job.delta.failure or self._found_late(job)
+
+    def _found_late(self, job: JobFinished) -> str:
+        """Names that the first audit after this job found changed, though no code showed it."""
+        place = _place(self.jobs, job.job_id)
+        if place is None or job.delta.audited:
+            return ""
+        audit = next((later for later in self.jobs[place + 1 :] if later.delta.audited), None)
+        if audit is None or not audit.delta.missed:
+            return ""
+        names = ", ".join(f"`{name}`" for name in audit.delta.missed)
+        return f"{names} changed unseen before step {self._states[audit.step].info.label!r} ended"
 
 
 def _place(chain: Sequence[JobFinished], job_id: str) -> int | None:

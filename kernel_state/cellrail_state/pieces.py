@@ -55,6 +55,8 @@ class Entry:
     error: str | None
     #: what a short flat container held
     flat: bytes | None = None
+    #: it is a function or class of the notebook
+    defines: bool = False
     #: something of matplotlib is in it
     drawn: bool = False
 
@@ -78,6 +80,7 @@ class Entry:
             keys=piece.keys,
             error=piece.error,
             flat=flat_content(value) if piece.error is None and not still else None,
+            defines=bool(piece.body_key),
             drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
         )
 

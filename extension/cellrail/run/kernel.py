@@ -24,6 +24,7 @@ from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to
 from cellrail.run.setup import setup_lines
 from cellrail.step_line import install as install_step_line
 from cellrail_state.ambient import Base
+from cellrail_state.model import to_plain
 
 if TYPE_CHECKING:
     from cellrail.run.shellstate import ShellState
@@ -150,7 +151,12 @@ class KernelHooks:
         }
         well = result.success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
         if order["checkpoint"] and well:
-            report["delta"] = self.state.capture(only=order.get("only"))
+            delta = self.state.delta(
+                only=order["only"], touched=order["touched"], last=order["last"]
+            )
+            report["delta"] = to_plain(delta)
+        elif order["checkpoint"]:
+            report["missed"] = list(self.state.missed(order["touched"]))
         self._channel.send(report)
 
     # --- between cells -----------------------------------------------------------------------

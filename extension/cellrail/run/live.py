@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.options import NO_CHECKPOINT, StepOptions
+from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
 from cellrail.run.kernel import PackageWatch
 from cellrail.run.recorder import Recorder
@@ -65,8 +65,8 @@ class StepBook:
         self._hashes = {step.source_hash: step.number for step in self._steps}
         self._last = max((step.number for step in self._steps), default=0)
 
-    def info(self, source: str, cell_id: str) -> tuple[StepInfo, StepOptions]:
-        """The step that a cell is, as it is now, and its options."""
+    def info(self, source: str, cell_id: str) -> tuple[StepInfo, Step]:
+        """The step that a cell is, as it is now, and what its code says."""
         cell = {"cell_type": "code", "source": source, "id": cell_id, "metadata": {}}
         steps, _ = read_steps({"cells": [cell]})
         step = steps[0]
@@ -94,7 +94,7 @@ class StepBook:
             writes=tuple(sorted(step.writes)),
             options=str(step.options),
         )
-        return info, step.options
+        return info, step
 
 
 class LiveRun:
@@ -116,7 +116,7 @@ class LiveRun:
         self._clock = clock
         self._packages = PackageWatch()
         self._sequence = 0
-        self._open: tuple[StepInfo, StepOptions, str, float] | None = None
+        self._open: tuple[StepInfo, Step, str, float] | None = None
 
     @property
     def run_id(self) -> str:
@@ -133,9 +133,9 @@ class LiveRun:
         if _only_looks(info.raw_cell or ""):
             return
         cell_id = str(getattr(info, "cell_id", "") or "")
-        step, options = self._book.info(info.raw_cell or "", cell_id)
+        step, cell = self._book.info(info.raw_cell or "", cell_id)
         job_id = self.recorder.next_job_id()
-        self._open = (step, options, job_id, self._clock())
+        self._open = (step, cell, job_id, self._clock())
         self.recorder.started(step.number, job_id, step)
 
     def after(self, result: Any, cause: str = "") -> Delta | None:
@@ -147,11 +147,11 @@ class LiveRun:
         """
         if self._open is None:
             return None
-        step, options, job_id, began = self._open
+        step, cell, job_id, began = self._open
         self._open = None
         ended = self._clock()
         self._sequence += 1
-        delta = self._delta(options)
+        delta = self._delta(cell)
         self.recorder.finished(
             JobFinished(
                 time=self._clock(),
@@ -175,10 +175,11 @@ class LiveRun:
         self.recorder.sync()
         return delta
 
-    def _delta(self, options: StepOptions) -> Delta:
-        if options.no_checkpoint:
+    def _delta(self, cell: Step) -> Delta:
+        if cell.options.no_checkpoint:
             return Delta(failure=NO_CHECKPOINT)
-        return self.state.delta(only=options.outputs or None)
+        touched = None if cell.opaque else cell.reads | cell.writes
+        return self.state.delta(only=cell.options.outputs or None, touched=touched)
 
     def _outputs(self, count: int | None) -> list[Mapping[str, Any]]:
         """The cell's outputs, as far as this IPython keeps them."""

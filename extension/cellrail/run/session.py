@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.kernels.cold import ColdKernel
-from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.model import PARAMETERS, Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
@@ -166,7 +166,7 @@ class Session:
             if failure is not None:
                 return failure
         for planned in executing:
-            outcome = self._step(client, planned)
+            outcome = self._step(client, planned, last=planned is executing[-1])
             if outcome is not None:
                 return outcome
         return Outcome(status=RunStatus.SUCCESS)
@@ -266,7 +266,7 @@ class Session:
     # --- one step ----------------------------------------------------------------------------
 
     def _step(
-        self, client: CellClient, planned: PlannedStep, *, replaces: str = ""
+        self, client: CellClient, planned: PlannedStep, *, replaces: str = "", last: bool = False
     ) -> Outcome | None:
         """Execute and commit one step; an outcome where the run ends with it."""
         step = self._steps[planned.number]
@@ -275,7 +275,7 @@ class Session:
         job_id = self._recorder.next_job_id()
         self._recorder.started(step.number, job_id)
         fired = self._clock()
-        result = self._execute(client, step, job_id)
+        result = self._execute(client, step, job_id, last=last)
         job, outcome = self._judge(step, job_id, result, fired)
         if replaces:
             job = msgspec.structs.replace(job, replaces=replaces)
@@ -286,8 +286,11 @@ class Session:
             self._progress.done()
         return outcome
 
-    def _execute(self, client: CellClient, step: Step, job_id: str) -> CellResult:
+    def _execute(self, client: CellClient, step: Step, job_id: str, *, last: bool) -> CellResult:
         """Send the step's cells (the parameters step has two) and wait for each."""
+        touched = (
+            None if step.opaque or step.name == PARAMETERS else sorted(step.reads | step.writes)
+        )
         cells = self._cells(step)
         result = CellResult(ending=Ending.OK)
         for place, (index, cell) in enumerate(cells):
@@ -296,13 +299,15 @@ class Session:
             self._stamp(cell, job_id, "running")
             if not cell["source"].strip():
                 continue
-            last = place == len(cells) - 1
+            final = place == len(cells) - 1
             message_id = client.start(
                 self._sources.get(index, cell["source"]),
                 cell_id=step.cell_id or step.label,
                 orders={
-                    "checkpoint": last and not step.options.no_checkpoint,
+                    "checkpoint": final and not step.options.no_checkpoint,
                     "only": list(step.options.outputs) or None,
+                    "touched": touched,
+                    "last": last,
                     "on_error": "raises-exception" in step.tags,
                 },
             )
@@ -411,7 +416,8 @@ def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
         return Delta(failure=NO_CHECKPOINT)
     if not step.body.strip():
         return Delta()
-    return Delta(failure="the step did not end well")
+    missed = tuple(report.get("missed", ()))
+    return Delta(failure="the step did not end well", audited="missed" in report, missed=missed)
 
 
 def _is_clean_exit(result: CellResult) -> bool:

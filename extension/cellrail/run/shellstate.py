@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cellrail.run import shellspace
+from cellrail.run.busy import Bystanders
 from cellrail.run.setup import run_setup_line
 from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
@@ -20,6 +22,35 @@ from cellrail_state.inspection import package_version
 from cellrail_state.model import Checkpoint, Delta, ObjectRef, from_plain, to_plain
 from cellrail_state.objects import Objects
 from cellrail_state.restore import incompatibilities, restore
+
+#: audits take at most one part in so many of a run's time
+_AUDIT_SHARE = 20.0
+#: bytes that an audit looks at in a second, as a first guess
+_AUDITED_PER_SECOND = 5e8
+
+
+class AuditClock:
+    """When to look at everything again: so rarely that it takes a small share of the time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seconds = 0.0
+        self._bytes = 0
+        self._ended = clock()
+
+    def are_due(self, stored_bytes: int) -> bool:
+        """Whether the next capture shall be an audit.
+
+        Args:
+            stored_bytes: what the namespace takes in the store now.
+        """
+        grown = max(0, stored_bytes - self._bytes)
+        expected = self._seconds + grown / _AUDITED_PER_SECOND
+        return self._clock() - self._ended >= _AUDIT_SHARE * expected
+
+    def took(self, seconds: float, stored_bytes: int) -> None:
+        """An audit has ended."""
+        self._seconds, self._bytes, self._ended = seconds, stored_bytes, self._clock()
 
 
 class ShellState:
@@ -44,6 +75,8 @@ class ShellState:
             limits=limits or Limits(),
             secrets=tuple(secrets),
         )
+        self._bystanders = Bystanders(shell)
+        self._audits = AuditClock()
         self._definitions: dict[str, Any] = {}
         self._restored: Checkpoint | None = None
         self._placed: dict[str, object] = {}
@@ -67,16 +100,28 @@ class ShellState:
             secrets=tuple(settings.get("secrets", ())),
         )
 
-    def capture(self, *, only: Collection[str] | None = None) -> dict[str, Any]:
-        """Checkpoint the namespace; the delta as plain data. Never raises for a value's sake."""
-        plain: dict[str, Any] = to_plain(self.delta(only=only))
-        return plain
+    def delta(
+        self,
+        *,
+        only: Collection[str] | None = None,
+        touched: Collection[str] | None = None,
+        last: bool = False,
+    ) -> Delta:
+        """Checkpoint the namespace. Never raises for a value's sake.
 
-    def delta(self, *, only: Collection[str] | None = None) -> Delta:
-        """Checkpoint the namespace."""
+        Args:
+            only: names of `--outputs`.
+            touched: names that the cell's code uses; None where it may use any.
+            last: no cell follows: everything is looked at.
+        """
         try:
             roots = shellspace.capture_roots(self._shell)
-            delta = self._capture.checkpoint(roots, only=only)
+            if touched is not None and self._bystanders.may_run():
+                touched = None
+            audit = last or self._audits.are_due(self._capture.stored_bytes)
+            delta = self._capture.checkpoint(roots, only=only, touched=touched, audit=audit)
+            if delta.audited:
+                self._audits.took(delta.seconds, self._capture.stored_bytes)
             # a record may point to objects only when they are durable
             self._objects.flush()
             return delta
@@ -84,6 +129,13 @@ class ShellState:
             return Delta(failure="the checkpoint was interrupted")
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
             return Delta(failure=f"{type(error).__name__}: {error}")
+
+    def missed(self, touched: Collection[str] | None) -> tuple[str, ...]:
+        """After a cell that failed: names that changed before it, though no code showed it."""
+        try:
+            return self._capture.missed(shellspace.capture_roots(self._shell), touched)
+        except Exception:  # noqa: BLE001 - what cannot be looked at has not been found
+            return ()
 
     def carry_out(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Do what a driver (or a live restart) asks for between cells."""
@@ -94,7 +146,7 @@ class ShellState:
             return self.finish_restore(order)
         if command == "assign":
             exec(compile(order["source"], "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
-            return {"delta": self.capture()}
+            return {"delta": to_plain(self.delta())}
         message = f"unknown command {command!r}"
         raise ValueError(message)
 
