@@ -148,7 +148,7 @@ class CellClient:
         if ended is not None:
             return CellResult(ending=ended, report=wait.report)
         if wait.reply is None or wait.report is None:
-            return CellResult(ending=Ending.ERROR, error=_NO_ANSWER, report=wait.report)
+            return self._without_answer(wait)
         content = wait.reply.get("content", {})
         return CellResult(
             ending=_ending(content, wait.cut_short),
@@ -156,6 +156,11 @@ class CellClient:
             error=_error(content) or _shown_error(content, cell),
             report=wait.report,
         )
+
+    def _without_answer(self, wait: _Wait) -> CellResult:
+        if wait.cut_short is not None:
+            return CellResult(ending=wait.cut_short, report=wait.report)
+        return CellResult(ending=Ending.ERROR, error=_NO_ANSWER, report=wait.report)
 
     def command(self, order: Message, *, timeout: float | None = None) -> Message:
         """Have the hooks inside the kernel do something, in its main thread, between cells.
