@@ -11,7 +11,9 @@ refused: their type promises a file.
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
+import itertools
 import pickle
 import sys
 from typing import Any
@@ -145,6 +147,17 @@ def reduce_index(index: Any) -> Any:
     return loading.index, (make, args, refs)
 
 
+def reduce_callback_registry(registry: Any) -> Any:
+    """Reduce matplotlib's registry, whose own way counts up: no two copies would be equal."""
+    told = repr(registry._cid_gen)  # noqa: SLF001 - `count(5)`: the only way to see it
+    number = told.removeprefix("count(").removesuffix(")")
+    if not number.isdecimal():
+        return NotImplemented
+    state = {**registry.__getstate__(), "_cid_gen": int(number)}
+    registry._cid_gen = itertools.count(int(number))  # noqa: SLF001
+    return copyreg.__newobj__, (type(registry),), state  # type: ignore[attr-defined]
+
+
 def handler_for(kind: type) -> Any:  # noqa: PLR0911 - one line per kind
     """The reducer for a type, or None where this module has none."""
     modules = sys.modules
@@ -169,4 +182,7 @@ def handler_for(kind: type) -> Any:  # noqa: PLR0911 - one line per kind
             return reduce_series_manager
         if issubclass(kind, modules["pandas"].Index):
             return reduce_index
+    cbook = modules.get("matplotlib.cbook")
+    if cbook is not None and kind is cbook.CallbackRegistry:
+        return reduce_callback_registry
     return None

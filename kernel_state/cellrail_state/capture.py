@@ -16,10 +16,11 @@ checkpoints since the audit before cannot be trusted with these names, and say s
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -39,8 +40,8 @@ __all__ = ["Capture", "Limits"]
 NOT_IN_OUTPUTS = "not in --outputs"
 
 
-class Store(Protocol):
-    """Where objects go."""
+class Store(inspection.Source, Protocol):
+    """Where objects go, and come from."""
 
     def put(self, data: Any) -> ObjectRef:
         """Keep bytes; returns their address."""
@@ -138,9 +139,20 @@ class Capture:
             roots: as for `checkpoint`.
             touched: names that the code used that ran since; what they lead to does not count.
         """
-        pieces = self._pieces()
-        reached = self._look(pieces, roots, touched, audit=True)
-        return tuple(sorted(set(self._written(pieces)) - reached))
+        with self._pieces() as pieces:
+            reached = self._look(pieces, roots, touched, audit=True)
+            return self._missed(pieces, set(self._written(pieces)) - reached)
+
+    def _missed(self, pieces: Pieces, names: Collection[str]) -> tuple[str, ...]:
+        """Of names with other bytes than before those that hold another value."""
+        return tuple(name for name in sorted(names) if not self._is_as_before(pieces.all[name]))
+
+    def _is_as_before(self, piece: Piece) -> bool:
+        variable = self.current.variables.get(piece.names[0])
+        if variable is None or piece.error is not None:
+            return variable is not None and variable.reason == piece.error
+        stored = self.current.components.get(variable.component or "")
+        return stored is not None and self._inspector.is_same(piece, stored, self._objects)
 
     @property
     def stored_bytes(self) -> int:
@@ -167,14 +179,14 @@ class Capture:
         self._pinned = known if missing else {}
         self.current = checkpoint
         self._entries, self._groups, self._group_of, self._bodies = {}, {}, {}, {}
-        pieces = self._pieces()
-        self._look(pieces, {n: v for n, v in roots.items() if n in checkpoint.variables}, None)
-        for name, piece in pieces.all.items():
-            self._entries[name] = Entry.of(piece)
-        for piece in pieces.groups():
-            if piece.error is None and self._is_as_stored(piece):
-                self._keep_group(piece)
-        self._bodies = pieces.bodies()
+        with self._pieces() as pieces:
+            self._look(pieces, {n: v for n, v in roots.items() if n in checkpoint.variables}, None)
+            for name, piece in pieces.all.items():
+                self._entries[name] = Entry.of(piece)
+            for piece in pieces.groups():
+                if piece.error is None and self._is_as_stored(piece):
+                    self._keep_group(piece)
+            self._bodies = pieces.bodies()
 
     def _is_as_stored(self, piece: Piece) -> bool:
         """Whether the checkpoint holds this group as one component."""
@@ -191,11 +203,12 @@ class Capture:
 
     # --- looking -----------------------------------------------------------------------------
 
-    def _pieces(self) -> Pieces:
+    @contextlib.contextmanager
+    def _pieces(self) -> Iterator[Pieces]:
         deadline = None
         if self._limits.max_seconds is not None:
             deadline = time.monotonic() + self._limits.max_seconds
-        return Pieces(
+        pieces = Pieces(
             self.definitions,
             hasher=Hasher(),
             scanner=self._scanner,
@@ -204,6 +217,10 @@ class Capture:
             max_value=self._limits.max_value,
             deadline=deadline,
         )
+        try:
+            yield pieces
+        finally:
+            pieces.close()
 
     def _look(
         self,
@@ -249,26 +266,26 @@ class Capture:
             touched = {*touched, *(n for name in deleted for n in self._group_of.get(name, ()))}
         for name in deleted:
             self._forget(name)
-        pieces = self._pieces()
-        reached = self._look(pieces, roots, touched, audit=audit)
-        changed = set(self._written(pieces))
-        written = {*deleted, *changed}
-        made = _Made(written=written, only=only)
-        for piece in pieces.groups():
-            self._commit(piece, made)
-        for name, note in pieces.notes().items():
-            record = made.variables.get(name) or before.get(name)
-            if record is not None and record.not_covered != note:
-                made.variables[name] = msgspec.structs.replace(record, not_covered=note)
+        with self._pieces() as pieces:
+            reached = self._look(pieces, roots, touched, audit=audit)
+            changed = set(self._written(pieces))
+            missed = self._missed(pieces, changed - reached)
+            made = _Made(written={*deleted, *changed}, only=only)
+            for piece in pieces.groups():
+                self._commit(piece, made)
+            for name, note in pieces.notes().items():
+                record = made.variables.get(name) or before.get(name)
+                if record is not None and record.not_covered != note:
+                    made.variables[name] = msgspec.structs.replace(record, not_covered=note)
         return Delta(
             components=made.components,
             variables={n: v for n, v in made.variables.items() if before.get(n) != v},
             deleted=tuple(sorted(name for name in deleted if name in before)),
-            written=tuple(sorted(written)),
+            written=tuple(sorted(made.written)),
             ambient=self._ambient(self._objects) if self._ambient is not None else None,
             stored_bytes=made.size,
             audited=audit or touched is None,
-            missed=tuple(sorted(changed - reached)),
+            missed=missed,
         )
 
     def _written(self, pieces: Pieces) -> Iterable[str]:

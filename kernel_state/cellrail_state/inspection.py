@@ -1,24 +1,43 @@
 """What is checked before a component is written: does its copy load, which packages it needs.
 
 A type whose copies loaded once in a session is not tried again. The types of the libraries in
-`_TRUSTED` are never tried: they are known to load, or (matplotlib) loading shows something.
+`_TRUSTED` are never tried: they are known to load, or (matplotlib) loading shows something. Nor is
+a class of the notebook whose own code would run when a copy comes or goes: it could change the
+very namespace that is captured.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import Any
+from collections.abc import Iterable
+from types import FunctionType
+from typing import Any, Protocol
 
 from . import pickling
-from .definitions import Definitions
+from .definitions import Definitions, is_definition
+from .equality import differs
 from .loading import Context
+from .model import Component, ObjectRef
 from .pieces import Piece
 
 _TRUSTED = frozenset(
     ["numpy", "pandas", "matplotlib", "datetime", "decimal", "collections", "pathlib"]
 )
 _MAX = 64 << 20
+_ACTS = ("__del__", "__new__")
+
+
+class Source(Protocol):
+    """Where stored bytes come from."""
+
+    def get(self, ref: ObjectRef) -> Any:
+        """The bytes, verified."""
+        ...
+
+    def buffer(self, ref: ObjectRef) -> Any:
+        """The bytes, verified, in memory that can be written."""
+        ...
 
 
 class _Live(dict[str, Any]):
@@ -48,6 +67,8 @@ class Inspector:
         """Why a component does not load, in words; empty where it does."""
         unknown = [kind for kind in piece.kinds if not self._is_known(kind)]
         keys = set(piece.definitions) - self._verified_keys
+        if _acts_when_copied(piece.kinds):
+            return ""
         if not (unknown or keys) or len(piece.stream) + sum(b.nbytes for b in piece.buffers) > _MAX:
             return ""
         live: dict[str, Any] = {} if piece.definitions else _Live(self._definitions)
@@ -69,6 +90,30 @@ class Inspector:
         self._verified_keys |= keys
         return ""
 
+    def is_same(self, piece: Piece, stored: Component, objects: Source) -> bool:
+        """Whether a component holds what a piece with other bytes holds.
+
+        Some values pickle to other bytes each time (a set, a cache that was filled in between).
+        """
+        if stored.size > _MAX or piece.definitions or stored.definitions:
+            return False
+        if _acts_when_copied(piece.kinds):
+            return False
+        context = Context(globals={"__name__": "__main__"}, definitions=_Live(self._definitions))
+        try:
+            was = pickling.load(
+                objects.get(stored.stream),
+                [objects.buffer(ref) for ref in stored.buffers],
+                context,
+                count=len(stored.names),
+            )
+            now = pickling.load(piece.stream, piece.buffers, context, count=len(piece.names))
+        except Exception:  # noqa: BLE001 - the user's own code
+            return False
+        held = dict(zip(stored.names, was, strict=True))
+        found = dict(zip(piece.names, now, strict=True))
+        return not differs([held.get(name) for name in found], list(found.values()))
+
     def _is_known(self, kind: type) -> bool:
         if kind in self._verified or kind.__module__ == "builtins":
             return True
@@ -88,6 +133,18 @@ class Inspector:
         if top not in self._versions:
             self._versions[top] = package_version(top)
         return self._versions[top]
+
+
+def _acts_when_copied(kinds: Iterable[type]) -> bool:
+    """Whether code of the notebook runs when objects of these types are made or deleted."""
+    return any(
+        isinstance(vars(base).get(name), (FunctionType, staticmethod))
+        for kind in kinds
+        if is_definition(kind)
+        for base in kind.__mro__
+        if is_definition(base)
+        for name in _ACTS
+    )
 
 
 def package_version(top: str) -> str | None:

@@ -96,6 +96,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
         self._cells: set[int] = set()
 
+    def close(self) -> None:
+        """Forget every object that was met."""
+        self.clear_memo()
+        self.kinds.clear()
+        self.buffers.clear()
+
     def _buffer(self, buffer: pickle.PickleBuffer) -> bool:
         try:
             raw = buffer.raw()

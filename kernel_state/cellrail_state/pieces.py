@@ -128,6 +128,7 @@ class Pieces:
         self._max_value, self._deadline = max_value, deadline
         self._bad: dict[str, str] = {}
         self._memos: dict[str, dict[int, tuple[int, Any]]] = {}
+        self._picklers: list[Pickler] = []
 
     # --- pickling ----------------------------------------------------------------------------
 
@@ -150,6 +151,7 @@ class Pieces:
         deadline = self._deadline if keys is None else None
         sink = Sink(self._max_value, deadline)
         pickler = Pickler(self._table, sink, by_value=keys is not None)
+        self._picklers.append(pickler)
         piece = Piece(names, values, pickler=pickler)
         try:
             if keys is not None:
@@ -163,6 +165,13 @@ class Pieces:
         piece.buffers, piece.kinds = pickler.buffers, pickler.kinds.keys()
         piece.keys, piece.modules = tuple(pickler.keys), pickler.modules
         return piece
+
+    def close(self) -> None:
+        """Let go of the user's objects: picklers are cycles, which would keep them until a gc."""
+        for pickler in self._picklers:
+            pickler.close()
+        self._picklers.clear()
+        self._memos.clear()
 
     def add(self, name: str, value: object) -> None:
         """Pickle a variable by itself."""

@@ -336,3 +336,17 @@ def test_names_that_are_skipped_keep_working_after_many_cells(session: Session) 
         session.cell(f"v{n} = {n}; l{n} = [{n}]\ndef f{n}(): return v{n}")
     ns = session.fresh()
     assert [ns[f"f{n}"]() for n in range(30)] == list(range(30))
+
+
+def test_a_capture_keeps_nothing_alive(session: Session) -> None:
+    import gc
+    import weakref
+
+    session.cell("class C: pass\nc = C(); c.me = [C()]; d = [c]")
+    ref = weakref.ref(session.ns["c"])
+    gc.disable()
+    try:
+        session.cell("c = None; d = None")
+        assert ref() is None
+    finally:
+        gc.enable()
