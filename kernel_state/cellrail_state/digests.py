@@ -1,4 +1,7 @@
-"""Digests of streams and buffers; a buffer is hashed once in a capture."""
+"""Digests that tell change within a process: XXH3 of streams and buffers, each buffer hashed once.
+
+What leaves the process bears cryptographic addresses (see `objects`).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,18 @@ import sys
 from collections.abc import Iterable
 
 from blake3 import blake3
-
-_PARALLEL = 1 << 20
+from xxhash import xxh3_128_digest
 
 
 class Hasher:
-    """Hashes with BLAKE3 and remembers buffers by their place in memory."""
+    """Hashes, and remembers buffers by their place in memory."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[bytes, memoryview]] = {}
 
     @staticmethod
     def parts(*parts: bytes) -> bytes:
-        """One digest over parts, each with its length."""
+        """One cryptographic digest over parts, each with its length."""
         state = blake3()
         for part in parts:
             state.update(len(part).to_bytes(8, "little"))
@@ -33,8 +35,7 @@ class Hasher:
             place = (np.frombuffer(data, np.uint8).__array_interface__["data"][0], data.nbytes)
             if (known := self._known.get(place)) is not None:
                 return known[0]
-        threads = blake3.AUTO if data.nbytes >= _PARALLEL else 1
-        digest = blake3(data, max_threads=threads).digest()
+        digest = xxh3_128_digest(data)
         if place is not None:
             self._known[place] = (digest, data)  # the view keeps the memory from being used anew
         return digest
@@ -42,4 +43,4 @@ class Hasher:
     def content(self, stream: bytes, buffers: Iterable[memoryview]) -> bytes:
         """The digest of a component's content."""
         digests = [self.buffer(data) for data in buffers]
-        return blake3(stream).digest() if not digests else self.parts(stream, *digests)
+        return b"".join((xxh3_128_digest(stream), *digests))

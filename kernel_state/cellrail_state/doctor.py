@@ -135,14 +135,13 @@ def _objects(
         if isinstance(record, RunStarted):
             labels = {info.number: info.label for info in record.steps}
         for ref in references(record):
-            if ref.inline is not None:
-                continue
-            needed.add(ref.digest)
-            if ref.digest not in checked:
-                checked[ref.digest] = _problem(store, ref)
-            problem = checked[ref.digest]
-            if problem:
-                yield _hurt(run_id, record, ref, problem, labels)
+            needed.update(file.digest for file in ref.files())
+            for file in ref.files():
+                if file.digest not in checked:
+                    checked[file.digest] = _problem(store, file)
+                if problem := checked[file.digest]:
+                    yield _hurt(run_id, record, ref, problem, labels)
+                    break
 
 
 def _problem(store: Store, ref: ObjectRef) -> str:

@@ -84,12 +84,18 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ObjectRef(_Struct, frozen=True):
     """Bytes by content address. Small ones travel inside the record that points to them."""
 
-    #: lower-case hex BLAKE3 digest of the bytes (64 characters)
+    #: lower-case hex BLAKE3 digest (64 characters) of the bytes, or of the digests of the parts
     digest: str
-    #: length in bytes, uncompressed
+    #: length in bytes
     size: int
     #: the bytes themselves, where they are small; otherwise they lie in the store's objects
     inline: bytes | None = None
+    #: large bytes lie there in parts, so that a change of a few bytes costs one of them
+    parts: tuple[ObjectRef, ...] = ()
+
+    def files(self) -> tuple[ObjectRef, ...]:
+        """What lies in the store's objects: the parts, or the whole, or nothing."""
+        return tuple(ref for ref in self.parts or (self,) if ref.inline is None)
 
 
 class Component(_Struct, frozen=True):

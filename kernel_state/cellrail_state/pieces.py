@@ -13,11 +13,12 @@ from .definitions import Definitions, is_definition
 from .digests import Hasher
 from .pickling import OverLimit, Pickler, Sink, explain
 from .scanning import Scanner
-from .sharing import Groups, connect, flat_content, is_shared, is_still
+from .sharing import Groups, connect, is_as_in, is_flat, is_shared, is_still, snapshot
 
 #: stands for the component of all definitions among the members of a group
 DEFINITIONS = "\0definitions"
 _LIMIT = 5_000
+_MANY = 1_000
 _NOT_KEPT = "the contents of an lru_cache are not kept"
 
 
@@ -53,8 +54,8 @@ class Entry:
     content: bytes | None
     keys: tuple[str, ...]
     error: str | None
-    #: what a short flat container held
-    flat: bytes | None = None
+    #: what a flat container held
+    flat: Any = None
     #: it is a function or class of the notebook
     defines: bool = False
     #: something of matplotlib is in it
@@ -79,7 +80,7 @@ class Entry:
             content=piece.content if piece.error is None else None,
             keys=piece.keys,
             error=piece.error,
-            flat=flat_content(value) if piece.error is None and not still else None,
+            flat=snapshot(value) if piece.error is None and not still else None,
             defines=bool(piece.body_key),
             drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
         )
@@ -94,9 +95,7 @@ class Entry:
         """Whether the name holds the same value as before, as far as can be told at a glance."""
         if self.still:
             return self.root is value
-        return (
-            self.flat is not None and self.ident == id(value) and flat_content(value) == self.flat
-        )
+        return self.flat is not None and self.ident == id(value) and is_as_in(value, self.flat)
 
     def same(self, piece: Piece) -> bool:
         """Whether the name still holds the same object with the same content."""
@@ -127,7 +126,7 @@ class Pieces:
         self._entries, self._check = entries, check
         self._max_value, self._deadline = max_value, deadline
         self._bad: dict[str, str] = {}
-        self._memos: dict[str, dict[int, tuple[int, Any]]] = {}
+        self._memos: dict[str, Mapping[int, tuple[int, Any]]] = {}
         self._picklers: list[Pickler] = []
 
     # --- pickling ----------------------------------------------------------------------------
@@ -259,19 +258,19 @@ class Pieces:
             return
         for name in self._memos:
             piece = self.defined if name == DEFINITIONS else self.all[name]  # type: ignore[assignment]
-            self._memos[name] = piece.pickler.memo.copy()  # type: ignore[union-attr]
+            self._memos[name] = _memo(piece)
         good = [(n, m) for n, m in self._memos.items() if n == DEFINITIONS or not self._failed(n)]
         self.connected = connect(good)
 
     def reach(self, settled: Mapping[int, Iterable[str]]) -> set[str]:
         """Names of settled containers that lie within the pieces, and so belong to their groups."""
-        picklers = [piece.pickler for piece in self.all.values() if not is_still(piece.values[0])]
-        picklers.append(self.defined.pickler if self.defined is not None else None)
+        pieces = [piece for piece in self.all.values() if not is_still(piece.values[0])]
+        if self.defined is not None:
+            pieces.append(self.defined)
         found: set[str] = set()
-        for pickler in picklers:
-            if pickler is not None:
-                for ident in settled.keys() & pickler.memo.copy().keys():
-                    found.update(settled[ident])
+        for piece in pieces:
+            for ident in settled.keys() & _memo(piece).keys():
+                found.update(settled[ident])
         return found
 
     def _failed(self, name: str) -> bool:
@@ -326,3 +325,12 @@ class Pieces:
                 continue
             names = tuple(sorted(members))
             yield self._dump(names, [self.all[name].values[0] for name in names])
+
+
+def _memo(piece: Piece) -> Mapping[int, tuple[int, Any]]:
+    """The objects of a piece by address, as far as others can share them."""
+    value: Any = piece.values[0] if piece.values else None
+    if type(value) in {list, dict, tuple} and len(value) > _MANY and is_flat(value):
+        # copying a memo of a million tuples takes longer than pickling them
+        return {id(value): (0, value)}
+    return piece.pickler.memo.copy() if piece.pickler is not None else {}

@@ -108,7 +108,7 @@ def _known(store: Store) -> list[_Known]:
 def _read(store: Store, run_id: str) -> _Known:
     known = _Known(run_id=run_id)
     for record in readable_records(store, run_id):
-        known.objects |= {ref.digest for ref in references(record) if ref.inline is None}
+        known.objects |= {f.digest for ref in references(record) for f in ref.files()}
         if isinstance(record, RunStarted):
             known.flow = store.current_flow(record)
             known.live = record.kind is RunKind.LIVE

@@ -11,14 +11,16 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import itertools
 import marshal
+import operator
 import pathlib
 import re
 import sys
 import types
 import typing
 import uuid
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 from .definitions import is_definition
@@ -64,21 +66,49 @@ def is_still(value: Any) -> bool:
     return False
 
 
-def flat_content(value: Any) -> bytes | None:
-    """The content of a short container that holds nothing but atoms; None for anything else.
+def is_flat(value: Any) -> bool:
+    """Whether a container holds nothing but atoms and tuples of atoms.
 
-    Nothing below such a container can be shared or changed, so equal content of the very same
-    container means that it did not change. Found at C speed: there are often hundreds of them.
+    Nothing below it can be changed; that one of its tuples is held elsewhere, too, is not looked for
+    where there are thousands (an equal one does as well). Found at C speed.
     """
     kind = type(value)
-    if kind not in _FLAT or not 0 <= len(value) <= _SHORT:
+    if kind is dict:
+        return _are_flat(value) and _are_flat(value.values())
+    return kind in _FLAT and _are_flat(value)
+
+
+def _are_flat(values: Collection[Any]) -> bool:
+    kinds = set(map(type, values))
+    if tuple in kinds:
+        tuples = values if len(kinds) == 1 else [v for v in values if type(v) is tuple]
+        kinds.discard(tuple)
+        kinds.update(map(type, itertools.chain.from_iterable(tuples)))
+    return kinds <= _ATOMS
+
+
+def snapshot(value: Any) -> Any:
+    """What tells later whether this very container changed; None where nothing cheap does.
+
+    Only of flat containers: equal content means that nothing changed. A short one is written out
+    (there are often hundreds of them), of a long one the items are kept.
+    """
+    if type(value) not in _FLAT or not is_flat(value):
         return None
-    if not _ATOMS.issuperset(map(type, value)):
-        return None
-    if kind is dict and not _ATOMS.issuperset(map(type, value.values())):
-        return None
-    # version 2 writes values only: no references, which depend on reference counts
-    return marshal.dumps(value, 2)
+    if len(value) <= _SHORT:
+        # version 2 writes values only: no references, which depend on reference counts
+        return marshal.dumps(value, 2)
+    return (tuple(value), tuple(value.values())) if type(value) is dict else (tuple(value),)
+
+
+def is_as_in(value: Any, before: Any) -> bool:
+    """Whether a container is still as in its snapshot."""
+    if isinstance(before, bytes):
+        return len(value) <= _SHORT and is_flat(value) and marshal.dumps(value, 2) == before
+    now = (value, value.values()) if type(value) is dict else (value,)
+    return len(value) == len(before[0]) and all(
+        all(map(operator.is_, items, kept)) for items, kept in zip(now, before, strict=True)
+    )
 
 
 def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind

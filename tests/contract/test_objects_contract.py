@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from cellrail_state.errors import ObjectDamaged, ObjectMissing
 from cellrail_state.model import ObjectRef
-from cellrail_state.objects import INLINE_LIMIT, Objects, ObjectStore
+from cellrail_state.objects import INLINE_LIMIT, PARTED, Objects, ObjectStore
 from cellrail_state.testing import MemoryObjects
 
 LARGE = bytes(range(256)) * 64
@@ -33,9 +34,11 @@ class ObjectsContract:
     def objects(self, tmp_path: Path) -> Any:
         return self.make(tmp_path / "objects")
 
-    @pytest.mark.parametrize("size", [0, 1, INLINE_LIMIT, INLINE_LIMIT + 1, 3_000_000])
+    @pytest.mark.parametrize(
+        "size", [0, 1, INLINE_LIMIT, INLINE_LIMIT + 1, 3_000_000, PARTED, 2 * PARTED + 9]
+    )
     def test_what_was_put_comes_back(self, objects: ObjectStore, size: int) -> None:
-        data = bytes(i % 251 for i in range(size))
+        data = (bytes(range(251)) * (size // 251 + 1))[:size]
         ref = objects.put(data)
         objects.flush()
         assert ref.size == size
@@ -56,6 +59,25 @@ class ObjectsContract:
     def test_a_buffer_of_wider_items_is_stored_as_its_bytes(self, objects: Any) -> None:
         wide = memoryview(LARGE).cast("d")
         assert objects.get(objects.put(wide)) == LARGE
+
+    def test_large_bytes_are_parts_of_which_a_small_change_renews_one(self, objects: Any) -> None:
+        data = bytearray(random.Random(1).randbytes(3 * PARTED))
+        before = objects.put(data)
+        data[PARTED] ^= 255
+        after = objects.put(data)
+
+        assert len(before.parts) == 6
+        assert [a == b for a, b in zip(before.parts, after.parts, strict=True)].count(False) == 1
+        assert objects.buffer(after) == data
+        assert objects.get(before) != data
+        assert objects.contains(after)
+
+    def test_a_reference_whose_parts_were_swapped_is_refused(self, objects: Any) -> None:
+        ref = objects.put(random.Random(2).randbytes(2 * PARTED))
+        swapped = msgspec.structs.replace(ref, parts=(*ref.parts[1:], ref.parts[0]))
+        for read in (objects.get, objects.buffer):
+            with pytest.raises(ObjectDamaged):
+                read(swapped)
 
     def test_small_bytes_travel_inside_the_reference(self, objects: Any) -> None:
         assert objects.put(b"x" * INLINE_LIMIT).inline is not None
