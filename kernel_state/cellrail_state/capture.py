@@ -376,10 +376,10 @@ class Capture:
             definitions=piece.definitions,
         )
         made.components[ident] = component
-        for ref in refs:
-            if ref.digest not in self._digests:
-                self._digests.add(ref.digest)
-                made.size += ref.size
+        for file in (file for ref in refs for file in ref.parts or (ref,)):
+            if file.digest not in self._digests:
+                self._digests.add(file.digest)
+                made.size += file.size
         return component
 
     def _record(self, name: str, value: object, component: Component | None = None) -> Variable:

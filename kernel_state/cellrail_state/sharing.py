@@ -69,8 +69,8 @@ def is_still(value: Any) -> bool:
 def is_flat(value: Any) -> bool:
     """Whether a container holds nothing but atoms and tuples of atoms.
 
-    Nothing below it can be changed; that one of its tuples is held elsewhere, too, is not looked for
-    where there are thousands (an equal one does as well). Found at C speed.
+    Nothing below it can be changed. That one of its tuples is held elsewhere, too, is not looked
+    for where there are thousands: an equal one does as well. Found at C speed.
     """
     kind = type(value)
     if kind is dict:
