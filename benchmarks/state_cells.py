@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SETUP = '''
+SETUP = """
 import dataclasses
 import numpy as np
 import pandas as pd
@@ -19,8 +19,8 @@ class Trade:
 
 def mean_of(values):
     return float(np.mean(values))
-'''
-MAKE = '''
+"""
+MAKE = """
 words = np.array(["alpha", "beta", "gamma", "delta", "a longer word than these"])
 df = pd.DataFrame({
     "f0": rng.random(N), "f1": rng.random(N), "f2": rng.random(N), "f3": rng.random(N),
@@ -33,12 +33,13 @@ df = pd.DataFrame({
 grid = rng.random((5000, 5000))
 rows = [(i, "row %d" % i, i / 7) for i in range(1_000_000)]
 trades = [Trade(i, i / 3, [i]) for i in range(100_000)]
-model = RandomForestRegressor(30, max_depth=9, random_state=0, n_jobs=1).fit(grid[:2000, :5], grid[:2000, 7])
+forest = RandomForestRegressor(30, max_depth=9, random_state=0, n_jobs=1)
+model = forest.fit(grid[:2000, :5], grid[:2000, 7])
 common = [1, 2, 3]
 left, right = {"common": common}, {"common": common}
 window = grid[100:200]
 lookup = {"step": 0}
-'''
+"""
 EDITS = (
     "lookup['step'] += 1",
     "df['f4'] = df['f0'] * 2",
@@ -62,7 +63,7 @@ EDITS = (
     "note = 'done'\nshape = df.shape",
 )
 #: what must hold after all of it, in the namespace and in a restored one
-CHECK = '''
+CHECK = """
 assert df.shape == (N, 11) and df.loc[5, "i0"] == 77 and grid[1005].sum() == 0
 assert len(rows) == 1_000_001 and rows[-1] == (-1, "last", 0.5) and trades[5].price == 9.5
 assert left["common"] is right["common"] is common and common == [7, 2, 3, 4]
@@ -70,4 +71,4 @@ assert np.shares_memory(window, grid) and grid[103, 3] == 5 and window[3, 3] == 
 assert type(trades[0]) is Trade and len(trades) == 100_001 and lookup == {"step": 1}
 assert mean_of([1, 3]) == 2 and "small" not in globals() and note == "done"
 assert model.predict(grid[:50, :5]).tolist() == score.tolist()
-'''
+"""

@@ -194,10 +194,8 @@ def pickle_restore(folder: Path) -> dict[str, Any]:
         ip.user_ns.update(pickle.load(file))
     seconds = time.perf_counter() - started
     cell(ip, "import numpy as np")
-    wrong = []
-    for line in CHECK.strip().splitlines():
-        if not ip.run_cell(line, store_history=False, silent=True).success:
-            wrong.append(line)
+    ran = [ip.run_cell(line, silent=True) for line in CHECK.strip().splitlines()]
+    wrong = [result for result in ran if not result.success]
     return {"restore": seconds, "wrong": f"{len(wrong)} checks" if wrong else "nothing"}
 
 

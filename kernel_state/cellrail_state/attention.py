@@ -53,10 +53,17 @@ class Attention:
         self._settled: dict[int, list[str]] = {}
         self._followed: set[str] = set()
 
+    def look_at_all(self) -> None:
+        """Look at everything that was not followed."""
+        for name in self._roots.keys() - self.seen:
+            if self._look_at(name):
+                self.needs_definitions = True
+            self.seen.add(name)
+
     def follow(self, names: Iterable[str]) -> None:
         """Look at these names, at those bound anew, and at what they lead to."""
-        waiting = {name for name in names if name in self._roots} - self.seen
-        waiting |= {name for name in self._roots if self._is_news(name)} - self.seen
+        waiting = {name for name in names if name in self._roots}
+        waiting |= {name for name in self._roots if self._is_news(name)}
         while waiting:
             keys: set[str] = set()
             for name in waiting:

@@ -243,7 +243,7 @@ class Capture:
         attention.follow(roots if touched is None else touched)
         reached = set(attention.seen)
         if audit:
-            attention.follow(roots)
+            attention.look_at_all()
         if attention.needs_definitions or self._pinned:
             known = [key for entry in self._entries.values() for key in entry.keys]
             pieces.define([*self._pinned, *known])

@@ -8,6 +8,7 @@ name of their own (`for _ in ...`, `_ = gettext`) has a variable `_`, and keeps 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -24,14 +25,19 @@ def user_names(shell: Any) -> dict[str, object]:
     return {
         name: value
         for name, value in list(shell.user_ns.items())
-        if isinstance(name, str) and _is_users(shell, name, value, hidden.get(name, absent))
+        if type(name) is str and name and _is_users(shell, name, value, hidden.get(name, absent))
     }
 
 
 def _is_users(shell: Any, name: str, value: object, hidden: object) -> bool:
     if name in _LAST:
         return _is_taken(shell, name, value)
-    return hidden is not value and not _MACHINERY.fullmatch(name)
+    return hidden is not value and not _is_machinery(name)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _is_machinery(name: str) -> bool:
+    return name[0] in "_IO" and _MACHINERY.fullmatch(name) is not None
 
 
 def _is_taken(shell: Any, name: str, value: object) -> bool:

@@ -38,15 +38,17 @@ class AuditClock:
         self._bytes = 0
         self._ended = clock()
 
-    def are_due(self, stored_bytes: int) -> bool:
+    def are_due(self, stored_bytes: Callable[[], int]) -> bool:
         """Whether the next capture shall be an audit.
 
         Args:
             stored_bytes: what the namespace takes in the store now.
         """
-        grown = max(0, stored_bytes - self._bytes)
-        expected = self._seconds + grown / _AUDITED_PER_SECOND
-        return self._clock() - self._ended >= _AUDIT_SHARE * expected
+        passed = self._clock() - self._ended
+        if passed < _AUDIT_SHARE * self._seconds:
+            return False
+        grown = max(0, stored_bytes() - self._bytes)
+        return passed >= _AUDIT_SHARE * (self._seconds + grown / _AUDITED_PER_SECOND)
 
     def took(self, seconds: float, stored_bytes: int) -> None:
         """An audit has ended."""
@@ -118,7 +120,7 @@ class ShellState:
             roots = shellspace.capture_roots(self._shell)
             if touched is not None and self._bystanders.may_run():
                 touched = None
-            audit = last or self._audits.are_due(self._capture.stored_bytes)
+            audit = last or self._audits.are_due(lambda: self._capture.stored_bytes)
             delta = self._capture.checkpoint(roots, only=only, touched=touched, audit=audit)
             if delta.audited:
                 self._audits.took(delta.seconds, self._capture.stored_bytes)
