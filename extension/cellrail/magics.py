@@ -104,7 +104,7 @@ class FlowMagics(Magics):
     def watch(self) -> None:
         """Follow the cells from now on."""
         from cellrail.run.alarm import StepAlarm
-        from cellrail.run.live import has_person
+        from cellrail.run.frontend import has_person
         from cellrail_state.ambient import Base
 
         self._base = Base.now()
@@ -167,7 +167,7 @@ class FlowMagics(Magics):
             print("cellrail: " + ", ".join(lost), file=sys.stderr)
 
     def _notebook(self) -> Path | None:
-        from cellrail.run.live import notebook_of
+        from cellrail.run.frontend import notebook_of
 
         named = self._options.get("notebook")
         return Path(named) if named else notebook_of(self._shell)

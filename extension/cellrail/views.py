@@ -229,7 +229,6 @@ class StepView:
             "execution_count": self.execution_count,
             "stored_bytes": self.stored_bytes,
             "not_restorable": self.not_restorable if job is not None else "",
-            "not_covered": list(self.not_covered),
             "rebuilt": list(state.rebuilt),
             "first_line": first_line(self.source),
         }

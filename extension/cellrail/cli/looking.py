@@ -128,6 +128,7 @@ def show(*, context: Context, run: str, step: str | None, variables: bool) -> No
         {
             "run_id": found.id,
             **view.to_dict(),
+            "not_covered": list(view.not_covered),
             "source": view.source,
             "outputs": view.outputs,
             "traceback": list(view.traceback),

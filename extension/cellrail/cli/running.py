@@ -134,8 +134,9 @@ def _tell(context: Context, result: Run | Plan, output: str | None) -> int:
         context.json({"plan": result.to_dict()})
         context.say("\n".join(result.lines()))
         return 2 if result.refusals else 0
-    context.json(result.to_dict())
-    if not context.as_json:
+    if context.as_json:
+        context.json(result.to_dict())
+    else:
         _say_run(context, result, output)
     return _EXIT.get(result.status, 1)
 

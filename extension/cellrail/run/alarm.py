@@ -5,8 +5,6 @@ from __future__ import annotations
 import _thread
 import threading
 
-from cellrail.notebook.parse import read_steps
-
 
 class StepAlarm:
     """Interrupts the main thread when a cell has run for longer than its step may."""
@@ -40,5 +38,7 @@ class StepAlarm:
 def _timeout(source: str) -> float | None:
     if "--timeout" not in source:
         return None
+    from cellrail.notebook.parse import read_steps
+
     steps, _ = read_steps({"cells": [{"cell_type": "code", "source": source, "metadata": {}}]})
     return steps[0].options.timeout

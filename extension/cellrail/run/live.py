@@ -7,10 +7,8 @@ ends with the kernel.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from cellrail.notebook.model import Flow, Step
@@ -31,26 +29,6 @@ from cellrail_state.model import (
 
 #: outputs as IPython's history tells them -> as nbformat does
 _STREAMS = {"out_stream": "stdout", "err_stream": "stderr"}
-
-
-def notebook_of(shell: Any) -> Path | None:
-    """The notebook that this kernel's front end has open; None where it does not tell."""
-    told = shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME", "")
-    path = Path(str(told))
-    return path if path.suffix == ".ipynb" and path.is_file() else None
-
-
-def has_person(shell: Any) -> bool:
-    """Whether a front end with a person executes the cells.
-
-    Front ends send the id of the cell with each request; nbclient (papermill, nbconvert) and nbval
-    send none.
-    """
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None or hasattr(shell, "cellrail_hooks"):
-        return False
-    parent = kernel.get_parent("shell") or {}
-    return bool((parent.get("metadata") or {}).get("cellId"))
 
 
 class StepBook:
