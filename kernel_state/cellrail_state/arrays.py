@@ -21,6 +21,8 @@ from typing import Any
 from . import loading
 from .errors import CannotStore
 
+#: bytes that Arrow's padding may add to a buffer
+_SLACK = 1024
 #: dtype kinds whose memory is plain bytes
 _PLAIN = frozenset("biufcmMSUV")
 
@@ -147,6 +149,19 @@ def reduce_index(index: Any) -> Any:
     return loading.index, (make, args, refs)
 
 
+def reduce_arrow_array(array: Any) -> Any:
+    """Reduce a pandas array over Arrow memory, chunk by chunk: pandas' own way copies all of it."""
+    chunks = array._pa_array.chunks  # noqa: SLF001 - there is no other name for it
+    # of a slice pickle would write the whole that it was cut from; pandas copies that one out
+    whole = all(c.offset == 0 and c.get_total_buffer_size() <= c.nbytes + _SLACK for c in chunks)
+    if not chunks or not whole:
+        return NotImplemented
+    state = {**vars(array), "_pa_array": chunks}
+    if "_cache" in state:  # what can be computed again
+        state["_cache"] = {}
+    return copyreg.__newobj__, (type(array),), state  # type: ignore[attr-defined]
+
+
 def reduce_callback_registry(registry: Any) -> Any:
     """Reduce matplotlib's registry, whose own way counts up: no two copies would be equal."""
     told = repr(registry._cid_gen)  # noqa: SLF001 - `count(5)`: the only way to see it
@@ -182,6 +197,9 @@ def handler_for(kind: type) -> Any:  # noqa: PLR0911 - one line per kind
             return reduce_series_manager
         if issubclass(kind, modules["pandas"].Index):
             return reduce_index
+    arrow = modules.get("pandas.core.arrays.arrow.array")
+    if arrow is not None and issubclass(kind, arrow.ArrowExtensionArray):
+        return reduce_arrow_array
     cbook = modules.get("matplotlib.cbook")
     if cbook is not None and kind is cbook.CallbackRegistry:
         return reduce_callback_registry

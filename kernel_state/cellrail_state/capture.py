@@ -34,6 +34,7 @@ from .model import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
 from .pieces import DEFINITIONS, Entry, Piece, Pieces
 from .reach import Reach
 from .scanning import Scanner
+from .sharing import snapshot
 
 __all__ = ["Capture", "Limits"]
 
@@ -179,27 +180,51 @@ class Capture:
         self._pinned = known if missing else {}
         self.current = checkpoint
         self._entries, self._groups, self._group_of, self._bodies = {}, {}, {}, {}
+        self.admit(roots)
+
+    def admit(self, roots: Mapping[str, object]) -> None:
+        """Restored values are in the namespace now: remember them as they are.
+
+        Args:
+            roots: what was restored, by name; whole components.
+        """
+        known = {n: v for n, v in roots.items() if n in self.current.variables}
         with self._pieces() as pieces:
-            self._look(pieces, {n: v for n, v in roots.items() if n in checkpoint.variables}, None)
+            for name, value in known.items():
+                kept = snapshot(value) if self._stands_alone(name) else None
+                if kept is None or isinstance(kept, bytes):
+                    pieces.add(name, value)
+                else:  # it is long: what tells a change is enough
+                    self._entries[name] = Entry.of_flat(value, kept)
+            holders = [c for c in self.current.components.values() if c.definitions]
+            if any(piece.keys for piece in pieces.all.values()):
+                pieces.define([key for component in holders for key in component.definitions])
             for name, piece in pieces.all.items():
                 self._entries[name] = Entry.of(piece)
-            for piece in pieces.groups():
-                if piece.error is None and self._is_as_stored(piece):
-                    self._keep_group(piece)
-            self._bodies = pieces.bodies()
+            for component in self.current.components.values():
+                if all(self._is_held(name, component, pieces) for name in component.names):
+                    self._remember(component, pieces)
+            self._bodies |= pieces.bodies()
 
-    def _is_as_stored(self, piece: Piece) -> bool:
-        """Whether the checkpoint holds this group as one component."""
-        ids = {self.current.variables[name].component for name in piece.names}
-        if piece.definitions:
-            holders = [c for c in self.current.components.values() if c.definitions]
-            ids |= {c.id for c in holders}
-            if not {*piece.definitions} <= {k for c in holders for k in c.definitions}:
-                return False
-        if len(ids) != 1:
+    def _stands_alone(self, name: str) -> bool:
+        component = self.current.components.get(self.current.variables[name].component or "")
+        return component is not None and component.names == (name,) and not component.definitions
+
+    def _is_held(self, name: str, component: Component, pieces: Pieces) -> bool:
+        variable, piece = self.current.variables.get(name), pieces.all.get(name)
+        if variable is None or piece is None:
             return False
-        component = self.current.components.get(ids.pop() or "")
-        return component is not None and set(component.names) == set(piece.names)
+        return variable.component == component.id and piece.error is None
+
+    def _remember(self, component: Component, pieces: Pieces) -> None:
+        """What a component's names held when they were restored."""
+        if component.definitions:
+            keys = {key for piece in pieces.all.values() for key in piece.keys}
+            if pieces.defined is None or not keys <= {*component.definitions}:
+                return
+        piece = pieces.joint(component.names, component.definitions)
+        if piece.error is None:
+            self._keep_group(piece)
 
     # --- looking -----------------------------------------------------------------------------
 

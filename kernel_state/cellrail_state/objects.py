@@ -14,6 +14,7 @@ BLAKE3's 4): a wrong hit would need two contents of one process that collide in 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 import sys
@@ -57,7 +58,7 @@ class ObjectStore(Protocol):
     def get(self, ref: ObjectRef) -> bytes:
         """The bytes behind a reference, checked."""
 
-    def buffer(self, ref: ObjectRef) -> bytearray:
+    def buffer(self, ref: ObjectRef) -> bytearray | mmap.mmap:
         """The bytes behind a reference in memory of their own, checked."""
 
 
@@ -223,7 +224,7 @@ class Objects:
             return ref.inline
         return bytes(self.buffer(ref))
 
-    def buffer(self, ref: ObjectRef) -> bytearray:
+    def buffer(self, ref: ObjectRef) -> bytearray | mmap.mmap:
         """The bytes behind a reference in memory of their own.
 
         Raises:
@@ -235,13 +236,17 @@ class Objects:
             return bytearray(ref.inline)
         if ref.parts and join(ref.parts) != ref:
             raise damaged(ref)
-        data = bytearray(ref.size)
         if not ref.parts:
+            data = bytearray(ref.size)
             self._read(memoryview(data), ref)
             return data
+        # memory that the system fills with zeros only where it is touched, so by the threads
+        memory = mmap.mmap(-1, ref.size)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="cellrail-objects") as pool:
-            list(pool.map(self._read, cut(memoryview(data)), ref.parts))
-        return data
+            list(pool.map(self._read, cut(memoryview(memory)), ref.parts))
+        return memory
 
     def _read(self, view: memoryview, ref: ObjectRef) -> None:
         """Fill memory with an object's bytes, checked."""

@@ -85,6 +85,14 @@ class Entry:
             drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
         )
 
+    @staticmethod
+    def of_flat(value: object, kept: object) -> Entry:
+        """What to remember of a flat container that was not pickled."""
+        return Entry(
+            root=None, still=False, ident=id(value), ref=None, content=None, keys=(), error=None,
+            flat=kept,
+        )  # fmt: skip
+
     def is_object(self, value: object) -> bool:
         """Whether this is the object that the name held before, as far as can be told."""
         if self.ident != id(value):
@@ -242,6 +250,13 @@ class Pieces:
             if key and key not in known and key not in self._bad:
                 known[key] = self._closure([key], []).content
         return known
+
+    def joint(self, names: tuple[str, ...], definitions: tuple[str, ...] = ()) -> Piece:
+        """Pickle variables that were looked at in one stream, with the definitions they go with."""
+        values = [self.all[name].values[0] for name in names]
+        if definitions:
+            return self._closure(definitions, values, names)
+        return self.all[names[0]] if len(names) == 1 else self._dump(names, values)
 
     # --- sharing -----------------------------------------------------------------------------
 

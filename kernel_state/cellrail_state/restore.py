@@ -7,7 +7,9 @@ verified against their addresses by the store; signatures were checked before an
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import msgspec
@@ -78,17 +80,21 @@ def restore(
     failed: dict[str, str] = {}
     restored: dict[str, Any] = {}
     needed = {v.component for v in wanted.values() if v.verdict is Verdict.STORED}
-    ordered = sorted(checkpoint.components.values(), key=lambda c: not c.definitions)
-    for component in ordered:
-        if component.id not in needed and not component.definitions:
-            continue
-        mine = [n for n in component.names if n in wanted and wanted[n].component == component.id]
-        try:
-            values = _load(component, context, objects)
-        except Exception as error:  # noqa: BLE001 - one value must not stop the others
-            failed.update(dict.fromkeys(mine, _reason(component, error)))
-            continue
-        restored.update((n, v) for n, v in zip(component.names, values, strict=True) if n in mine)
+    components = [c for c in checkpoint.components.values() if c.id in needed or c.definitions]
+    # what has to be computed first, while what has only to be read is on its way
+    components.sort(key=lambda c: (not c.definitions, sum(ref.size for ref in c.buffers)))
+    with _Reader(objects, components) as reader:
+        for component in components:
+            mine = [
+                n for n in component.names if n in wanted and wanted[n].component == component.id
+            ]
+            try:
+                values = _load(component, context, reader)
+            except Exception as error:  # noqa: BLE001 - one value must not stop the others
+                failed.update(dict.fromkeys(mine, _reason(component, error)))
+                continue
+            found = zip(component.names, values, strict=True)
+            restored.update((name, value) for name, value in found if name in mine)
     for name, variable in wanted.items():
         if name in restored:
             target[name] = restored[name]
@@ -102,14 +108,44 @@ def restore(
     )
 
 
-def _load(component: Component, context: Context, objects: Source) -> list[Any]:
+class _Reader:
+    """Reads the components' bytes in the background, in the order in which they are needed."""
+
+    def __init__(self, objects: Source, components: Iterable[Component]) -> None:
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="cellrail-restore")
+        self._collecting = gc.isenabled()
+        self._read = {
+            component.id: (
+                self._pool.submit(objects.get, component.stream),
+                [self._pool.submit(objects.buffer, ref) for ref in component.buffers],
+            )
+            for component in components
+        }
+
+    def __enter__(self) -> _Reader:
+        # a million new tuples are no garbage
+        gc.disable()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if self._collecting:
+            gc.enable()
+
+    def of(self, component: Component) -> tuple[Any, list[Any]]:
+        """Stream and buffers of a component, once."""
+        stream, buffers = self._read.pop(component.id)
+        return stream.result(), [buffer.result() for buffer in buffers]
+
+
+def _load(component: Component, context: Context, reader: _Reader) -> list[Any]:
     if component.codec != CODEC:
         message = f"it was written with the codec {component.codec!r}; upgrade cellrail"
         raise StateError(message)
-    stream = objects.get(component.stream)
+    stream, buffers = reader.of(component)
     return pickling.load(
         stream,
-        [objects.buffer(ref) for ref in component.buffers],
+        buffers,
         context,
         count=len(component.names),
         has_definitions=bool(component.definitions),
