@@ -76,10 +76,53 @@ def test_magics_and_shell_lines_read_what_they_interpolate():
 @pytest.mark.parametrize(
     "code",
     ["exec(code)", "globals()['x'] = 1", "from m import *", "%run other.py", "this is no python",
-     "%%bash\nls"],
+     "%%sql\nSELECT * FROM df", "%pylab", "%unheard_of", "%%unheard_of\nx", "x = %store -r y",
+     "reset", "import __main__ as m", "sys.modules['__main__'].x = 1", "sys._getframe().f_globals",
+     "%time exec(code)", "get_ipython().user_ns['x'] = 1", "%cd here\nget_ipython().push(x)"],
 )  # fmt: skip
 def test_code_that_may_touch_anything_is_opaque(code):
     assert names_of(code).opaque
+
+
+@pytest.mark.parametrize(
+    ("code", "reads", "writes"),
+    [
+        ("%time x = f(y)", {"f", "y"}, {"x"}),
+        ("%timeit -n 10 -r3 f(y)", {"f", "y"}, set()),
+        ("t = %timeit -qo f(y)", {"f", "y"}, {"t"}),
+        ("%%time\nx = f(y)", {"f", "y"}, {"x"}),
+        ("%%timeit -n 5 z = 1\nx = f(z)", {"f", "z"}, {"x", "z"}),
+        ("%%capture --no-stderr out\nx = f(y)", {"f", "y"}, {"x", "out"}),
+        ("%%time\n%matplotlib inline\nx = !ls {folder}", {"folder"}, {"x"}),
+        ("%prun -s cumtime -l 5 f(y)", {"f", "y"}, set()),
+        ("%%bash --out text\necho $HOME", set(), {"text"}),
+        ("%%writefile $where\nx = y", {"where"}, set()),
+        ("if a:\n    %cd {b.c}", {"a", "b", "c"}, set()),
+        ("df.head??", {"df", "head"}, set()),
+        ("!pip install x", set(), set()),
+        ("print(vars(a), dir(b))", {"print", "a", "b"}, set()),
+    ],
+)
+def test_magics_count_for_what_they_run(code, reads, writes):
+    names = names_of(code)
+
+    assert (names.reads, names.writes, names.opaque) == (reads, writes, False)
+
+
+def test_strings_mention_what_queries_and_formulas_name():
+    names = names_of("df.query('age > @limit')\nx = f'{y:>{z}} {df.eval(\"a b\")}'")
+
+    assert {"limit", "a", "b"} <= names.mentions
+
+
+def test_a_function_that_looks_at_everything_makes_its_callers_opaque():
+    cells = [names_of("def f():\n    return globals()"), names_of("x = f()"), names_of("y = 1")]
+
+    assert [reached is None for reached in lineage(cells)] == [False, True, False]
+
+
+def test_the_main_guard_is_no_look_at_the_namespace():
+    assert not names_of("if __name__ == '__main__':\n    main()").opaque
 
 
 def test_top_level_await_is_understood():

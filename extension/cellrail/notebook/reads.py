@@ -17,14 +17,19 @@ from typing import Protocol
 import msgspec
 
 from cellrail.notebook.scopes import scope_names
+from cellrail.notebook.shelllines import ShellLines, parsed
 
+#: names that give code the whole namespace
 _OPAQUE = frozenset(
-    {"exec", "eval", "globals", "locals", "vars", "get_ipython", "__import__", "Out", "_oh"}
+    {"exec", "eval", "globals", "locals", "vars", "dir", "get_ipython", "__import__", "Out", "_oh"}
 )
+#: attributes through which code gets at it
+_INSIDES = frozenset({"f_globals", "f_locals", "f_back", "__globals__", "user_ns", "currentframe"})
+_MAIN = "__main__"
+#: one of these alone in a cell is a magic, if no variable has its name
+_AUTOMAGIC = frozenset({"reset", "store", "pylab", "recall", "rerun", "run", "who", "whos"})
 _OUTPUT = re.compile(r"_(\d+)|(_{1,3})")
-_INTERPOLATED = re.compile(r"\$\{?([A-Za-z_]\w*)|\{([A-Za-z_]\w*)[^{}]*\}")
-_MAGIC_LINE = re.compile(r"^\s*(?:[\w, ]+=\s*)?[%!]|^\s*\S+\?{1,2}\s*$|^\s*\?", re.MULTILINE)
-_OPAQUE_MAGICS = frozenset({"run", "store", "load", "reset", "reset_selective", "pylab", "recall"})
+_WORD = re.compile(r"[^\W\d]\w*")
 _BUILTINS = frozenset(dir(builtins))
 
 
@@ -39,58 +44,38 @@ class CellNames(msgspec.Struct, frozen=True, kw_only=True):
     #: anything may be read or written
     opaque: bool = False
     imports: tuple[str, ...] = ()
+    #: words of its strings: queries and formulas name variables there
+    mentions: frozenset[str] = frozenset()
 
 
 def names_of(body: str) -> CellNames:
     """The names of a cell's code. Code that does not parse is opaque."""
-    interpolated: set[str] = set()
-    opaque = False
+    tree = parsed(body)
+    if tree is None:
+        return CellNames(opaque=True)
+    shell, visitor = ShellLines(), _Visitor()
     try:
-        tree = ast.parse(body)
-        source = body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        if not _MAGIC_LINE.search(body):
-            return CellNames(opaque=True)
-        source = _transformed(body)
-        interpolated = _interpolated(body)
-        opaque = _has_opaque_magic(body)
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return CellNames(opaque=True)
-    visitor = _Visitor()
-    try:
+        tree = shell.visit(tree)
         visitor.visit(tree)
         names = scope_names(tree)
     except RecursionError:
         return CellNames(opaque=True)
     reads = names.reads
-    shell = "get_ipython" in reads and source is not body
-    reads = (reads - ({"get_ipython"} if shell else set())) | interpolated
     return CellNames(
         reads=frozenset(reads | _output_history(reads)),
         writes=frozenset(names.writes),
         mutates=frozenset(visitor.mutated - _BUILTINS),
         deletes=frozenset(visitor.deleted),
         definitions=names.definitions,
-        opaque=opaque or visitor.star_import or bool(reads & _OPAQUE),
+        opaque=shell.opaque or visitor.opaque or bool(reads & _OPAQUE) or _is_automagic(body),
         imports=tuple(dict.fromkeys(visitor.imports)),
+        mentions=frozenset(visitor.mentioned),
     )
 
 
-def _transformed(body: str) -> str:
-    """IPython's own translation of magics and shell lines; imported only where they occur."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    return str(TransformerManager().transform_cell(body))
-
-
-def _interpolated(body: str) -> set[str]:
-    found: set[str] = set()
-    for line in body.splitlines():
-        if _MAGIC_LINE.match(line):
-            found.update(a or b for a, b in _INTERPOLATED.findall(line))
-    return found
+def _is_automagic(body: str) -> bool:
+    words = body.split()
+    return bool(words) and words[0] in _AUTOMAGIC and "\n" not in body.strip()
 
 
 def _output_history(reads: Iterable[str]) -> set[str]:
@@ -99,28 +84,26 @@ def _output_history(reads: Iterable[str]) -> set[str]:
     return {f"Out[{match.group(1) or match.group(2)}]" for match in found if match}
 
 
-def _has_opaque_magic(body: str) -> bool:
-    magics = re.findall(r"^\s*(?:[\w, ]+=\s*)?%{1,2}(\w+)", body, re.MULTILINE)
-    return bool(_OPAQUE_MAGICS.intersection(magics)) or body.lstrip().startswith("%%")
-
-
 class _Visitor(ast.NodeVisitor):
-    """Imports, deletions, and names whose values may be changed in place."""
+    """Imports, deletions, names whose values may be changed in place, and ways around names."""
 
     def __init__(self) -> None:
         self.imports: list[str] = []
         self.deleted: set[str] = set()
         self.mutated: set[str] = set()
-        self.star_import = False
+        self.mentioned: set[str] = set()
+        #: the namespace is used in ways that name nothing
+        self.opaque = False
 
     def visit_Import(self, node: ast.Import) -> None:
         self.imports += [alias.name for alias in node.names]
+        self.opaque |= _MAIN in self.imports
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.module and not node.level:
             self.imports.append(node.module)
             self.imports += [f"{node.module}.{a.name}" for a in node.names if a.name != "*"]
-        self.star_import |= any(alias.name == "*" for alias in node.names)
+        self.opaque |= node.module == _MAIN or any(alias.name == "*" for alias in node.names)
 
     def visit_Delete(self, node: ast.Delete) -> None:
         for target in node.targets:
@@ -142,7 +125,19 @@ class _Visitor(ast.NodeVisitor):
         self._mutate(node.iter)  # a generator is consumed
         self.generic_visit(node)
 
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if type(node.value) is str:
+            self.mentioned.update(_WORD.findall(node.value))
+            self.opaque |= node.value == _MAIN
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        # `if __name__ == "__main__":` is harmless
+        plain = [part for part in node.comparators if not _is_main(part)]
+        for part in (node.left, *plain):
+            self.visit(part)
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        self.opaque |= node.attr in _INSIDES
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node)
         self.generic_visit(node)
@@ -167,6 +162,10 @@ class _Visitor(ast.NodeVisitor):
             node = node.value
         if isinstance(node, ast.Name):
             self.mutated.add(node.id)
+
+
+def _is_main(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == _MAIN
 
 
 # --- over the whole flow ---------------------------------------------------------------------
@@ -200,7 +199,8 @@ def lineage(cells: Sequence[_Cell]) -> list[frozenset[str] | None]:
         else:
             # what it defines may be called by it at once
             known = {**carried, **cell.definitions}
-            found.append(_closure(cell.reads, known))
+            reached = _closure(cell.reads, known)
+            found.append(None if reached & _OPAQUE else reached)
         made = frozenset().union(*(carried.get(name, frozenset()) for name in cell.reads))
         for name in cell.writes:
             free = cell.definitions.get(name)

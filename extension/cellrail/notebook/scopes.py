@@ -129,6 +129,13 @@ class _Scopes(ast.NodeVisitor):
                 scope.stores.add(node.target.id)
                 break
 
+    def visit_Call(self, node: ast.Call) -> None:
+        # of an object: only without one they tell of the namespace
+        if isinstance(node.func, ast.Name) and node.func.id in {"vars", "dir"} and node.args:
+            self._visit_all([*node.args, *node.keywords])
+        else:
+            self.generic_visit(node)
+
     # --- scopes ------------------------------------------------------------------------------
 
     def _function(
