@@ -190,7 +190,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             written = plain_values({n: self.values[n] for n in self.changed if n not in typed})
             assignment = PythonTranslator.codify(written) if written else ""
             assignment += "".join(f"{n} = {typed[n]}\n" for n in self.changed if n in typed)
-        return restart.putback(assignment)
+        return restart.putback(assignment, lazy_above=self.settings.lazy_above)
 
 
 @contextlib.contextmanager

@@ -35,11 +35,12 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
         """The origin's seed of string hashes."""
         return self.history.started.hash_seed
 
-    def putback(self, assignment: str) -> PutBack:
+    def putback(self, assignment: str, *, lazy_above: int | None = None) -> PutBack:
         """How the namespace before the cut comes back.
 
         Args:
             assignment: code that assigns the changed parameters; "" where none changed.
+            lazy_above: bytes; larger values may be put back when a cell needs them.
         """
         parameters = next((s for s in self.plan.steps if s.label == "parameters"), None)
         return PutBack(
@@ -52,6 +53,7 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             assignment=assignment if self.jobs else "",
             parameters_step=parameters.number if parameters is not None else 0,
             parameters_job=parameters.job_id if parameters is not None else "",
+            lazy_above=lazy_above,
         )
 
 

@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cell_timeout: float | None = None
     #: a checkpoint that cannot be written fails its step
     strict: bool = False
+    #: on a headless restart, values above so many bytes are read when a cell can reach them
+    lazy_above: int = 1 << 18
     #: whether live notebooks are recorded
     record: bool = True
 

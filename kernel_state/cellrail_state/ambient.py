@@ -356,6 +356,16 @@ def apply_generators(snapshot: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Whatever draws inside the block has not drawn."""
+    state = _generators()
+    try:
+        yield
+    finally:
+        apply_generators({"generators": state})
+
+
 def _try(problems: list[str], what: str, act: Callable[[], object]) -> None:
     try:
         act()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from .pieces import DEFINITIONS, Entry, Pieces
-from .reach import Reach, local_state
+from .reach import Reach, local_state, words
 
 #: cannot be stored, and run no code of the notebook by themselves
 _HARMLESS = frozenset(
@@ -19,6 +19,8 @@ _HARMLESS = frozenset(
      "_duckdb", "duckdb", "psycopg", "psycopg2", "sqlalchemy", "requests", "httpx", "urllib3",
      "subprocess", "builtins", "weakref", "re", "zipfile", "tarfile", "gzip", "h5py", "queue")
 )  # fmt: skip
+#: characters of the longest string that is taken for a query
+_TEXT = 1 << 20
 _RUNS_CODE = frozenset({"generator", "coroutine", "async_generator", "frame", "map", "filter"})
 
 
@@ -110,9 +112,7 @@ class Attention:
         piece = self._pieces.all.get(name)
         if piece is None or piece.error is None or piece.over_limit:
             return False
-        kind = type(self._roots[name])
-        home = str(kind.__module__).partition(".")[0]
-        return kind.__name__ in _RUNS_CODE or home not in _HARMLESS
+        return _may_run_anything(self._roots[name])
 
     def _beside_definitions(self) -> set[str]:
         """Names that are definitions, or share objects with the state of one."""
@@ -124,3 +124,50 @@ class Attention:
         """Look at settled containers after all, where they lie within values that were pickled."""
         for name in sorted(self._pieces.reach(self._settled)) if self._settled else ():
             self._pieces.add(name, self._roots[name])
+
+
+def _may_run_anything(value: object) -> bool:
+    """Whether a value that cannot be stored may run code of the notebook."""
+    kind = type(value)
+    home = str(kind.__module__).partition(".")[0]
+    return kind.__name__ in _RUNS_CODE or home not in _HARMLESS
+
+
+def leads_to(
+    names: Collection[str],
+    roots: Mapping[str, object],
+    *,
+    entries: Mapping[str, Entry],
+    groups: Mapping[str, tuple[str, ...]],
+    reach: Reach,
+) -> set[str] | None:
+    """What code can reach through these names before it runs, by what is remembered; None for any.
+
+    Words of strings count as names: queries and formulas name variables there.
+    """
+    seen: set[str] = set()
+    followed: set[str] = set()
+    waiting = set(names)
+    while waiting:
+        batch, waiting = waiting, set()
+        seen |= batch
+        here = batch & roots.keys()
+        if local_state(here, roots):
+            return None
+        for name in here:
+            entry, value = entries.get(name), roots[name]
+            waiting.update(groups.get(name, ()))
+            if isinstance(value, str) and len(value) < _TEXT:
+                waiting.update(words(value))
+            if entry is None:
+                continue
+            if entry.error is not None and _may_run_anything(value):
+                return None
+            fresh = set(entry.keys) - followed
+            followed |= fresh
+            used = reach.names(fresh, spoken=True) if fresh else frozenset()
+            if used is None:
+                return None
+            waiting |= used
+        waiting -= seen
+    return seen

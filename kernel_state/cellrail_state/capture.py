@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import msgspec
 
 from . import inspection, namespace
-from .attention import Attention
+from .attention import Attention, leads_to
 from .definitions import Definitions
 from .digests import Hasher
 from .loading import CODEC
@@ -154,6 +154,17 @@ class Capture:
             return variable is not None and variable.reason == piece.error
         stored = self.current.components.get(variable.component or "")
         return stored is not None and self._inspector.is_same(piece, stored, self._objects)
+
+    def leads_to(self, roots: Mapping[str, object], names: Collection[str]) -> set[str] | None:
+        """The names that code which uses these can reach, as far as is known; None for any.
+
+        Args:
+            roots: as for `checkpoint`; what waits to be restored is not among them.
+            names: names that the code uses, and words of its strings.
+        """
+        return leads_to(
+            names, roots, entries=self._entries, groups=self._group_of, reach=self._reach
+        )
 
     @property
     def stored_bytes(self) -> int:

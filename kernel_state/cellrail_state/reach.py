@@ -16,19 +16,46 @@ and changes it in a call that does not name it. An audit finds it (see `capture`
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import functools
+import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+import typing
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from .definitions import _LRU, Definitions, is_definition
 
 #: names that give code the whole namespace
 _OPAQUE = frozenset(
-    {"exec", "eval", "globals", "locals", "vars", "get_ipython", "dir", "Out", "_oh"}
+    (
+        "exec",
+        "eval",
+        "globals",
+        "locals",
+        "vars",
+        "get_ipython",
+        "dir",
+        "Out",
+        "_oh",
+        "__main__",
+        "f_globals",
+        "f_locals",
+        "f_back",
+        "__globals__",
+        "user_ns",
+        "currentframe",
+        "__import__",
+    )
 )
+_WORD = re.compile(r"[^\W\d]\w*")
 _WRAPPERS = (staticmethod, classmethod, functools.cached_property)
+#: what `abc` and `dataclasses` keep on a class for themselves
+_QUIET_NAMES = frozenset({"_abc_data", "_DataclassParams", "_MISSING_TYPE", "KW_ONLY"})
+_DEPTH, _MANY = 4, 1000
+_COLLECTIONS = frozenset({tuple, list, set, frozenset, dict, types.MappingProxyType})
 _QUIET = (
     type(None), bool, int, float, complex, str, bytes, types.BuiltinFunctionType, types.ModuleType,
     types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType,
@@ -45,18 +72,35 @@ def code_names(code: types.CodeType) -> frozenset[str]:
     return frozenset(found)
 
 
+def code_words(code: types.CodeType) -> frozenset[str]:
+    """Every word of the strings in a code object: queries and formulas name variables there."""
+    found: set[str] = set()
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= code_words(constant)
+        elif isinstance(constant, str):
+            found.update(words(constant))
+    return frozenset(found)
+
+
+def words(text: str) -> list[str]:
+    """What can be a name in a text."""
+    return _WORD.findall(text)
+
+
 class Reach:
     """Follows the definitions of one notebook. Remembers what it found in code objects."""
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
-        self._names: dict[types.CodeType, frozenset[str]] = {}
+        self._names: dict[tuple[types.CodeType, bool], frozenset[str]] = {}
 
-    def names(self, keys: Iterable[str]) -> frozenset[str] | None:
+    def names(self, keys: Iterable[str], *, spoken: bool = False) -> frozenset[str] | None:
         """The names that these definitions can use; None for any.
 
         Args:
             keys: of functions and classes of the notebook.
+            spoken: words of their strings count as well.
         """
         waiting: list[Any] = [self._definitions.get(key) for key in keys]
         seen: set[int] = set()
@@ -67,7 +111,7 @@ class Reach:
                 continue
             seen.add(id(obj))
             if type(obj) is types.FunctionType:
-                found |= self._used(obj.__code__)
+                found |= self._used(obj.__code__, spoken=spoken)
             parts = list(_parts(obj))
             if any(part is _DEEP for part in parts):
                 # values inside definitions are not looked into: any other definition may be there
@@ -75,10 +119,11 @@ class Reach:
             waiting += [part for part in parts if part is not _DEEP]
         return None if found & _OPAQUE else frozenset(found)
 
-    def _used(self, code: types.CodeType) -> frozenset[str]:
-        known = self._names.get(code)
+    def _used(self, code: types.CodeType, *, spoken: bool) -> frozenset[str]:
+        known = self._names.get((code, spoken))
         if known is None:
-            known = self._names[code] = code_names(code)
+            known = code_names(code) | code_words(code) if spoken else code_names(code)
+            self._names[code, spoken] = known
         return known
 
 
@@ -109,19 +154,39 @@ def _parts(obj: Any) -> Iterator[Any]:
                     yield kind
 
 
-def _value(value: Any) -> Iterator[Any]:
+def _value(value: Any, depth: int = 0) -> Iterator[Any]:
     if isinstance(value, _WRAPPERS):
         value = value.func if isinstance(value, functools.cached_property) else value.__func__
-    if isinstance(value, property):
-        for part in (value.fget, value.fset, value.fdel):
-            yield from _value(part)
-    elif isinstance(value, _QUIET) or (isinstance(value, (tuple, frozenset)) and not value):
+    if isinstance(value, _QUIET) or type(value).__name__ in _QUIET_NAMES:
         return
-    elif type(value) is types.FunctionType or isinstance(value, type) or type(value) is _LRU:
+    if type(value) is types.FunctionType or isinstance(value, type) or type(value) is _LRU:
         if is_definition(value):
             yield value
-    else:
+        return
+    inside = _inside(value) if depth < _DEPTH else None
+    if inside is None:
         yield _DEEP
+        return
+    for part in inside:
+        yield from _value(part, depth + 1)
+
+
+def _inside(value: Any) -> Collection[Any] | None:
+    """What a value within a definition holds, where that is easily told."""
+    kind = type(value)
+    found: Collection[Any] | None = None
+    if kind is property:
+        found = (value.fget, value.fset, value.fdel)
+    elif kind in _COLLECTIONS and len(value) <= _MANY:
+        keys = tuple(value)
+        found = (*keys, *value.values()) if isinstance(value, Mapping) else keys
+    elif kind is dataclasses.Field:
+        found = (value.default, value.default_factory, value.type)
+    elif isinstance(value, enum.Enum):
+        found = (kind, value.value)
+    elif kind.__module__ == "typing" or kind in {types.GenericAlias, types.UnionType}:
+        found = (typing.get_origin(value), *typing.get_args(value))
+    return found
 
 
 # --- modules of the user's own ---------------------------------------------------------------

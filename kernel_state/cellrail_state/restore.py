@@ -19,7 +19,7 @@ from .errors import ObjectError, StateError
 from .loading import CODEC, Context
 from .model import Checkpoint, Component, ObjectRef, Variable, Verdict
 
-__all__ = ["RestoreReport", "incompatibilities", "restore"]
+__all__ = ["RestoreReport", "incompatibilities", "needed_at_once", "restore"]
 
 
 class Source(Protocol):
@@ -55,6 +55,7 @@ def restore(
     skip: Collection[str] = (),
     place: Mapping[str, Any] | None = None,
     definitions: Mapping[str, Any] | None = None,
+    defined: bool = False,
 ) -> RestoreReport:
     """Put the values of a checkpoint into a namespace.
 
@@ -66,6 +67,7 @@ def restore(
         skip: names to leave alone (a cell that ran again made them).
         place: where the values go; None means `namespace`.
         definitions: functions and classes by key that exist already and are used as they are.
+        defined: they live in the namespace already; their state is left alone.
 
     Returns:
         What became of each name. Never raises for a single value.
@@ -80,7 +82,11 @@ def restore(
     failed: dict[str, str] = {}
     restored: dict[str, Any] = {}
     needed = {v.component for v in wanted.values() if v.verdict is Verdict.STORED}
-    components = [c for c in checkpoint.components.values() if c.id in needed or c.definitions]
+    components = [
+        c
+        for c in checkpoint.components.values()
+        if c.id in needed or (c.definitions and not defined)
+    ]
     # what has to be computed first, while what has only to be read is on its way
     components.sort(key=lambda c: (not c.definitions, sum(ref.size for ref in c.buffers)))
     with _Reader(objects, components) as reader:
@@ -106,6 +112,30 @@ def restore(
         not_stored={n: v for n, v in wanted.items() if v.verdict is not Verdict.STORED},
         definitions=context.definitions,
     )
+
+
+def needed_at_once(checkpoint: Checkpoint, small: int) -> frozenset[str]:
+    """Names that a lazy restore puts back before any cell asks for them.
+
+    Args:
+        checkpoint: what is restored.
+        small: bytes up to which waiting gains nothing.
+
+    Returns:
+        Names of small components, of definitions, of what matplotlib may have on its screen, and
+        what IPython shows as `_`, which moves without being named.
+    """
+    found: set[str] = set()
+    for component in checkpoint.components.values():
+        moves = any(name.startswith("Out[_") for name in component.names)
+        if component.size <= small or component.definitions or moves or _draws(component):
+            found.update(component.names)
+    unstored = (n for n, v in checkpoint.variables.items() if v.verdict is not Verdict.STORED)
+    return frozenset(found.union(unstored))
+
+
+def _draws(component: Component) -> bool:
+    return "matplotlib" in component.packages
 
 
 class _Reader:

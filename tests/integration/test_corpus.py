@@ -24,8 +24,12 @@ def test_the_corpus_is_there():
     assert all(len(cells_of(path)) >= 4 for path in CORPUS)
 
 
+@pytest.mark.parametrize("lazy_above", ["0", "1000000000"], ids=["lazy", "at once"])
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
-def test_at_every_cut_a_restart_equals_the_uninterrupted_run(path, make, app):
+def test_at_every_cut_a_restart_equals_the_uninterrupted_run(
+    path, lazy_above, make, app, monkeypatch
+):
+    monkeypatch.setenv("CELLRAIL_LAZY_ABOVE", lazy_above)
     cells = cells_of(path)
     notebook = make(*cells)
     whole = app.run(notebook)

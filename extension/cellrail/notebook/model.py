@@ -52,6 +52,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     opaque: bool = False
     #: modules it imports
     imports: tuple[str, ...] = ()
+    #: words of its strings, which may name variables
+    mentions: frozenset[str] = frozenset()
     #: the cells it stands for, by place in the notebook
     cell_indices: tuple[int, ...] = ()
 
@@ -59,6 +61,19 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     def label(self) -> str:
         """How listings name it: its name, or `#28`."""
         return self.name or f"#{self.number}"
+
+    @property
+    def touches(self) -> frozenset[str] | None:
+        """Names that its code uses when it runs; None where it may use any."""
+        return None if self.opaque or self.name == PARAMETERS else self.reads | self.writes
+
+    @property
+    def needs(self) -> frozenset[str] | None:
+        """Names that have to be there when it runs, and words that may be names."""
+        touched = self.touches
+        if touched is None:
+            return None
+        return touched.union(self.mentions, *self.definitions.values())
 
     @property
     def skips(self) -> bool:

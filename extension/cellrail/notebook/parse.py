@@ -190,6 +190,7 @@ def _step(cell: Mapping[str, Any], index: int, number: int, tags: Sequence[str])
         definitions=names.definitions,
         opaque=names.opaque,
         imports=names.imports,
+        mentions=names.mentions,
         cell_indices=(index,),
     )
 

@@ -65,6 +65,8 @@ class _Wait:
     def __init__(self, message_id: str, deadline: float | None) -> None:
         self.message_id = message_id
         self.deadline = deadline
+        #: seconds of the limit that are left while it is not counted
+        self.left: float | None = None
         self.reply: dict[str, Any] | None = None
         self.idle = False
         self.report: Message | None = None
@@ -72,6 +74,16 @@ class _Wait:
         self.kill_at: float | None = None
         #: an idle kernel has said all that it will say
         self.give_up_at: float | None = None
+
+    def pause(self) -> None:
+        """What the kernel does now, no limit counts."""
+        if self.deadline is not None:
+            self.left, self.deadline = self.deadline - time.monotonic(), None
+
+    def go_on(self) -> None:
+        """The cell's own time goes on."""
+        if self.left is not None and self.cut_short is None:
+            self.deadline, self.left = time.monotonic() + self.left, None
 
     def done(self, *, reported: bool) -> bool:
         if not self.idle:
@@ -292,7 +304,11 @@ class CellClient:
             return
         if message is None:
             return
-        if message["kind"] == "ran":
+        if message["kind"] == "loading":
+            wait.pause()
+        elif message["kind"] == "loaded":
+            wait.go_on()
+        elif message["kind"] == "ran":
             # the user's code is done: what follows is our capture, which no limit counts
             wait.deadline = None
             if wait.cut_short is None:

@@ -74,6 +74,7 @@ class KernelHooks:
         self._channel = channel
         self._orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._running: list[Any] = []
+        self._cell_order: Message = {}
         self._started = 0.0
         self._packages = PackageWatch()
         self._base = Base.now()
@@ -129,8 +130,28 @@ class KernelHooks:
 
     def _before(self, info: Any) -> None:
         self._running.append(info)
-        if len(self._running) == 1:
-            self._started = time.time()
+        if len(self._running) > 1:
+            return
+        self._cell_order = self._order()
+        if "needs" in self._cell_order:
+            self._bring(self._cell_order["needs"])
+        self._started = time.time()
+
+    def _bring(self, names: list[str] | None) -> None:
+        """Put back what the cell can reach; without it the cell must not run."""
+        try:
+            if not self.state.needs(names):
+                return
+            # no limit of the cell counts this
+            self._channel.send({"kind": "loading"})
+            self.state.bring(names)
+        except BaseException as error:  # noqa: BLE001 - the shell swallows what a callback raises
+            from cellrail.run.waiting import Refusal
+
+            transformers = self._shell.ast_transformers
+            why = str(error) or type(error).__name__
+            transformers.insert(0, Refusal(transformers.remove, why))
+        self._channel.send({"kind": "loaded"})
 
     def _after(self, result: Any) -> None:
         # code of a cell may run cells of its own: only the outermost one is a step
@@ -140,7 +161,7 @@ class KernelHooks:
             return
         ended = time.time()
         self._channel.send({"kind": "ran"})
-        order = self._order()
+        order = self._cell_order
         report: Message = {
             "kind": "report",
             "success": bool(result.success),

@@ -156,8 +156,7 @@ class LiveRun:
     def _delta(self, cell: Step) -> Delta:
         if cell.options.no_checkpoint:
             return Delta(failure=NO_CHECKPOINT)
-        touched = None if cell.opaque else cell.reads | cell.writes
-        return self.state.delta(only=cell.options.outputs or None, touched=touched)
+        return self.state.delta(only=cell.options.outputs or None, touched=cell.touches)
 
     def _outputs(self, count: int | None) -> list[Mapping[str, Any]]:
         """The cell's outputs, as far as this IPython keeps them."""

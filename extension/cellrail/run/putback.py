@@ -57,6 +57,7 @@ class PutBack:
         assignment: str = "",
         parameters_step: int = 0,
         parameters_job: str = "",
+        lazy_above: int | None = None,
     ) -> None:
         """Know what to do.
 
@@ -70,6 +71,8 @@ class PutBack:
             assignment: code that assigns the changed parameters; "" where none changed.
             parameters_step: number of the `parameters` step.
             parameters_job: the origin's job of that step.
+            lazy_above: bytes; larger values may be put back when they are needed (the driver tells
+                of each cell's). None: everything is put back at once.
         """
         self.segments = segments
         self.parameters_step = parameters_step
@@ -81,6 +84,8 @@ class PutBack:
         self._python = python
         self._force = force
         self._protected: set[str] = set()
+        #: large values wait until a cell can reach them; what cells made anew may hold them already
+        self.lazy_above = None if segments else lazy_above
 
     def before(self, client: Commander, segment: Segment) -> None:
         """Restore the namespace that a segment's cell runs on."""
@@ -92,8 +97,10 @@ class PutBack:
 
     def finish(self, client: Commander) -> Delta | None:
         """Restore the namespace before the cut; the delta of newly assigned parameters, if any."""
-        self._restore(client, self._checkpoint, self._jobs)
-        self._ask(client, {"command": "finish", "checkpoint": to_plain(self._checkpoint)})
+        self._restore(client, self._checkpoint, self._jobs, self.lazy_above)
+        checkpoint = to_plain(self._checkpoint)
+        order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
+        self._ask(client, order)
         if not self._assignment:
             return None
         answer = self._ask(client, {"command": "assign", "source": self._assignment})
@@ -101,7 +108,11 @@ class PutBack:
         return delta
 
     def _restore(
-        self, client: Commander, checkpoint: Checkpoint, jobs: Sequence[JobFinished]
+        self,
+        client: Commander,
+        checkpoint: Checkpoint,
+        jobs: Sequence[JobFinished],
+        lazy_above: int | None = None,
     ) -> None:
         counts = [job.execution_count for job in jobs if job.execution_count is not None]
         upto = max(counts, default=0)
@@ -117,6 +128,7 @@ class PutBack:
                 "execution_count": upto + 1,
                 "python": self._python,
                 "force": self._force,
+                "lazy_above": lazy_above,
             },
         )
 

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.kernels.cold import ColdKernel
-from cellrail.notebook.model import PARAMETERS, Flow, Step
+from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
@@ -288,10 +288,9 @@ class Session:
 
     def _execute(self, client: CellClient, step: Step, job_id: str, *, last: bool) -> CellResult:
         """Send the step's cells (the parameters step has two) and wait for each."""
-        touched = (
-            None if step.opaque or step.name == PARAMETERS else sorted(step.reads | step.writes)
-        )
         cells = self._cells(step)
+        lazy = self._putback is not None and self._putback.lazy_above is not None
+        needs = {"needs": _sorted(step.needs)} if lazy else {}
         result = CellResult(ending=Ending.OK)
         for place, (index, cell) in enumerate(cells):
             cell["outputs"] = []
@@ -306,9 +305,10 @@ class Session:
                 orders={
                     "checkpoint": final and not step.options.no_checkpoint,
                     "only": list(step.options.outputs) or None,
-                    "touched": touched,
+                    "touched": _sorted(step.touches),
                     "last": last,
                     "on_error": "raises-exception" in step.tags,
+                    **needs,
                 },
             )
             # the commit before becomes durable while this cell already runs
@@ -405,6 +405,10 @@ class Session:
             "job": job_id,
             "status": status,
         }
+
+
+def _sorted(names: frozenset[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
 
 
 def _delta(step: Step, report: Mapping[str, Any]) -> Delta:

@@ -15,13 +15,14 @@ import msgspec
 from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
 from cellrail.run.setup import run_setup_line
+from cellrail.run.waiting import Waiting
 from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
 from cellrail_state.errors import StateError
 from cellrail_state.inspection import package_version
 from cellrail_state.model import Checkpoint, Delta, ObjectRef, from_plain, to_plain
 from cellrail_state.objects import Objects
-from cellrail_state.restore import incompatibilities, restore
+from cellrail_state.restore import incompatibilities, needed_at_once, restore
 
 #: audits take at most one part in so many of a run's time
 _AUDIT_SHARE = 20.0
@@ -82,6 +83,7 @@ class ShellState:
         self._definitions: dict[str, Any] = {}
         self._restored: Checkpoint | None = None
         self._placed: dict[str, object] = {}
+        self._waiting = Waiting(shell, objects, self._capture)
 
     @classmethod
     def from_settings(
@@ -161,7 +163,8 @@ class ShellState:
         """Replace the namespace by a checkpoint's, except the names to keep.
 
         Args:
-            order: `checkpoint`, `keep`, `magics`, `inputs` and `execution_count`.
+            order: `checkpoint`, `keep`, `magics`, `inputs` and `execution_count`; values above
+                `lazy_above` bytes wait until `bring` is told of code that can reach them.
         """
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
         if not order.get("force"):
@@ -177,6 +180,7 @@ class ShellState:
             checkpoint,
             self._shell.user_ns,
             self._objects,
+            names=checkpoint.variables.keys() - self._left_for_later(order, checkpoint),
             skip=keep,
             definitions=self._definitions,
         )
@@ -195,6 +199,30 @@ class ShellState:
         self._restored = checkpoint
         self._placed = shellspace.capture_roots(self._shell)
         return {"restored": sorted(report.restored), "warnings": warnings}
+
+    def _left_for_later(self, order: Mapping[str, Any], checkpoint: Checkpoint) -> set[str]:
+        above = order.get("lazy_above")
+        if above is None:
+            return set()
+        return checkpoint.variables.keys() - needed_at_once(checkpoint, above)
+
+    def needs(self, names: Collection[str] | None) -> bool:
+        """Whether something has to be put back before code that uses these names runs."""
+        return bool(self._waiting.needed(self._any_or(names)))
+
+    def bring(self, names: Collection[str] | None) -> None:
+        """Put back what code that uses these names can reach.
+
+        Args:
+            names: what it names, and the words of its strings; None where it may use anything.
+
+        Raises:
+            StateError: a value's copy does not load.
+        """
+        self._waiting.bring(self._any_or(names))
+
+    def _any_or(self, names: Collection[str] | None) -> Collection[str] | None:
+        return None if self._bystanders.may_run() else names
 
     def _ambient_of(self, ref: ObjectRef | None) -> dict[str, Any]:
         if ref is None:
@@ -226,6 +254,7 @@ class ShellState:
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
         roots = shellspace.capture_roots(self._shell)
         self._capture.adopt(checkpoint, roots, self._definitions)
+        self._waiting.begin(self._left_for_later(order, checkpoint), self._definitions)
         self._ambient.adopt()
         return {}
 

@@ -1,0 +1,109 @@
+"""Restored values that wait in the store until a cell can reach them.
+
+A restart begins at once: what is small, definitions and open figures are put back, the rest when
+the code that is about to run can reach it. What it can reach is found as a capture finds what it
+can have changed (`cellrail_state.reach`), and beyond that by the words of strings, since queries
+and formulas name variables there. Where that cannot be told, everything is put back.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from IPython.core.error import InputRejected
+
+from cellrail.run import shellspace
+from cellrail_state import ambient
+from cellrail_state.capture import Capture
+from cellrail_state.errors import StateError
+from cellrail_state.objects import Objects
+from cellrail_state.restore import restore
+
+#: libraries that look variables up by names which they may have read from a file
+_LOOK_UP = ("duckdb", "chdb", "pandasql", "patsy", "formulaic")
+_OUTPUT = re.compile(r"_(\d+)")
+
+
+class NotPutBack(InputRejected):
+    """A cell was not run: a value it can reach could not be put back."""
+
+
+class Waiting:
+    """The values of one restored checkpoint that are still to come."""
+
+    def __init__(self, shell: Any, objects: Objects, capture: Capture) -> None:
+        self._shell, self._objects, self._capture = shell, objects, capture
+        self._names: set[str] = set()
+        self._definitions: Mapping[str, Any] = {}
+
+    def begin(self, names: Collection[str], definitions: Mapping[str, Any]) -> None:
+        """These names of the capture's checkpoint are not in the namespace yet."""
+        self._names, self._definitions = set(names), definitions
+
+    def needed(self, names: Collection[str] | None) -> set[str]:
+        """What has to be put back before code that uses these names runs.
+
+        Args:
+            names: what it names, and the words of its strings; None where it may use anything.
+        """
+        if not self._names:
+            return set()
+        roots = shellspace.capture_roots(self._shell)
+        # what was bound anew meanwhile is not waited for
+        self._names -= roots.keys()
+        if names is None or any(library in sys.modules for library in _LOOK_UP):
+            return set(self._names)
+        reached = self._capture.leads_to(roots, names)
+        if reached is None:
+            return set(self._names)
+        reached |= {f"Out[{found[1]}]" for name in reached if (found := _OUTPUT.fullmatch(name))}
+        return self._names & reached
+
+    def bring(self, names: Collection[str] | None) -> None:
+        """Put back what code that uses these names can reach.
+
+        Raises:
+            StateError: a value's copy does not load.
+        """
+        # a value that is there now may lead to others
+        while needed := self.needed(names):
+            self._load(needed)
+
+    def _load(self, names: Collection[str]) -> None:
+        checkpoint = self._capture.current
+        wanted = {checkpoint.variables[name].component for name in names}
+        together = [n for n in self._names if checkpoint.variables[n].component in wanted]
+        placed: dict[str, Any] = {}
+        with ambient.generators_kept():
+            report = restore(
+                checkpoint,
+                self._shell.user_ns,
+                self._objects,
+                names=together,
+                place=placed,
+                definitions=self._definitions,
+                defined=True,
+            )
+        if report.failed:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
+            raise StateError(f"not every value could be put back: {told}")
+        shellspace.place(self._shell, placed)
+        self._names -= placed.keys()
+        self._capture.admit(placed)
+
+
+class Refusal(ast.NodeTransformer):
+    """Keeps the shell from running its next cell: nothing else can, once `run_cell` was called."""
+
+    def __init__(self, remove: Callable[[Refusal], None], why: str) -> None:
+        self._remove, self._why = remove, why
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Refuse, once."""
+        del node
+        self._remove(self)
+        raise NotPutBack(self._why)
