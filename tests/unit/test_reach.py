@@ -199,3 +199,39 @@ def test_a_name_leaves_its_group_without_taking_the_others_along():
     assert back["c"][0] is back["shared"]
     assert back["b"] == 2
     assert "a" not in back
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def m(self): return 1",
+        "kinds = ['a', 'b']\n    names = {'x': (1, 2)}",
+        "x: int = 0\n    y: list[str] | None = None",
+    ],
+)
+@pytest.mark.parametrize(
+    "decorator", ["", "@dataclasses.dataclass\n", "@functools.total_ordering\n"]
+)
+def test_a_class_of_plain_parts_reaches_nothing_beyond_its_code(body, decorator):
+    import copyreg
+
+    book = Notebook()
+    book.cell("import dataclasses, functools, enum")
+    book.cell("def everything(): return globals()")
+    less = "    def __lt__(self, other): return True" if "order" in decorator else ""
+    book.cell(f"{decorator}class C:\n    {body}\n{less}")
+    # pickle keeps what it finds on the class
+    copyreg._slotnames(book.ns["C"])  # type: ignore[attr-defined]
+    reach = book.capture._reach
+    found = reach.names([book.capture.definitions.key(book.ns["C"])])
+
+    assert found is not None
+    assert "everything" not in found
+
+
+def test_a_class_that_holds_a_function_reaches_what_it_uses():
+    book = Notebook()
+    book.cell("def f(): return used\nclass C:\n    table = {'k': [f]}")
+    reach = book.capture._reach
+
+    assert "used" in (reach.names([book.capture.definitions.key(book.ns["C"])]) or ())
