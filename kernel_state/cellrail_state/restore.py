@@ -8,7 +8,7 @@ verified against their addresses by the store; signatures were checked before an
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ def restore(
     place: Mapping[str, Any] | None = None,
     definitions: Mapping[str, Any] | None = None,
     defined: bool = False,
+    each: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> RestoreReport:
     """Put the values of a checkpoint into a namespace.
 
@@ -68,6 +69,7 @@ def restore(
         place: where the values go; None means `namespace`.
         definitions: functions and classes by key that exist already and are used as they are.
         defined: they live in the namespace already; their state is left alone.
+        each: is handed the values of each component, while the bytes of the next are being read.
 
     Returns:
         What became of each name. Never raises for a single value.
@@ -100,7 +102,10 @@ def restore(
                 failed.update(dict.fromkeys(mine, _reason(component, error)))
                 continue
             found = zip(component.names, values, strict=True)
-            restored.update((name, value) for name, value in found if name in mine)
+            loaded = {name: value for name, value in found if name in mine}
+            restored.update(loaded)
+            if each is not None:
+                each(loaded)
     for name, variable in wanted.items():
         if name in restored:
             target[name] = restored[name]

@@ -77,23 +77,25 @@ class Waiting:
         checkpoint = self._capture.current
         wanted = {checkpoint.variables[name].component for name in names}
         together = [n for n in self._names if checkpoint.variables[n].component in wanted]
-        placed: dict[str, Any] = {}
         with ambient.generators_kept():
             report = restore(
                 checkpoint,
                 self._shell.user_ns,
                 self._objects,
                 names=together,
-                place=placed,
+                place={},
                 definitions=self._definitions,
                 defined=True,
+                each=self._take,
             )
         if report.failed:
             told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
             raise StateError(f"not every value could be put back: {told}")
-        shellspace.place(self._shell, placed)
-        self._names -= placed.keys()
-        self._capture.admit(placed)
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        shellspace.place(self._shell, values)
+        self._names -= values.keys()
+        self._capture.admit(values)
 
 
 class Refusal(ast.NodeTransformer):
