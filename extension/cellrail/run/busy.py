@@ -1,16 +1,29 @@
 """Whether code of the notebook can run beside its cells: then every variable can change.
 
-Threads, asyncio tasks and IPython callbacks that were not there when the kernel started.
+Threads, asyncio tasks and IPython callbacks that were not there when the kernel started, and the
+notebook's own functions and objects where Python calls them: signal handlers, handlers and filters
+of loggers, hooks of `sys`, `warnings`, `threading`, `gc` and of imports, replaced builtins.
 """
 
 from __future__ import annotations
 
+import builtins
+import functools
+import gc
+import logging
+import signal
 import sys
 import threading
+import types
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 #: threads that run no code of the notebook
 _HARMLESS = ("tqdm", "TMonitor", "IPythonHistorySavingThread", "cellrail-")
+_SIGNALS = tuple(signal.valid_signals())
+_BUILT_IN = frozenset({type, types.BuiltinFunctionType, bool, type(None), str})
+_IDLE = frozenset({type(None), types.BuiltinFunctionType, signal.Handlers})
 _EVENTS = ("pre_execute", "pre_run_cell", "post_execute", "post_run_cell")
 
 
@@ -23,7 +36,12 @@ class Bystanders:
 
     def may_run(self) -> bool:
         """Whether anything of the notebook may have run beside the cell."""
-        return self._threads_run() or self._callbacks_run() or self._tasks_run()
+        return (
+            self._threads_run()
+            or self._callbacks_run()
+            or self._tasks_run()
+            or any(self._is_mine(hook) for hook in _hooks())
+        )
 
     def _threads_run(self) -> bool:
         return any(
@@ -42,6 +60,18 @@ class Bystanders:
             for callback in callbacks.get(event, ())
         )
 
+    def _is_mine(self, hook: Any) -> bool:
+        """Whether something callable is the notebook's."""
+        if type(hook) in _IDLE:
+            return False
+        while isinstance(hook, functools.partial):
+            hook = hook.func
+        hook = getattr(hook, "__func__", hook)
+        space = getattr(hook, "__globals__", None)
+        if space is not None:
+            return space is self._shell.user_ns
+        return type(hook).__module__ == "__main__"
+
     def _tasks_run(self) -> bool:
         asyncio = sys.modules.get("asyncio")
         if asyncio is None:
@@ -53,3 +83,19 @@ class Bystanders:
         space = self._shell.user_ns
         frames = (getattr(task.get_coro(), "cr_frame", None) for task in tasks)
         return any(frame is not None and frame.f_globals is space for frame in frames)
+
+
+def _hooks() -> Iterator[Any]:
+    """What Python and its logging call without being told by a cell."""
+    yield from map(signal.getsignal, _SIGNALS)
+    yield from (sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook)
+    yield from (sys.gettrace(), sys.getprofile(), warnings.showwarning, warnings.formatwarning)
+    yield from (*gc.callbacks, *sys.meta_path, *sys.path_hooks)
+    yield from (made for made in list(vars(builtins).values()) if type(made) not in _BUILT_IN)
+    for logger in (logging.root, *list(logging.root.manager.loggerDict.values())):
+        if isinstance(logger, logging.Logger) and (logger.handlers or logger.filters):
+            yield from logger.filters
+            for handler in logger.handlers:
+                yield handler
+                yield handler.formatter
+                yield from handler.filters
