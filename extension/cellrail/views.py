@@ -30,6 +30,9 @@ Loader = Callable[[Checkpoint, list[str]], dict[str, Any]]
 class RunList(list[RunRow]):
     """Runs as a listing: a table where it is shown, records where it is used."""
 
+    #: how many runs' newest records it does not know, where the catalog was in use
+    behind: int = 0
+
     def __repr__(self) -> str:
         lines = [f"{r.run_id}  {r.status:<11}  {r.flow}" for r in self]
         return "\n".join(lines) or "no runs"

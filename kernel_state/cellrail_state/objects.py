@@ -14,6 +14,7 @@ BLAKE3's 4): a wrong hit would need two contents of one process that collide in 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import re
@@ -85,6 +86,12 @@ def join(parts: Sequence[ObjectRef]) -> ObjectRef:
     return ObjectRef(digest=digest, size=sum(part.size for part in parts), parts=tuple(parts))
 
 
+def _pieces(view: memoryview, ref: ObjectRef) -> list[memoryview]:
+    """The place of each part of a reference, however large its parts were cut."""
+    ends = itertools.accumulate(part.size for part in ref.parts)
+    return [view[end - part.size : end] for end, part in zip(ends, ref.parts, strict=True)]
+
+
 def _flat(data: Bytes) -> memoryview:
     view = memoryview(data)
     if not view.contiguous or not view.nbytes:
@@ -101,7 +108,7 @@ def checked(data: Bytes, ref: ObjectRef) -> None:
     if ref.parts:
         view = memoryview(data)
         if len(data) == ref.size and join(ref.parts).digest == ref.digest:
-            for part, piece in zip(ref.parts, cut(view), strict=True):
+            for part, piece in zip(ref.parts, _pieces(view, ref), strict=True):
                 checked(piece, part)
             return
     elif len(data) == ref.size and blake3(data).hexdigest() == ref.digest:
@@ -164,10 +171,7 @@ class Objects:
             else:
                 self._write(path, view)
         except OSError as error:
-            raise StoreNotWritable(
-                f"the store cannot be written ({error.strerror}): {path.parent}",
-                hint="make room or choose another store with --store",
-            ) from error
+            raise _not_writable(path.parent, error) from error
         return ref
 
     def _remember(self, folder: Path) -> None:
@@ -208,9 +212,18 @@ class Objects:
         self._remember(path.parent)
 
     def flush(self) -> None:
-        """Make the names of all that was put durable: one fsync per folder."""
+        """Make the names of all that was put durable: one fsync per folder.
+
+        Raises:
+            StoreNotWritable: they cannot be; the next flush tries again.
+        """
         while self._unflushed:
-            sync_folder(self._unflushed.pop())
+            folder = self._unflushed.pop()
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                self._remember(folder)
+                raise _not_writable(folder, error) from error
 
     def get(self, ref: ObjectRef) -> bytes:
         """The bytes behind a reference.
@@ -245,7 +258,7 @@ class Objects:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="cellrail-objects") as pool:
-            list(pool.map(self._read, cut(memoryview(memory)), ref.parts))
+            list(pool.map(self._read, _pieces(memoryview(memory), ref), ref.parts))
         return memory
 
     def _read(self, view: memoryview, ref: ObjectRef) -> None:
@@ -253,8 +266,9 @@ class Objects:
         if ref.inline is not None:
             view[:] = ref.inline
         else:
+            path = self.path(ref.digest)
             try:
-                with self.path(ref.digest).open("rb", buffering=0) as file:
+                with _recalled(path).open("rb", buffering=0) as file:
                     done = 0
                     while done < ref.size and (count := file.readinto(view[done:])):
                         done += count
@@ -267,7 +281,8 @@ class Objects:
     def contains(self, ref: ObjectRef) -> bool:
         """Whether the bytes are there (their size is looked at, not their content)."""
         try:
-            return all(self.path(f.digest).stat().st_size == f.size for f in ref.files())
+            paths = [(_recalled(self.path(f.digest)), f.size) for f in ref.files()]
+            return all(path.stat().st_size == size for path, size in paths)
         except OSError:
             return False
 
@@ -281,8 +296,10 @@ class Objects:
             The bytes freed; 0 where it is gone already or too young.
         """
         aside = path.with_name(path.name + _RETIRED)
+        self._points.reach("objects.before_delete")
         try:
             path.rename(aside)
+            self._points.reach("objects.before_unlink")
             found = aside.stat()
             if found.st_mtime >= before:
                 aside.rename(path)
@@ -290,7 +307,15 @@ class Objects:
             aside.unlink()
         except FileNotFoundError:
             return 0
+        self._points.reach("objects.after_delete")
         return found.st_size
+
+    def recall(self) -> None:
+        """Put back what a prune that was killed had moved aside; it may have been needed again."""
+        for path in list(self.files()):
+            if path.name.endswith(_RETIRED):
+                _recalled(path.with_name(path.name.removesuffix(_RETIRED)))
+                path.unlink(missing_ok=True)
 
     def files(self) -> Iterator[Path]:
         """Every file of the objects folder, temporary ones too."""
@@ -304,6 +329,14 @@ class Objects:
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
         return total
+
+
+def _recalled(path: Path) -> Path:
+    """An object's path; the object is put back where a prune that was killed had moved it aside."""
+    if not path.exists():
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + _RETIRED).rename(path)
+    return path
 
 
 def is_object(path: Path) -> bool:
@@ -327,6 +360,13 @@ def _datasync(descriptor: int) -> None:
         os.fdatasync(descriptor)
     else:
         os.fsync(descriptor)
+
+
+def _not_writable(folder: Path, error: OSError) -> StoreNotWritable:
+    return StoreNotWritable(
+        f"the store cannot be written ({error.strerror}): {folder}",
+        hint="make room or choose another store with --store",
+    )
 
 
 def _missing(ref: ObjectRef) -> ObjectMissing:

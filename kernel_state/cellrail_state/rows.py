@@ -88,7 +88,9 @@ def rows_of(store: Store, run_id: str, size: int, *, into: Rows) -> None:
         states = history.states
     except StateError:
         return
-    into.journals[-1]["ended"] = history.ended is not None
+    # a suspended run goes on in the same journal
+    ended = history.ended is not None and history.ended.status is not RunStatus.SUSPENDED
+    into.journals[-1]["ended"] = ended
     into.runs.append(_run(store, history))
     into.steps += [_step(run_id, state) for state in states]
     for job in history.jobs:

@@ -1,12 +1,15 @@
 """A store: a folder with journals, objects and the catalog, and the keys that vouch for it.
 
 Layout: `store.json` (format, id), `journals/`, `objects/`, `catalog.duckdb` (an index of the
-journals), `renames.json` (flows under new names), `.gitignore`.
+journals), `news/` (which runs the catalog may not know), `renames.json` (flows under new names),
+`.gitignore`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import heapq
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,12 +32,17 @@ from cellrail_state.errors import (
 )
 from cellrail_state.keys import KeyRing, untrusted
 from cellrail_state.model import Record, RunStarted
+from cellrail_state.news import News
 from cellrail_state.objects import Objects, sync_folder
 
 if TYPE_CHECKING:
     from cellrail_state.catalog import Catalog
 
 FORMAT = 1
+#: so many runs whose owner was killed at once may be in the way of a listing
+_NEVER_BEGUN = 16
+#: seconds that a new run waits for the end of a prune, and a prune for that of a run's beginning
+_PRUNE_SECONDS = 30.0
 _NETWORK = frozenset(
     (
         "9p", "afs", "ceph", "cifs", "davfs", "fuse.davfs", "fuse.glusterfs", "fuse.rclone",
@@ -77,7 +85,7 @@ class Store:
         self.keyring = keyring
         self.points = points
         self.objects = Objects(path / "objects", points=points)
-        self._verified: dict[str, int] = {}
+        self.news = News(path / "news")
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -111,6 +119,7 @@ class Store:
             identity = _Identity(FORMAT, uuid.uuid4().hex)
             _make_once(path / "store.json", msgspec.json.encode(identity) + b"\n")
             sync_folder(path)
+            News(path / "news").begin()
         except OSError as error:
             raise _not_writable(path, error) from error
         return cls.open(path, keyring=keyring, points=points)
@@ -148,24 +157,80 @@ class Store:
 
     def run_ids(self) -> list[str]:
         """The ids of all runs, oldest first."""
+        return sorted(self.journal_sizes())
+
+    def journal_sizes(self) -> dict[str, int]:
+        """The length of every run's journal, by run."""
         suffix = journals.SUFFIX
         with os.scandir(self.path / "journals") as entries:
-            return sorted(
-                e.name[: -len(suffix)]
-                for e in entries
-                # its owner was killed before the first record: no run began
-                if e.name.endswith(suffix) and _size(e) > len(journals.MAGIC)
-            )
+            sizes = {e.name[: -len(suffix)]: _size(e) for e in entries if e.name.endswith(suffix)}
+        # where the owner was killed before the first record no run began
+        return {run_id: size for run_id, size in sizes.items() if size > len(journals.MAGIC)}
+
+    def journal_size(self, run_id: str) -> int:
+        """The length of a run's journal; 0 where there is no such run."""
+        size = _size(self.journal_path(run_id))
+        return size if size > len(journals.MAGIC) else 0
+
+    def newest(self, prefix: str = "", *, limit: int) -> list[str]:
+        """The ids of the newest runs that begin so, newest first; only these are looked at."""
+        suffix = journals.SUFFIX
+        names = os.listdir(self.path / "journals")  # noqa: PTH208 - a path each costs ten times that
+        if prefix:
+            names = [name for name in names if name.startswith(prefix)]
+        # more than asked for: a few may be runs that never began
+        some = heapq.nlargest(limit + _NEVER_BEGUN, names)
+        run_ids = [name[: -len(suffix)] for name in some if name.endswith(suffix)]
+        return [run_id for run_id in run_ids if self.journal_size(run_id)][:limit]
 
     def create_journal(self, started: RunStarted) -> journals.Journal:
-        """Begin a run's journal, and own it."""
-        return journals.Journal.create(
-            self.journal_path(started.run_id),
-            started,
-            run_id=started.run_id,
-            key=self.keyring.key(),
-            points=self.points,
-        )
+        """Begin a run's journal, and own it.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+            JournalDamaged: a run that it starts on was deleted a moment ago.
+        """
+        run_id = started.run_id
+        try:
+            with self.pruning(shared=True):
+                self._refuse_without_origin(started)
+                told = self.news.tell(run_id)
+                journal = journals.Journal.create(
+                    self.journal_path(run_id),
+                    started,
+                    run_id=run_id,
+                    key=self.keyring.key(),
+                    points=self.points,
+                )
+                if not told:  # it may be that news are told since
+                    self.news.tell(run_id)
+        except OSError as error:
+            raise _not_writable(self.path, error) from error
+        return journal
+
+    def _refuse_without_origin(self, started: RunStarted) -> None:
+        needed = {job_id.rpartition("/")[0] for job_id in started.chain}
+        if started.origin is not None:
+            needed.add(started.origin.run_id)
+        for run_id in sorted(needed - {started.run_id}):
+            if not self.journal_size(run_id):
+                raise JournalDamaged(
+                    f"the run {run_id} was deleted meanwhile; nothing was changed",
+                    hint="`cellrail runs` lists those that can be restarted",
+                )
+
+    @contextlib.contextmanager
+    def pruning(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold the lock under which runs are deleted; shared: under which none is.
+
+        Raises:
+            StoreError: another process holds it for too long.
+        """
+        path = self.path / "prune.lock"
+        with locks.locked(path, seconds=_PRUNE_SECONDS, shared=shared) as got:
+            if not got:
+                raise StoreError("runs are being deleted; try again later")
+            yield
 
     def is_owned(self, run_id: str) -> bool:
         """Whether the run's owner lives."""
@@ -261,14 +326,18 @@ class Store:
         if runs:
             renames = [*self.renames, Rename(old=old, new=new, time=now)]
             temporary = self.path / f".renames.{uuid.uuid4().hex}.tmp"
-            temporary.write_bytes(msgspec.json.encode(renames))
-            temporary.replace(self.path / "renames.json")
-            sync_folder(self.path)
+            try:
+                temporary.write_bytes(msgspec.json.encode(renames))
+                temporary.replace(self.path / "renames.json")
+                sync_folder(self.path)
+            except OSError as error:
+                temporary.unlink(missing_ok=True)
+                raise _not_writable(self.path, error) from error
             self.__dict__.pop("renames", None)
         return runs
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _size(entry: os.DirEntry[str] | Path) -> int:
     try:
         return entry.stat().st_size
     except FileNotFoundError:
@@ -332,13 +401,13 @@ def _make_once(path: Path, content: bytes) -> None:
     if path.exists():
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(content)
     try:
+        temporary.write_bytes(content)
         os.link(temporary, path)
     except FileExistsError:
         return
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _not_writable(path: Path, error: OSError | None) -> StoreNotWritable:

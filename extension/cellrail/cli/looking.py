@@ -83,7 +83,8 @@ def runs(
         since=None if since is None else app.clock() - since,
         limit=limit,
     )
-    context.json({"runs": [row.to_dict() for row in found]})
+    context.json({"runs": [row.to_dict() for row in found], "behind": found.behind})
+    _say_stale(context, found.behind)
     context.say(
         table(
             ("run", "flow", "status", "started", "time", "kind", "labels"),
@@ -103,6 +104,14 @@ def runs(
         if found
         else "no runs"
     )
+
+
+def _say_stale(context: Context, behind: int) -> None:
+    if behind:
+        context.note(
+            f"stale: the catalog is in use or damaged, and the newest records of {behind} runs are "
+            "not in this answer; ask again later, or: cellrail doctor --fix"
+        )
 
 
 @click.command()
@@ -277,8 +286,11 @@ def sql(*, context: Context, query: str, run: str | None, step: str | None) -> N
     """Run an SQL QUERY over the catalog, or over a run's DataFrames."""
     if step is not None and run is None:
         raise click.UsageError("--step goes with --run")
-    rows = context.app().sql(query, run=run, step=step)
-    context.json({"rows": rows})
+    app = context.app()
+    rows = app.sql(query, run=run, step=step)
+    behind = 0 if run is not None else app.store.catalog.behind
+    context.json({"rows": rows, "behind": behind})
+    _say_stale(context, behind)
     if rows:
         context.say(table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
     else:
