@@ -12,18 +12,32 @@ dicts, not in sets.
 
 from __future__ import annotations
 
+import copyreg
 import math
+import pickle
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.BuiltinFunctionType)
+from .definitions import is_definition
+from .reducing import handler_for
+
+_ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.CodeType)
+#: frames of Python take no stack of C: long chains of objects can be followed
+_DEEP = 100_000
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
 
 def differs(a: object, b: object) -> str:
     """Where two values differ, as a path; "" where they are equal."""
-    return _Walk().differs(a, b, "")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP))
+    try:
+        return _Walk().differs(a, b, "")
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class _Walk:
@@ -70,6 +84,8 @@ class _Walk:
             return self._arrays(a, b, path)
         if module == "pandas" and type(a).__name__ in {"DataFrame", "Series"}:
             return self._frames(a, b, path)
+        if module == "pyarrow" and callable(getattr(a, "equals", None)):
+            return self._arrow(a, b, path)
         if module == "matplotlib" and callable(getattr(a, "get_figure", None)):
             return self._artists(a, b, path)
         return self._reduced(a, b, path)
@@ -80,9 +96,12 @@ class _Walk:
             (dict, self._dicts),
             ((set, frozenset), self._sets),
             (types.FunctionType, self._functions),
+            (types.MappingProxyType, lambda x, y, path: self.differs(dict(x), dict(y), path)),
+            (_WEAK, self._weak_containers),
             (types.CellType, self._cells),
             (weakref.ref, self._weak_references),
             (memoryview, self._views),
+            (pickle.PickleBuffer, lambda x, y, path: "" if bytes(x) == bytes(y) else path),
             ((type({}.keys()), type({}.values()), type({}.items())), self._views),
         )
 
@@ -136,6 +155,11 @@ class _Walk:
     def _weak_references(self, a: Any, b: Any, path: str) -> str:
         return self.differs(a(), b(), f"{path}()")
 
+    def _weak_containers(self, a: Any, b: Any, path: str) -> str:
+        if isinstance(a, weakref.WeakSet):
+            return self._sets(set(a), set(b), path)
+        return self._sequences(list(a.items()), list(b.items()), path)
+
     def _views(self, a: Any, b: Any, path: str) -> str:
         return self._sequences(list(a), list(b), path)
 
@@ -159,6 +183,14 @@ class _Walk:
             return f"{path or 'frame'} ({str(error).splitlines()[0]})"
         return ""
 
+    def _arrow(self, a: Any, b: Any, path: str) -> str:
+        """Arrow may or may not write out that no value is missing; NaN it takes for unequal."""
+        try:
+            alike = a.equals(b, check_metadata=True)
+        except TypeError:
+            alike = a.equals(b)
+        return "" if alike else self._reduced(a, b, path)
+
     def _artists(self, a: Any, b: Any, path: str) -> str:
         """Inside, no two figures are alike (they number their callbacks): the picture is."""
         figures = a.get_figure(), b.get_figure()
@@ -168,14 +200,25 @@ class _Walk:
 
     def _reduced(self, a: Any, b: Any, path: str) -> str:
         try:
-            x, y = a.__reduce_ex__(4), b.__reduce_ex__(4)
+            x, y = _taken_apart(a), _taken_apart(b)
         except Exception:  # noqa: BLE001 - a library's own code; identity is all that is left
             return "" if a is b else f"{path or 'value'} (cannot be compared)"
         if isinstance(x, str):
             return "" if x == y else path or "value"
-        listed = [[list(p) if hasattr(p, "__next__") else p for p in parts] for parts in (x, y)]
+        listed = [[list(p) if _is_iterator(p) else p for p in parts] for parts in (x, y)]
         self._alive += listed
         return self._sequences(listed[0], listed[1], f"{path}.{type(a).__name__}")
+
+
+def _is_iterator(part: Any) -> bool:
+    return hasattr(part, "__next__") and not isinstance(part, type)
+
+
+def _taken_apart(value: Any) -> Any:
+    """As this package's pickler would do it."""
+    handler = handler_for(type(value)) or copyreg.dispatch_table.get(type(value))
+    made = handler(value) if handler is not None else NotImplemented
+    return value.__reduce_ex__(4) if made is NotImplemented else made
 
 
 def _same_type(a: type, b: type) -> bool:
@@ -186,7 +229,8 @@ def _same_type(a: type, b: type) -> bool:
 
 
 def _is_notebooks(thing: Any) -> bool:
-    return getattr(thing, "__module__", None) == "__main__"
+    """Whether it is no object of a library that both share: each has one of its own."""
+    return getattr(thing, "__module__", None) == "__main__" or is_definition(thing)
 
 
 def _order(item: object) -> tuple[str, str]:

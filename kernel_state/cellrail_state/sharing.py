@@ -24,6 +24,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 from .definitions import is_definition
+from .reducing import place_of
 
 Memo = Mapping[int, tuple[int, Any]]
 
@@ -32,7 +33,7 @@ _ATOMIC = frozenset(
         type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes, range,
         slice, types.ModuleType, types.BuiltinFunctionType, types.FunctionType, types.CodeType,
         types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
-        types.MemberDescriptorType, types.ClassMethodDescriptorType, types.MethodWrapperType,
+        types.MemberDescriptorType, types.ClassMethodDescriptorType,
         dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone,
         decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, typing.NewType,
         types.GenericAlias, types.UnionType, types.MappingProxyType,
@@ -60,6 +61,8 @@ def is_still(value: Any) -> bool:
     """Whether a name that still holds this very object cannot have changed its value."""
     kind = type(value)
     if kind in _STILL:
+        if kind is types.BuiltinFunctionType:  # `rows.append` belongs to its list
+            return value.__self__ is None or isinstance(value.__self__, (types.ModuleType, type))
         return kind not in {str, bytes} or len(value) < _BIG
     if kind is types.FunctionType or issubclass(kind, type):
         return not is_definition(value)
@@ -133,7 +136,7 @@ def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind
         return False
     if module in {"typing", "zoneinfo", "operator"}:
         return False
-    return not (module != "__main__" and _is_named_singleton(obj))
+    return not (module != "__main__" and (place_of(obj) or _is_named_singleton(obj)))
 
 
 def _is_class_list(obj: Any) -> bool:
