@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-exploring nbval crash-test clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -34,6 +34,10 @@ bench: $(STAMP)  ## compare with papermill, nbclient and nbconvert
 
 bench-state: $(STAMP)  ## what checkpoints cost on a namespace of 1 GB
 	$(BIN)/python benchmarks/state.py
+
+bench-exploring: $(STAMP)  ## what checkpoints cost on notebooks as people write them
+	$(BIN)/python -m pip install --quiet "seaborn>=0.13"
+	$(BIN)/python benchmarks/exploring.py
 
 clean:  ## remove what the tasks made
 	rm -rf $(VENV) dist build out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
