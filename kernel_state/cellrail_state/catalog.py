@@ -29,8 +29,9 @@ from cellrail_state.sql import migrations, queries
 if TYPE_CHECKING:
     from cellrail_state.store import Store
 
-#: seconds that an ingest at a run's end waits for its turn; whoever asks next catches up
-INGEST_SECONDS = 0.1
+#: seconds that an ingest at a run's end waits for its turn: who waits for an answer goes first, and
+#: whoever asks next catches up
+INGEST_SECONDS = 0.0
 #: seconds that a query waits before it is answered from a copy
 QUERY_SECONDS = 0.1
 #: seconds that it waits for the copy, which nobody holds for long
@@ -39,6 +40,8 @@ ASIDE_SECONDS = 2.0
 INGEST_ASIDE_SECONDS = 0.05
 #: the same where there is no copy and all has to be read
 MEMORY_SECONDS = 2.0
+#: seconds that a copy is kept after its last use
+_COPY_SECONDS = 600.0
 #: seconds that the doctor waits
 REBUILD_SECONDS = 10.0
 
@@ -191,6 +194,7 @@ class Catalog:
             if done.whole:
                 self._store.news.scanned()
             self._store.news.forget(done.known, done.gone)
+            self._forget_copies(older_than=_COPY_SECONDS)
 
     def _begin(self) -> None:
         """Make the file where there is none, whole or not at all (the disk may be full)."""

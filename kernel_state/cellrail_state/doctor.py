@@ -196,8 +196,8 @@ def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterat
 def _unbegun(store: Store) -> Iterator[Path]:
     """Journals whose owner was killed before it wrote anything; files half made."""
     yield from store.path.glob(".*.tmp")
-    yield from (store.path / "journals").glob(".*.tmp")
-    for path in (store.path / "journals").glob(f"*{journals.SUFFIX}"):
+    yield from (store.path / "journals").glob("*/.*.tmp")
+    for path in (store.path / "journals").glob(f"*/*{journals.SUFFIX}"):
         if path.stat().st_size <= len(journals.MAGIC) and not store.is_owned(path.stem):
             yield path
 

@@ -1,5 +1,7 @@
 """Journals into a catalog: the rows of every run whose journal has changed, made anew.
 
+A job that was committed never changes, so of a run that goes on only the new jobs are added.
+
 Journals are read in batches, newest runs first; each batch is one transaction. A run that is known
 to exist but was not read yet has the length -1, so a kill between two batches loses no run: what
 has not ended is looked at again every time, what has ended does not grow any more.
@@ -70,17 +72,21 @@ def ingest(connection: Any, store: Store, *, seconds: float | None = None) -> In
         changes = _what_is_told(connection, store, told)
     gone = sorted(changes.gone & changes.known)
     if gone:
-        _write(connection, store, Rows(), gone)
+        # the variables first: they are found by their jobs
+        _write(connection, store, Rows(), ("variables", "jobs", "steps", "runs", "journals"), gone)
     if told is None:
         _announce(connection, store, changes)
     left = sorted(changes.read, reverse=True)
     size = _BATCH if deadline is None else _SMALL_BATCH
     while left and (deadline is None or time.monotonic() < deadline):
         batch, left = left[:size], left[size:]
+        again = sorted(changes.known.intersection(batch))
+        rows = fetch(connection, queries()["count_jobs"], {"runs": again}) if again else []
+        jobs = {row["run_id"]: row["jobs"] for row in rows}
         fresh = Rows()
         for run_id in batch:
-            rows_of(store, run_id, changes.read[run_id], into=fresh)
-        _write(connection, store, fresh, sorted(changes.known.intersection(batch)))
+            rows_of(store, run_id, changes.read[run_id], jobs.get(run_id, 0), into=fresh)
+        _write(connection, store, fresh, ("steps", "runs", "journals"), again)
     return Ingested(
         behind=len(left),
         whole=told is None,
@@ -120,17 +126,17 @@ def _announce(connection: Any, store: Store, changes: _Changes) -> None:
     fresh = Rows()
     unknown = changes.read.keys() - changes.known
     fresh.journals = [{"run_id": r, "bytes": -1, "ended": False} for r in sorted(unknown)]
-    _write(connection, store, fresh, [])
+    _write(connection, store, fresh, (), ())
     changes.known |= unknown
 
 
-def _write(connection: Any, store: Store, fresh: Rows, stale: Sequence[str]) -> None:
-    """In one transaction: drop the rows of some runs and insert new ones."""
+def _write(
+    connection: Any, store: Store, fresh: Rows, tables: Sequence[str], stale: Sequence[str]
+) -> None:
+    """In one transaction: drop the rows of some runs from tables and insert new ones."""
     connection.execute("BEGIN")
-    if stale:
-        # the variables first: they are found by their jobs
-        for name in ("variables", "steps", "jobs", "runs", "journals"):
-            connection.execute(queries()[f"forget_{name}"], {"runs": list(stale)})
+    for name in tables if stale else ():
+        connection.execute(queries()[f"forget_{name}"], {"runs": list(stale)})
     for table in TABLES:
         _insert(connection, table, getattr(fresh, table))
     store.points.reach("catalog.before_commit")

@@ -1,8 +1,8 @@
 """A store: a folder with journals, objects and the catalog, and the keys that vouch for it.
 
-Layout: `store.json` (format, id), `journals/`, `objects/`, `catalog.duckdb` (an index of the
-journals), `news/` (which runs the catalog may not know), `renames.json` (flows under new names),
-`.gitignore`.
+Layout: `store.json` (format, id), `journals/` (by day), `objects/`, `catalog.duckdb` (an index of
+the journals), `news/` (which runs the catalog may not know), `renames.json` (flows under new
+names), `.gitignore`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from cellrail_state.catalog import Catalog
 
 FORMAT = 1
+#: characters of a run's id that tell its day: a folder of 100,000 names takes 50 ms to list
+_DAY = 8
 #: so many runs whose owner was killed at once may be in the way of a listing
 _NEVER_BEGUN = 16
 #: seconds that a new run waits for the end of a prune, and a prune for that of a run's beginning
@@ -152,8 +154,8 @@ class Store:
     # --- runs --------------------------------------------------------------------------------
 
     def journal_path(self, run_id: str) -> Path:
-        """A run's journal."""
-        return self.path / "journals" / f"{run_id}{journals.SUFFIX}"
+        """A run's journal, in the folder of its day."""
+        return self.path / "journals" / run_id[:_DAY] / f"{run_id}{journals.SUFFIX}"
 
     def run_ids(self) -> list[str]:
         """The ids of all runs, oldest first."""
@@ -161,11 +163,18 @@ class Store:
 
     def journal_sizes(self) -> dict[str, int]:
         """The length of every run's journal, by run."""
-        suffix = journals.SUFFIX
-        with os.scandir(self.path / "journals") as entries:
-            sizes = {e.name[: -len(suffix)]: _size(e) for e in entries if e.name.endswith(suffix)}
+        suffix, sizes = journals.SUFFIX, {}
+        for day in self._days():
+            with os.scandir(self.path / "journals" / day) as entries:
+                sizes.update(
+                    {e.name[: -len(suffix)]: _size(e) for e in entries if e.name.endswith(suffix)}
+                )
         # where the owner was killed before the first record no run began
         return {run_id: size for run_id, size in sizes.items() if size > len(journals.MAGIC)}
+
+    def _days(self) -> list[str]:
+        with os.scandir(self.path / "journals") as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
 
     def journal_size(self, run_id: str) -> int:
         """The length of a run's journal; 0 where there is no such run."""
@@ -173,15 +182,20 @@ class Store:
         return size if size > len(journals.MAGIC) else 0
 
     def newest(self, prefix: str = "", *, limit: int) -> list[str]:
-        """The ids of the newest runs that begin so, newest first; only these are looked at."""
-        suffix = journals.SUFFIX
-        names = os.listdir(self.path / "journals")  # noqa: PTH208 - a path each costs ten times that
-        if prefix:
-            names = [name for name in names if name.startswith(prefix)]
-        # more than asked for: a few may be runs that never began
-        some = heapq.nlargest(limit + _NEVER_BEGUN, names)
-        run_ids = [name[: -len(suffix)] for name in some if name.endswith(suffix)]
-        return [run_id for run_id in run_ids if self.journal_size(run_id)][:limit]
+        """The ids of the newest runs that begin so, newest first; few others are looked at."""
+        suffix, found = journals.SUFFIX, list[str]()
+        for day in reversed(self._days()):
+            if not day.startswith(prefix[:_DAY]):
+                continue
+            names = os.listdir(self.path / "journals" / day)  # noqa: PTH208 - ten times as fast
+            fitting = [name for name in names if name.startswith(prefix)]
+            # more than asked for: a few may be runs that never began
+            some = heapq.nlargest(limit + _NEVER_BEGUN, fitting)
+            run_ids = [name[: -len(suffix)] for name in some if name.endswith(suffix)]
+            found += [run_id for run_id in run_ids if self.journal_size(run_id)]
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     def create_journal(self, started: RunStarted) -> journals.Journal:
         """Begin a run's journal, and own it.
@@ -195,8 +209,12 @@ class Store:
             with self.pruning(shared=True):
                 self._refuse_without_origin(started)
                 told = self.news.tell(run_id)
+                path = self.journal_path(run_id)
+                if not path.parent.is_dir():
+                    path.parent.mkdir(exist_ok=True)
+                    sync_folder(path.parent.parent)
                 journal = journals.Journal.create(
-                    self.journal_path(run_id),
+                    path,
                     started,
                     run_id=run_id,
                     key=self.keyring.key(),

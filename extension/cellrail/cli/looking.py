@@ -83,8 +83,7 @@ def runs(
         since=None if since is None else app.clock() - since,
         limit=limit,
     )
-    context.json({"runs": [row.to_dict() for row in found], "behind": found.behind})
-    _say_stale(context, found.behind)
+    context.json({"runs": [row.to_dict() for row in found], **_stale(context, found.behind)})
     context.say(
         table(
             ("run", "flow", "status", "started", "time", "kind", "labels"),
@@ -106,12 +105,15 @@ def runs(
     )
 
 
-def _say_stale(context: Context, behind: int) -> None:
-    if behind:
-        context.note(
-            f"stale: the catalog is in use or damaged, and the newest records of {behind} runs are "
-            "not in this answer; ask again later, or: cellrail doctor --fix"
-        )
+def _stale(context: Context, behind: int) -> dict[str, int]:
+    """Say how many runs an answer does not know; for `--json`, the same."""
+    if not behind:
+        return {}
+    context.note(
+        f"stale: the catalog is in use or damaged, and the newest records of {behind} runs are "
+        "not in this answer; ask again later, or: cellrail doctor --fix"
+    )
+    return {"behind": behind}
 
 
 @click.command()
@@ -289,8 +291,7 @@ def sql(*, context: Context, query: str, run: str | None, step: str | None) -> N
     app = context.app()
     rows = app.sql(query, run=run, step=step)
     behind = 0 if run is not None else app.store.catalog.behind
-    context.json({"rows": rows, "behind": behind})
-    _say_stale(context, behind)
+    context.json({"rows": rows, **_stale(context, behind)})
     if rows:
         context.say(table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
     else:

@@ -19,6 +19,10 @@ SELECT run_id, bytes FROM journals
 -- How far the journals have been read that may have changed: these, and those that have not ended.
 SELECT run_id, bytes FROM journals WHERE NOT ended OR run_id IN (SELECT unnest($runs))
 
+-- name: count_jobs
+-- How many jobs are known of runs that are read again.
+SELECT run_id, count(*) AS jobs FROM jobs WHERE run_id IN (SELECT unnest($runs)) GROUP BY run_id
+
 -- name: count_journals
 -- How many journals are known.
 SELECT count(*) AS runs FROM journals
