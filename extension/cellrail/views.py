@@ -211,8 +211,8 @@ class StepView:
     def not_covered(self) -> tuple[str, ...]:
         """What its code left in the process that no checkpoint covers, as far as code shows it."""
         names = self.variables.values()
-        modules = {view.name for view in names if view.record.type == "module"}
-        return uncovered(self.source, modules)
+        holders = {view.name for view in names if _is_of_a_library(view.record)}
+        return uncovered(self.source, holders)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -375,6 +375,12 @@ def status_words(state: StepState) -> str:
     if state.accepted:
         return f"{state.status} (accepted)"
     return str(state.status)
+
+
+def _is_of_a_library(variable: Variable) -> bool:
+    """Whether a name held a module, or a class that the notebook did not make."""
+    kind, _, where = variable.preview.partition(" ")
+    return variable.type == "module" or (kind == "class" and "." in where)
 
 
 def first_line(source: str) -> str:

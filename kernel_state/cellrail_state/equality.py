@@ -15,6 +15,7 @@ from __future__ import annotations
 import copyreg
 import math
 import pickle
+import re
 import sys
 import types
 import weakref
@@ -25,6 +26,9 @@ from .definitions import is_definition
 from .reducing import handler_for
 
 _ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.CodeType)
+#: how many items of a set that look alike are tried
+_TRIES = 50
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 #: frames of Python take no stack of C: long chains of objects can be followed
 _DEEP = 100_000
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
@@ -35,7 +39,8 @@ def differs(a: object, b: object) -> str:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _DEEP))
     try:
-        return _Walk().differs(a, b, "")
+        walk = _Walk()
+        return walk.differs(a, b, "") or walk.sets_differ()
     finally:
         sys.setrecursionlimit(limit)
 
@@ -44,6 +49,9 @@ class _Walk:
     def __init__(self) -> None:
         self._left: dict[int, int] = {}
         self._right: dict[int, int] = {}
+        # which items are partners shows best where all but the sets was looked at
+        self._sets_left: list[tuple[Any, Any, str]] = []
+        self._trying = False
         # what reducing makes lives until the walk is over, so that addresses stay unique
         self._alive: list[object] = []
 
@@ -131,7 +139,43 @@ class _Walk:
     def _sets(self, a: Any, b: Any, path: str) -> str:
         if len(a) != len(b):
             return f"{path or 'value'} (length)"
-        return self._sequences(sorted(a, key=_order), sorted(b, key=_order), f"{path}{{}}")
+        if self._trying:
+            return self._items(a, b, path)
+        self._sets_left.append((a, b, path))
+        return ""
+
+    def sets_differ(self) -> str:
+        """Where sets that were met differ."""
+        while self._sets_left:
+            found = self._items(*self._sets_left.pop(0))
+            if found:
+                return found
+        return ""
+
+    def _items(self, a: Any, b: Any, path: str) -> str:
+        rest: dict[tuple[str, str], list[Any]] = {}
+        for y in b:
+            rest.setdefault(_order(y), []).append(y)
+        for x in sorted(a, key=_order):
+            alike = rest.get(_order(x), [])
+            tried = range(min(len(alike), _TRIES))
+            place = next((i for i in tried if self._match(x, alike[i], len(alike))), None)
+            if place is None:
+                return f"{path}{{}}"
+            del alike[place]
+        return ""
+
+    def _match(self, a: Any, b: Any, candidates: int) -> bool:
+        """Whether two items of sets are partners; if they are not, nothing is remembered."""
+        if candidates == 1:
+            return not self.differs(a, b, "")
+        left, right, trying = dict(self._left), dict(self._right), self._trying
+        self._trying = True
+        found = self.differs(a, b, "")
+        self._trying = trying
+        if found:
+            self._left, self._right = left, right
+        return not found
 
     def _functions(self, a: Any, b: Any, path: str) -> str:
         if a is b:
@@ -234,7 +278,7 @@ def _is_notebooks(thing: Any) -> bool:
 
 
 def _order(item: object) -> tuple[str, str]:
-    return type(item).__qualname__, repr(item)
+    return type(item).__qualname__, _ADDRESS.sub("", repr(item))
 
 
 def _nearly_same(x: Any, y: Any) -> bool:

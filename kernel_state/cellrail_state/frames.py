@@ -20,6 +20,8 @@ from .errors import CannotStore
 
 #: bytes that Arrow's padding may add to a buffer
 _SLACK = 1024
+#: what polars writes where a plan holds a function that is not of a library
+_OF_THE_NOTEBOOK = (b"cloudpickle.cloudpickle", b"__main__")
 
 
 def reduce_block(block: Any) -> Any:
@@ -82,7 +84,7 @@ def reduce_callback_registry(registry: Any) -> Any:
 def reduce_polars_plan(plan: Any) -> Any:
     """Reduce a `LazyFrame` or an expression of polars."""
     made = plan.__reduce_ex__(5)
-    if isinstance(made[2], bytes) and b"cloudpickle.cloudpickle" in made[2]:
+    if isinstance(made[2], bytes) and any(word in made[2] for word in _OF_THE_NOTEBOOK):
         raise CannotStore("a plan of polars with a function of the notebook")
     return made
 

@@ -161,14 +161,19 @@ def test_a_plan_of_polars_is_stored_unless_it_holds_a_function_of_the_notebook()
     space: dict[str, Any] = {"__name__": "__main__", "pl": pl}
     exec(
         "plan = pl.LazyFrame({'a': [1]}).with_columns(b=pl.col('a') + 1)\nk = 2\n"
-        "own = plan.map_batches(lambda frame: frame * k)",
+        "own = plan.map_batches(lambda frame: frame * k)\n"
+        "def named(frame): return frame * k\nother = plan.map_batches(named)",
         space,
     )
     capture = Capture(MemoryObjects(), globals=space)
     capture.checkpoint(user_names(space))
     verdicts = {name: v.verdict.value for name, v in capture.current.variables.items()}
 
-    assert (verdicts["plan"], verdicts["own"]) == ("stored", "rebuilt")
+    assert (verdicts["plan"], verdicts["own"], verdicts["other"]) == (
+        "stored",
+        "rebuilt",
+        "rebuilt",
+    )
 
 
 def test_a_bunch_of_scikit_learn_comes_back_whole() -> None:
@@ -197,6 +202,22 @@ def test_a_bunch_of_scikit_learn_comes_back_whole() -> None:
 )
 def test_values_are_compared_by_what_they_are_made_of(one: str, other: str, equal: bool) -> None:
     assert (differs(eval(one), eval(other)) == "") is equal
+
+
+def test_sets_of_what_looks_alike_are_compared_item_by_item() -> None:
+    class Node:
+        def __init__(self, value: object) -> None:
+            self.value = value
+
+    def flock(*values: object) -> set[Any]:
+        return {Node(value) for value in values} | {frozenset([Node(9)])}
+
+    assert differs(flock(1, 2, 3, 4, 5), flock(5, 4, 3, 2, 1)) == ""
+    assert differs(flock(1, 2, 3), flock(1, 2, 4)) != ""
+    assert differs({1, "a"}, {1, "a"}) == ""
+    assert differs({1, "a"}, {1, "b"}) != ""
+    shared = Node(1)
+    assert differs([{shared, Node(1)}, shared], [{shared, Node(1)}, shared]) == ""
 
 
 def test_long_chains_are_compared() -> None:
