@@ -164,7 +164,7 @@ def _hurt(
         name
         for component in record.delta.components.values()
         if ref in component.refs()
-        for name in component.names or component.definitions
+        for name in component.variables or component.definitions
     ]
     what = "the variables " + ", ".join(names) if names else "outputs or ambient state"
     return Finding(

@@ -213,6 +213,9 @@ class _Walk:
         x, y = np.asarray(a), np.asarray(b)
         if x.dtype != y.dtype or x.shape != y.shape:
             return f"{path or 'array'} (dtype or shape)"
+        if x.dtype.names:  # what lies between fields is nobody's
+            found = (self._arrays(x[n], y[n], f"{path}[{n!r}]") for n in x.dtype.names)
+            return next(filter(None, found), "")
         if x.dtype.hasobject:
             return self._sequences(x.ravel().tolist(), y.ravel().tolist(), path)
         return "" if x.tobytes() == y.tobytes() or _nearly_same(x, y) else path or "array"

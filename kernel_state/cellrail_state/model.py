@@ -116,6 +116,11 @@ class Component(_Struct, frozen=True):
     definitions: tuple[str, ...] = ()
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The names that are variables: a figure stands in its stream without a name."""
+        return tuple(name for name in self.names if not name.startswith("\0"))
+
+    @property
     def size(self) -> int:
         """Bytes of the stream and its buffers."""
         return self.stream.size + sum(ref.size for ref in self.buffers)

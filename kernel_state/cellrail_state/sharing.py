@@ -24,6 +24,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 from .definitions import is_definition
+from .drawings import constants
 from .reducing import place_of
 
 Memo = Mapping[int, tuple[int, Any]]
@@ -114,6 +115,11 @@ def is_as_in(value: Any, before: Any) -> bool:
     )
 
 
+def _is_setting(obj: Any) -> bool:
+    """A short tuple of atoms, such as every figure takes from the settings for a colour."""
+    return type(obj) is tuple and len(obj) <= 4 and all(type(part) in _ATOMS for part in obj)
+
+
 def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind
     """Whether it can be told that two variables hold this very object."""
     kind = type(obj)
@@ -189,16 +195,32 @@ class Groups:
         self._parent[self.find(one)] = self.find(other)
 
 
-def connect(memos: Iterable[tuple[Hashable, Memo]]) -> Groups:
-    """The sets of names whose memos hold common objects that are shared."""
+def connect(memos: Iterable[tuple[Hashable, Memo]], figures: Collection[Hashable] = ()) -> Groups:
+    """The sets of names whose memos hold common objects that are shared.
+
+    Args:
+        memos: what each pickler met, by name.
+        figures: names of figures: what two of them have of matplotlib itself is not shared.
+    """
     groups = Groups()
     ordered = sorted(memos, key=lambda pair: len(pair[1]))
     seen: dict[int, Hashable] = {}
+    known = constants() if len(figures) > 1 else set()
     for place, (name, memo) in enumerate(ordered):
+        #: names that are in the same set by now: two figures may share ten thousand objects
+        joined: set[Hashable] = set()
         for ident in seen.keys() & memo.keys():
             other = seen[ident]
-            if groups.find(other) != groups.find(name) and is_shared(memo[ident][1]):
+            if other in joined:
+                continue
+            if groups.find(other) == groups.find(name):
+                joined.add(other)
+                continue
+            obj = memo[ident][1]
+            drawn = name in figures and other in figures
+            if is_shared(obj) and not (drawn and (ident in known or _is_setting(obj))):
                 groups.join(other, name)
+                joined.add(other)
         if place < len(ordered) - 1:
             seen.update(dict.fromkeys(memo, name))
     return groups
