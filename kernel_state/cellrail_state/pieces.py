@@ -90,7 +90,7 @@ class Entry:
             error=piece.error,
             flat=snapshot(value) if piece.error is None and not still else None,
             defines=bool(piece.body_key),
-            drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
+            drawn=_draws(piece),
         )
 
     @staticmethod
@@ -364,8 +364,9 @@ class Pieces:
                 parts.setdefault(id(piece.figure), []).append(name)
             elif name == DEFINITIONS or not self._failed(name):
                 good.append((name, memo))
-        figures = {names[0]: self._memos[names[0]] for names in parts.values()}
-        self.connected = connect([*good, *figures.items()], figures.keys())
+        good += [(names[0], self._memos[names[0]]) for names in parts.values()]
+        drawn = {name for name, piece in self.all.items() if _draws(piece)}
+        self.connected = connect(good, drawn)
         for first, *others in parts.values():
             for name in others:
                 self.connected.join(first, name)
@@ -445,3 +446,8 @@ class Pieces:
                 known = pickler.memo.copy()
             self._copied[id(pickler)] = known
         return known
+
+
+def _draws(piece: Piece) -> bool:
+    """Whether something of matplotlib is in it."""
+    return any(kind.__module__.startswith("matplotlib") for kind in piece.kinds)

@@ -195,17 +195,18 @@ class Groups:
         self._parent[self.find(one)] = self.find(other)
 
 
-def connect(memos: Iterable[tuple[Hashable, Memo]], figures: Collection[Hashable] = ()) -> Groups:
+def connect(memos: Iterable[tuple[Hashable, Memo]], drawn: Collection[Hashable] = ()) -> Groups:
     """The sets of names whose memos hold common objects that are shared.
 
     Args:
         memos: what each pickler met, by name.
-        figures: names of figures: what two of them have of matplotlib itself is not shared.
+        drawn: names with something of matplotlib in them: what two of these have of matplotlib
+            itself, and of its settings, is not shared.
     """
     groups = Groups()
     ordered = sorted(memos, key=lambda pair: len(pair[1]))
     seen: dict[int, Hashable] = {}
-    known = constants() if len(figures) > 1 else set()
+    known = constants() if len(drawn) > 1 else set()
     for place, (name, memo) in enumerate(ordered):
         #: names that are in the same set by now: two figures may share ten thousand objects
         joined: set[Hashable] = set()
@@ -217,8 +218,8 @@ def connect(memos: Iterable[tuple[Hashable, Memo]], figures: Collection[Hashable
                 joined.add(other)
                 continue
             obj = memo[ident][1]
-            drawn = name in figures and other in figures
-            if is_shared(obj) and not (drawn and (ident in known or _is_setting(obj))):
+            both = name in drawn and other in drawn
+            if is_shared(obj) and not (both and (ident in known or _is_setting(obj))):
                 groups.join(other, name)
                 joined.add(other)
         if place < len(ordered) - 1:
