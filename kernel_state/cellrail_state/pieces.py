@@ -82,7 +82,7 @@ class Entry:
             error=piece.error,
             flat=snapshot(value) if piece.error is None and not still else None,
             defines=bool(piece.body_key),
-            drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
+            drawn=any(str(kind.__module__).startswith("matplotlib") for kind in piece.kinds),
         )
 
     @staticmethod
