@@ -54,6 +54,10 @@ LAWS = {
         "class Quit(SystemExit):\n    def __init__(self):\n        super().__init__(7)\nx = Quit()\ny = StopIteration(5)",
         "assert x.code == 7 and y.value == 5",
     ),
+    "an exception keeps what is in its slots, a name error its name": (
+        "class E(Exception):\n    __slots__ = ('v',)\nx = E('m')\nx.v = 3\ntry:\n    print(nothing)\nexcept NameError as e:\n    y = e\ntry:\n    [].nothing\nexcept AttributeError as e:\n    z = e",
+        "assert x.v == 3 and y.name == z.name == 'nothing'",
+    ),
     "a cycle of exceptions comes back": (
         "a, b = ValueError('a'), ValueError('b')\na.__context__ = b\nb.other = a",
         "assert a.__context__ is b and b.other is a",
