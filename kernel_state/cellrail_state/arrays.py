@@ -24,6 +24,8 @@ from .errors import CannotStore
 _PLAIN = frozenset("biufcmMSUV")
 #: what holds memory that others may show, too
 _HOLDERS = frozenset((bytearray, array_module.array, mmap.mmap))
+#: bytes up to which NumPy's own way is the quickest, and kinds of numbers that it knows
+_SMALL, _NUMBERS = 4096, frozenset("?bBhHiIlLqQefdFD")
 _PICKLED_BY = ("__reduce__", "__reduce_ex__", "__setstate__")
 
 
@@ -54,12 +56,21 @@ def reduce_array(array: Any) -> Any:
     """Reduce an exact `numpy.ndarray`."""
     if array.nbytes == 0:
         return NotImplemented
+    if array.nbytes < _SMALL and _is_plain(array):
+        # a figure holds ten thousand of these: NumPy's own way is made in C, and owns its memory
+        return array.__reduce__()
     root = root_of(array)
     if type(root.base) is memoryview and type(root.base.obj) in _HOLDERS:
         return _reduce_on_buffer(array, root.base.obj)
     if root is array:
         return _reduce_owner(array)
     return _reduce_view(array, root)
+
+
+def _is_plain(array: Any) -> bool:
+    flags = array.flags
+    owns = flags.owndata and flags.writeable and flags.c_contiguous
+    return owns and array.dtype.char in _NUMBERS and array.dtype.isnative
 
 
 def _reduce_view(array: Any, root: Any) -> Any:

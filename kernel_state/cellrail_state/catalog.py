@@ -133,7 +133,7 @@ class Catalog:
     def difference(self) -> str:
         """In which table the catalog says other than the journals; "" where in none."""
         try:
-            with self._connection(QUERY_SECONDS) as connection, self._in_memory() as right:
+            with self._connection(REBUILD_SECONDS) as connection, self._in_memory() as right:
                 for table in TABLES:
                     text = queries()["digest_of_table"].replace("TABLE_NAME", table)
                     if fetch(connection, text) != fetch(right, text):

@@ -83,15 +83,17 @@ class _Walk:
             return None
         return left == id(b) and right == id(a)
 
-    def _inside(self, a: Any, b: Any, path: str) -> str:
+    def _inside(self, a: Any, b: Any, path: str) -> str:  # noqa: PLR0911 - one line per kind
         for kinds, compare in self._comparisons():
             if isinstance(a, kinds):
                 return compare(a, b, path)
-        module = type(a).__module__.partition(".")[0]
+        module = str(type(a).__module__).partition(".")[0]
         if module == "numpy" and hasattr(a, "dtype"):
             return self._arrays(a, b, path)
         if module == "pandas" and type(a).__name__ in {"DataFrame", "Series"}:
             return self._frames(a, b, path)
+        if module == "pandas" and isinstance(a, sys.modules["pandas"].Index):
+            return self._indexes(a, b, path)
         if module == "pyarrow" and callable(getattr(a, "equals", None)):
             return self._arrow(a, b, path)
         if module == "matplotlib" and callable(getattr(a, "get_figure", None)):
@@ -230,6 +232,18 @@ class _Walk:
             return f"{path or 'frame'} ({str(error).splitlines()[0]})"
         return ""
 
+    def _indexes(self, a: Any, b: Any, path: str) -> str:
+        """By what they hold: some keep what they have computed."""
+        import pandas as pd
+
+        if getattr(a, "freq", None) != getattr(b, "freq", None):
+            return f"{path or 'index'} (freq)"
+        try:
+            pd.testing.assert_index_equal(a, b, exact=True)
+        except AssertionError as error:
+            return f"{path or 'index'} ({str(error).splitlines()[0]})"
+        return ""
+
     def _arrow(self, a: Any, b: Any, path: str) -> str:
         """Arrow may or may not write out that no value is missing; NaN it takes for unequal."""
         try:
@@ -253,6 +267,8 @@ class _Walk:
         if isinstance(x, str):
             return "" if x == y else path or "value"
         listed = [[list(p) if _is_iterator(p) else p for p in parts] for parts in (x, y)]
+        if len(listed[0]) > 2 and len(listed[1]) > 2:
+            listed[0][2], listed[1][2] = _in_one_order(listed[0][2], listed[1][2])
         self._alive += listed
         return self._sequences(listed[0], listed[1], f"{path}.{type(a).__name__}")
 
@@ -266,6 +282,13 @@ def _taken_apart(value: Any) -> Any:
     handler = handler_for(type(value)) or copyreg.dispatch_table.get(type(value))
     made = handler(value) if handler is not None else NotImplemented
     return value.__reduce_ex__(4) if made is NotImplemented else made
+
+
+def _in_one_order(a: Any, b: Any) -> tuple[Any, Any]:
+    """Attributes of two objects; in which order they were set does not matter."""
+    if type(a) is not dict or type(b) is not dict or list(a) == list(b) or a.keys() != b.keys():
+        return a, b
+    return a, {name: b[name] for name in a}
 
 
 def _same_type(a: type, b: type) -> bool:

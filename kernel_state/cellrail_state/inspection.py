@@ -117,7 +117,7 @@ class Inspector:
     def _is_known(self, kind: type) -> bool:
         if kind in self._verified or kind.__module__ == "builtins":
             return True
-        return kind.__module__.partition(".")[0] in _TRUSTED
+        return str(kind.__module__).partition(".")[0] in _TRUSTED
 
     def packages(self, piece: Piece) -> dict[str, str]:
         """The packages outside the standard library that a stream names, with versions."""

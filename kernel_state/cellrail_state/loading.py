@@ -192,11 +192,13 @@ def new_exception(base: Any, kind: type, args: tuple[Any, ...]) -> Any:
     return made
 
 
-def fill_exception(error: Any, state: tuple[Any, tuple[Any, Any, bool]]) -> None:
+def fill_exception(error: Any, state: tuple[Any, dict[str, Any], tuple[Any, Any, bool]]) -> None:
     """Give an exception its attributes, and what it came from."""
-    own, (cause, context, suppress) = state
+    own, more, (cause, context, suppress) = state
     if own is not None:
         error.__setstate__(own)
+    for name, value in more.items():
+        setattr(error, name, value)
     error.__cause__, error.__context__ = cause, context
     error.__suppress_context__ = suppress
 

@@ -450,4 +450,4 @@ class Pieces:
 
 def _draws(piece: Piece) -> bool:
     """Whether something of matplotlib is in it."""
-    return any(kind.__module__.startswith("matplotlib") for kind in piece.kinds)
+    return any(str(kind.__module__).startswith("matplotlib") for kind in piece.kinds)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import decimal
 import functools
@@ -137,7 +138,17 @@ def _reduce_exception(error: BaseException) -> Any:
         base = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
         make, args = loading.new_exception, (base, kind, args)
     links = (error.__cause__, error.__context__, error.__suppress_context__)
-    return make, args, (state, links), None, None, loading.fill_exception
+    full = (state, _left_out(error), links)
+    return make, args, full, None, None, loading.fill_exception
+
+
+def _left_out(error: BaseException) -> dict[str, Any]:
+    """Attributes that exceptions do not pickle: those in slots, and what a name error is about."""
+    names = copyreg._slotnames(type(error))  # type: ignore[attr-defined] # noqa: SLF001
+    found = {name: getattr(error, name) for name in names if hasattr(error, name)}
+    if isinstance(error, (AttributeError, NameError)) and error.name is not None:
+        found["name"] = error.name
+    return found
 
 
 #: set for classes that Python code made

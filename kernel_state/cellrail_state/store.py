@@ -27,11 +27,11 @@ from cellrail_state.errors import (
     StoreError,
     StoreNotFound,
     StoreNotWritable,
-    StoreOnNetwork,
     StoreTooNew,
 )
 from cellrail_state.keys import KeyRing, untrusted
 from cellrail_state.model import Record, RunStarted
+from cellrail_state.mounts import refuse_network
 from cellrail_state.news import News
 from cellrail_state.objects import Objects, sync_folder
 
@@ -45,13 +45,6 @@ _DAY = 8
 _NEVER_BEGUN = 16
 #: seconds that a new run waits for the end of a prune, and a prune for that of a run's beginning
 _PRUNE_SECONDS = 30.0
-_NETWORK = frozenset(
-    (
-        "9p", "afs", "ceph", "cifs", "davfs", "fuse.davfs", "fuse.glusterfs", "fuse.rclone",
-        "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb", "smb3",
-        "smbfs", "webdav",
-    )
-)  # fmt: skip
 
 
 class _Identity(msgspec.Struct, frozen=True):
@@ -67,13 +60,6 @@ class Rename(msgspec.Struct, frozen=True, kw_only=True):
     old: str
     new: str
     time: float
-
-
-class Mount(msgspec.Struct, frozen=True):
-    """A mounted file system."""
-
-    point: str
-    kind: str
 
 
 class Store:
@@ -360,37 +346,6 @@ def _size(entry: os.DirEntry[str] | Path) -> int:
         return entry.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def refuse_network(path: Path, mounts: Sequence[Mount] | None = None) -> None:
-    """Refuse a folder on a network file system.
-
-    Args:
-        path: the folder.
-        mounts: what is mounted where; by default asked of the system.
-
-    Raises:
-        StoreOnNetwork: it lies on one.
-    """
-    mount = _mount_of(path, _mounts() if mounts is None else mounts)
-    if mount is not None and mount.kind in _NETWORK:
-        raise StoreOnNetwork(
-            f"{path} lies on a network file system ({mount.kind} at {mount.point}), "
-            "where file locks and the catalog are not safe",
-            hint="choose a local folder with --store or CELLRAIL_STORE",
-        )
-
-
-def _mount_of(path: Path, mounts: Sequence[Mount]) -> Mount | None:
-    resolved = path.resolve()
-    above = [m for m in mounts if resolved.is_relative_to(m.point)]
-    return max(above, key=lambda mount: len(mount.point), default=None)
-
-
-def _mounts() -> list[Mount]:
-    import psutil
-
-    return [Mount(p.mountpoint, p.fstype.lower()) for p in psutil.disk_partitions(all=True)]
 
 
 def _identity(path: Path) -> _Identity:

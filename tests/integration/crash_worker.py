@@ -29,9 +29,8 @@ objects.PART, objects.PARTED = 8192, 16384
 def steps(folder: Path, points: KillAt) -> None:
     """A run on jobs of another: small objects, objects in parts, the same object again."""
     store = open_store(folder, points=points)
-    # those that died before they began count: an id is never used again
-    number = len(list((store.path / "journals").glob("*/*")))
-    new, chain = f"20260202-{number:09d}-aaaa", (f"{RUN}/1",)
+    # an id is never used again, even of a run that died before it began, or was pruned
+    new, chain = f"20260202-{time.time_ns() // 10**6 % 10**9:09d}-aaaa", (f"{RUN}/1",)
     first = first_record(new, steps=6, chain=chain, origin=Origin(run_id=RUN, from_step="step2"))
     journal = store.create_journal(first)
     contents = [b"", b"parts" * 9000, b"2" * 5000, b"parts" * 9000, b"x" * 100, b"more" * 10_000]

@@ -7,8 +7,10 @@ Each law is told by the code of a notebook and by what has to hold once it was p
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from cellrail_state.capture import Capture
@@ -51,6 +53,10 @@ LAWS = {
     "an exit keeps its code, an iteration's end its value": (
         "class Quit(SystemExit):\n    def __init__(self):\n        super().__init__(7)\nx = Quit()\ny = StopIteration(5)",
         "assert x.code == 7 and y.value == 5",
+    ),
+    "an exception keeps what is in its slots, a name error its name": (
+        "class E(Exception):\n    __slots__ = ('v',)\nx = E('m')\nx.v = 3\ntry:\n    print(nothing)\nexcept NameError as e:\n    y = e\ntry:\n    [].nothing\nexcept AttributeError as e:\n    z = e",
+        "assert x.v == 3 and y.name == z.name == 'nothing'",
     ),
     "a cycle of exceptions comes back": (
         "a, b = ValueError('a'), ValueError('b')\na.__context__ = b\nb.other = a",
@@ -117,6 +123,17 @@ def test_nothing_is_lost(law: str) -> None:
     _, fresh, _ = put_back(code)
 
     exec(compile(check, law, "exec", dont_inherit=True), fresh)
+
+
+def test_a_class_that_hides_its_module_does_not_end_a_capture() -> None:
+    code = "class Odd: pass\nx = [Odd()]\nOdd.__module__ = property(id)\ny = [1]"
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(code, space)
+    capture = Capture(MemoryObjects(), globals=space)
+    capture.checkpoint(user_names(space))
+
+    assert capture.current.variables["y"].verdict.value == "stored"
+    assert "x" in capture.current.variables
 
 
 def test_what_is_drawn_from_the_one_generator_does_not_change_a_function_of_it() -> None:
@@ -218,6 +235,25 @@ def test_sets_of_what_looks_alike_are_compared_item_by_item() -> None:
     assert differs({1, "a"}, {1, "b"}) != ""
     shared = Node(1)
     assert differs([{shared, Node(1)}, shared], [{shared, Node(1)}, shared]) == ""
+
+
+def test_the_order_in_which_attributes_were_set_does_not_matter_that_of_a_dict_does() -> None:
+    one, other = types.SimpleNamespace(a=1, b=[2]), types.SimpleNamespace(b=[2], a=1)
+
+    assert differs(one, other) == ""
+    assert differs(one, types.SimpleNamespace(b=[3], a=1)) != ""
+    assert differs(vars(one), vars(other)) != ""
+
+
+def test_indexes_are_compared_by_values_names_and_frequency() -> None:
+    days = pd.date_range("2024-01-01", periods=3)
+    months = pd.period_range("2024-01", periods=3, freq="M")
+    months.is_monotonic_increasing  # noqa: B018 - it remembers the answer
+
+    assert differs(months, pd.period_range("2024-01", periods=3, freq="M")) == ""
+    assert differs(days, days._with_freq(None)) != ""
+    assert differs(days, days.rename("day")) != ""
+    assert differs(days, days + pd.Timedelta(1)) != ""
 
 
 def test_long_chains_are_compared() -> None:
