@@ -417,7 +417,7 @@ class Capture:
         for file in (file for ref in refs for file in ref.parts or (ref,)):
             if file.digest not in self._digests:
                 self._digests.add(file.digest)
-                made.size += file.size
+                made.size += file.stored
         return component
 
     def _record(self, name: str, value: object, component: Component | None = None) -> Variable:

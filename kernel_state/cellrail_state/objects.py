@@ -7,6 +7,9 @@ durable; a journal record may point to an object only after that. Small objects 
 travel inside the record that points to them. Large ones are cut into parts of `PART` bytes, each an
 object of its own, written and read by several threads: a change of a few bytes writes one part.
 
+Bytes that consist of repetitions are stored compressed (see `packing`), under the address of what
+lies in the file.
+
 Which bytes this process has put before is remembered by their XXH3 digest (25 GB/s, against
 BLAKE3's 4): a wrong hit would need two contents of one process that collide in 128 bits.
 """
@@ -26,12 +29,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from blake3 import blake3
 from xxhash import xxh3_128_digest
 
 from cellrail_state.crashpoints import CrashPoints, NoCrash
-from cellrail_state.errors import ObjectDamaged, ObjectMissing, StoreNotWritable
+from cellrail_state.errors import ObjectDamaged, ObjectMissing, StateError, StoreNotWritable
 from cellrail_state.model import ObjectRef
+from cellrail_state.packing import pack, unpack
 
 #: up to this many bytes travel inside the record
 INLINE_LIMIT = 4096
@@ -75,6 +80,12 @@ def make_ref(data: Bytes) -> ObjectRef:
     )
 
 
+def _made(view: memoryview, packed: bytes) -> ObjectRef:
+    """A reference to bytes that are stored compressed."""
+    ref = make_ref(packed)
+    return msgspec.structs.replace(ref, size=view.nbytes, packed=len(packed))
+
+
 def cut(view: memoryview) -> list[memoryview]:
     """Large bytes in parts."""
     return [view[start : start + PART] for start in range(0, view.nbytes, PART)]
@@ -111,9 +122,20 @@ def checked(data: Bytes, ref: ObjectRef) -> None:
             for part, piece in zip(ref.parts, _pieces(view, ref), strict=True):
                 checked(piece, part)
             return
-    elif len(data) == ref.size and blake3(data).hexdigest() == ref.digest:
+    elif len(data) == ref.stored and blake3(data).hexdigest() == ref.digest:
         return
     raise damaged(ref)
+
+
+def _raw(data: Bytes, ref: ObjectRef) -> Bytes:
+    """What was put, of bytes as they are stored; both checked."""
+    checked(data, ref)
+    if not ref.packed:
+        return data
+    try:
+        return unpack(data, ref.size)
+    except StateError as error:
+        raise damaged(ref) from error
 
 
 def damaged(ref: ObjectRef) -> ObjectDamaged:
@@ -160,14 +182,21 @@ class Objects:
         if view.nbytes <= INLINE_LIMIT:
             return make_ref(view)
         fingerprint = (xxh3_128_digest(view), view.nbytes)
-        ref = self._known.get(fingerprint)
+        ref, packed = self._known.get(fingerprint), None
         if ref is None:
-            ref = self._known[fingerprint] = make_ref(view)
+            packed = pack(view)
+            ref = self._known[fingerprint] = (
+                make_ref(view) if packed is None else _made(view, packed)
+            )
+        if ref.inline is not None:
+            return ref
         path = self.path(ref.digest)
         try:
-            if self._touch(path, ref.size):
+            if self._touch(path, ref.stored):
                 # another process may have renamed it a moment ago
                 self._remember(path.parent)
+            elif ref.packed:
+                self._write(path, memoryview(packed or pack(view) or b""))
             else:
                 self._write(path, view)
         except OSError as error:
@@ -233,8 +262,7 @@ class Objects:
             ObjectDamaged: they are not what the address says.
         """
         if ref.inline is not None:
-            checked(ref.inline, ref)
-            return ref.inline
+            return bytes(_raw(ref.inline, ref))
         return bytes(self.buffer(ref))
 
     def buffer(self, ref: ObjectRef) -> bytearray | mmap.mmap:
@@ -245,8 +273,7 @@ class Objects:
             ObjectDamaged: they are not what the address says.
         """
         if ref.inline is not None:
-            checked(ref.inline, ref)
-            return bytearray(ref.inline)
+            return bytearray(_raw(ref.inline, ref))
         if ref.parts and join(ref.parts) != ref:
             raise damaged(ref)
         if not ref.parts:
@@ -264,19 +291,25 @@ class Objects:
     def _read(self, view: memoryview, ref: ObjectRef) -> None:
         """Fill memory with an object's bytes, checked."""
         if ref.inline is not None:
-            view[:] = ref.inline
+            view[:] = _raw(ref.inline, ref)
+        elif ref.packed:
+            stored = bytearray(ref.packed)
+            self._read_file(memoryview(stored), ref)
+            view[:] = _raw(stored, ref)
         else:
-            path = self.path(ref.digest)
-            try:
-                with _recalled(path).open("rb", buffering=0) as file:
-                    done = 0
-                    while done < ref.size and (count := file.readinto(view[done:])):
-                        done += count
-                    if done < ref.size or file.read(1):
-                        raise damaged(ref)
-            except OSError as error:
-                raise _missing(ref) from error
-        checked(view, ref)
+            self._read_file(view, ref)
+            checked(view, ref)
+
+    def _read_file(self, view: memoryview, ref: ObjectRef) -> None:
+        try:
+            with _recalled(self.path(ref.digest)).open("rb", buffering=0) as file:
+                done = 0
+                while done < view.nbytes and (count := file.readinto(view[done:])):
+                    done += count
+                if done < view.nbytes or file.read(1):
+                    raise damaged(ref)
+        except OSError as error:
+            raise _missing(ref) from error
 
     def contains(self, ref: ObjectRef) -> bool:
         """Whether the bytes are there (their size is looked at, not their content)."""
