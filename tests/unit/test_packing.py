@@ -44,7 +44,7 @@ def test_what_does_not_repeat_or_is_short_is_stored_as_it_is(data, tmp_path):
 def test_a_changed_byte_of_a_compressed_object_is_noticed(tmp_path):
     objects = Objects(tmp_path)
     chance = random.Random(1)
-    data = b"".join(chance.randbytes(100) * 40 for _ in range(500))
+    data = b"".join(chance.randbytes(50) * 80 for _ in range(500))
     ref = objects.put(data)
     assert ref.packed
     path = next(path for path in objects.files() if path.stat().st_size == ref.packed)
