@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from .errors import ObjectError, StateError
 from .loading import CODEC, Context
 from .model import Checkpoint, Component, ObjectRef, Variable, Verdict
 
-__all__ = ["RestoreReport", "incompatibilities", "needed_at_once", "restore"]
+__all__ = ["Reader", "RestoreReport", "incompatibilities", "needed_at_once", "restore"]
 
 
 class Source(Protocol):
@@ -57,6 +57,7 @@ def restore(
     definitions: Mapping[str, Any] | None = None,
     defined: bool = False,
     each: Callable[[Mapping[str, Any]], None] | None = None,
+    ahead: Reader | None = None,
 ) -> RestoreReport:
     """Put the values of a checkpoint into a namespace.
 
@@ -70,6 +71,7 @@ def restore(
         definitions: functions and classes by key that exist already and are used as they are.
         defined: they live in the namespace already; their state is left alone.
         each: is handed the values of each component, while the bytes of the next are being read.
+        ahead: reads components already.
 
     Returns:
         What became of each name. Never raises for a single value.
@@ -91,7 +93,7 @@ def restore(
     ]
     # what has to be computed first, while what has only to be read is on its way
     components.sort(key=lambda c: (not c.definitions, sum(ref.size for ref in c.buffers)))
-    with _Reader(objects, components) as reader:
+    with Reader(objects, components, ahead=ahead) as reader:
         for component in components:
             mine = [
                 n for n in component.names if n in wanted and wanted[n].component == component.id
@@ -143,21 +145,34 @@ def _draws(component: Component) -> bool:
     return "matplotlib" in component.packages
 
 
-class _Reader:
+class Reader:
     """Reads the components' bytes in the background, in the order in which they are needed."""
 
-    def __init__(self, objects: Source, components: Iterable[Component]) -> None:
+    def __init__(
+        self, objects: Source, components: Iterable[Component], *, ahead: Reader | None = None
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            objects: where the bytes are.
+            components: what will be asked for.
+            ahead: a reader that began earlier; what it reads is taken from it.
+        """
+        self._ahead = ahead
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="cellrail-restore")
         self._collecting = gc.isenabled()
-        self._read = {
+        self._read: dict[str, tuple[Future[Any], list[Future[Any]]]] = {
             component.id: (
                 self._pool.submit(objects.get, component.stream),
                 [self._pool.submit(objects.buffer, ref) for ref in component.buffers],
             )
             for component in components
+            if ahead is None or not ahead.reads(component)
         }
+        # its threads end when everything is read
+        self._pool.shutdown(wait=False)
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> Reader:
         # a million new tuples are no garbage
         gc.disable()
         return self
@@ -167,13 +182,19 @@ class _Reader:
         if self._collecting:
             gc.enable()
 
+    def reads(self, component: Component) -> bool:
+        """Whether it reads this component, and nobody took it yet."""
+        return component.id in self._read
+
     def of(self, component: Component) -> tuple[Any, list[Any]]:
         """Stream and buffers of a component, once."""
+        if self._ahead is not None and not self.reads(component):
+            return self._ahead.of(component)
         stream, buffers = self._read.pop(component.id)
         return stream.result(), [buffer.result() for buffer in buffers]
 
 
-def _load(component: Component, context: Context, reader: _Reader) -> list[Any]:
+def _load(component: Component, context: Context, reader: Reader) -> list[Any]:
     if component.codec != CODEC:
         message = f"it was written with the codec {component.codec!r}; upgrade cellrail"
         raise StateError(message)

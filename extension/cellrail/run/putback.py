@@ -95,12 +95,20 @@ class PutBack:
         """Remember what of the cell stays."""
         self._protected |= segment.protects
 
-    def finish(self, client: Commander) -> Delta | None:
-        """Restore the namespace before the cut; the delta of newly assigned parameters, if any."""
+    def finish(self, client: Commander, ahead: Sequence[str] | None = None) -> Delta | None:
+        """Restore the namespace before the cut.
+
+        Args:
+            client: the kernel's.
+            ahead: names that the cells to come use, in order; None where they may use any.
+
+        Returns:
+            The delta of newly assigned parameters, if any.
+        """
         self._restore(client, self._checkpoint, self._jobs, self.lazy_above)
         checkpoint = to_plain(self._checkpoint)
         order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
-        self._ask(client, order)
+        self._ask(client, {**order, "ahead": ahead})
         if not self._assignment:
             return None
         answer = self._ask(client, {"command": "assign", "source": self._assignment})

@@ -202,10 +202,21 @@ class Session:
             if outcome is not None:
                 return outcome
             putback.after(segment)
-        delta = putback.finish(client)
+        delta = putback.finish(client, self._ahead())
         if delta is not None:
             self._record_assignment(delta, putback)
         return None
+
+    def _ahead(self) -> list[str] | None:
+        """Names that the steps to come use, in order; None where one may use any."""
+        names: dict[str, None] = {}
+        for planned in self._plan.steps:
+            if planned.fate is Fate.EXECUTES:
+                needs = self._steps[planned.number].needs
+                if needs is None:
+                    return None
+                names.update(dict.fromkeys(sorted(needs)))
+        return list(names)
 
     def _rebuild(self, client: CellClient, planned: PlannedStep) -> Outcome | None:
         """Run a kept step's cell again for what cannot be stored; nothing of it is committed."""

@@ -254,7 +254,8 @@ class ShellState:
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
         roots = shellspace.capture_roots(self._shell)
         self._capture.adopt(checkpoint, roots, self._definitions)
-        self._waiting.begin(self._left_for_later(order, checkpoint), self._definitions)
+        later = self._left_for_later(order, checkpoint)
+        self._waiting.begin(later, self._definitions, order.get("ahead"))
         self._ambient.adopt()
         return {}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from IPython.core.error import InputRejected
@@ -21,7 +21,7 @@ from cellrail_state import ambient
 from cellrail_state.capture import Capture
 from cellrail_state.errors import StateError
 from cellrail_state.objects import Objects
-from cellrail_state.restore import restore
+from cellrail_state.restore import Reader, restore
 
 #: libraries that look variables up by names which they may have read from a file
 _LOOK_UP = ("duckdb", "chdb", "pandasql", "patsy", "formulaic")
@@ -39,10 +39,29 @@ class Waiting:
         self._shell, self._objects, self._capture = shell, objects, capture
         self._names: set[str] = set()
         self._definitions: Mapping[str, Any] = {}
+        self._ahead: Reader | None = None
 
-    def begin(self, names: Collection[str], definitions: Mapping[str, Any]) -> None:
-        """These names of the capture's checkpoint are not in the namespace yet."""
+    def begin(
+        self,
+        names: Collection[str],
+        definitions: Mapping[str, Any],
+        ahead: Sequence[str] | None,
+    ) -> None:
+        """Begin to wait.
+
+        Args:
+            names: of the capture's checkpoint, that are not in the namespace yet.
+            definitions: functions and classes by key.
+            ahead: names that the cells to come use, in order; None where they may use any. What
+                they lead to is read in the background.
+        """
         self._names, self._definitions = set(names), definitions
+        order = {name: place for place, name in enumerate(ahead or ())}
+        wanted = sorted(self.needed(ahead), key=lambda name: order.get(name, len(order)))
+        checkpoint = self._capture.current
+        idents = dict.fromkeys(checkpoint.variables[name].component for name in wanted)
+        components = [checkpoint.components[ident] for ident in idents if ident is not None]
+        self._ahead = Reader(self._objects, components) if components else None
 
     def needed(self, names: Collection[str] | None) -> set[str]:
         """What has to be put back before code that uses these names runs.
@@ -87,6 +106,7 @@ class Waiting:
                 definitions=self._definitions,
                 defined=True,
                 each=self._take,
+                ahead=self._ahead,
             )
         if report.failed:
             told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
