@@ -8,7 +8,7 @@ verified against their addresses by the store; signatures were checked before an
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -53,7 +53,7 @@ def restore(
     *,
     names: Collection[str] | None = None,
     skip: Collection[str] = (),
-    place: Mapping[str, Any] | None = None,
+    place: MutableMapping[str, Any] | None = None,
     definitions: Mapping[str, Any] | None = None,
     defined: bool = False,
     each: Callable[[Mapping[str, Any]], None] | None = None,
@@ -93,25 +93,28 @@ def restore(
     ]
     # what has to be computed first, while what has only to be read is on its way
     components.sort(key=lambda c: (not c.definitions, sum(ref.size for ref in c.buffers)))
-    with Reader(objects, components, ahead=ahead) as reader:
-        for component in components:
-            mine = [
-                n for n in component.names if n in wanted and wanted[n].component == component.id
-            ]
-            try:
-                values = _load(component, context, reader)
-            except Exception as error:  # noqa: BLE001 - one value must not stop the others
-                failed.update(dict.fromkeys(mine, _reason(component, error)))
-                continue
-            found = zip(component.names, values, strict=True)
-            loaded = {name: value for name, value in found if name in mine}
-            restored.update(loaded)
-            if each is not None:
-                each(loaded)
+
+    def take(component: Component, values: list[Any]) -> None:
+        found = zip(component.names, values, strict=True)
+        loaded = {n: v for n, v in found if n in wanted and wanted[n].component == component.id}
+        restored.update(loaded)
+        # code of the notebook that runs while another value is loaded may use this one
+        target.update(loaded)
+        if each is not None:
+            each(loaded)
+
+    waiting = _load_all(components, context, objects, ahead, take)
+    while waiting and len(waiting) < len(components):
+        # what failed may have needed a value that is there now
+        components = [component for component, _ in waiting]
+        waiting = _load_all(components, context, objects, None, take)
+    for component, error in waiting:
+        mine = [n for n in component.names if n in wanted and wanted[n].component == component.id]
+        failed.update(dict.fromkeys(mine, _reason(component, error)))
     for name, variable in wanted.items():
         if name in restored:
-            target[name] = restored[name]
-        elif variable.verdict is Verdict.STORED and name not in failed:
+            continue
+        if variable.verdict is Verdict.STORED and name not in failed:
             failed[name] = "its component is not part of the checkpoint; run `cellrail doctor`"
     return RestoreReport(
         restored=tuple(name for name in wanted if name in restored),
@@ -119,6 +122,26 @@ def restore(
         not_stored={n: v for n, v in wanted.items() if v.verdict is not Verdict.STORED},
         definitions=context.definitions,
     )
+
+
+def _load_all(
+    components: Sequence[Component],
+    context: Context,
+    objects: Source,
+    ahead: Reader | None,
+    take: Callable[[Component, list[Any]], None],
+) -> list[tuple[Component, Exception]]:
+    """Load components in this order; those that failed, each with its error."""
+    failed: list[tuple[Component, Exception]] = []
+    with Reader(objects, components, ahead=ahead) as reader:
+        for component in components:
+            try:
+                values = _load(component, context, reader)
+            except Exception as error:  # noqa: BLE001 - one value must not stop the others
+                failed.append((component, error))
+                continue
+            take(component, values)
+    return failed
 
 
 def needed_at_once(checkpoint: Checkpoint, small: int) -> frozenset[str]:
