@@ -20,9 +20,10 @@ from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
+from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
-from cellrail.run.session import Outcome, Progress, Session, SessionOptions
+from cellrail.run.session import Outcome, Progress, Session
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Origin, RunKind, RunStarted
 from cellrail_state.store import Store
@@ -45,7 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
     chain: tuple[str, ...] = ()
     modules: dict[int, dict[str, str]] = {}
-    options: SessionOptions = SessionOptions()
+    options: RunLimits = RunLimits()
     #: told in the record
     told: dict[str, Any] = {}
 
@@ -131,7 +132,7 @@ class RunConductor:
             kernel=kernel,
             origin=self._history,
             putback=self._putback,
-            options=request.options,
+            limits=request.options,
             output=output,
             progress=self._progress,
             sources=sources,

@@ -52,6 +52,9 @@ class StepState(msgspec.Struct, frozen=True, kw_only=True):
     fired: float | None = None
     #: it ran again before the cut for names that cannot be stored
     rebuilt: tuple[str, ...] = ()
+    #: of a step in a loop: how many of its jobs ended, and how many of these failed
+    turns: int = 0
+    failed_turns: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -148,7 +151,8 @@ class RunHistory:
                 record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id
             )
         elif isinstance(record, StepSkipped):
-            self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
+            if not record.turns:
+                self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
         elif isinstance(record, StepRebuilt):
             self._change(record.step, rebuilt=record.names)
 
@@ -157,6 +161,10 @@ class RunHistory:
             # parameters assigned anew: the step stays kept, the chain has the assignment
             self._change(job.step, status=StepStatus.KEPT, job_id=job.follows)
             return
+        if job.turns:
+            state = self._states[job.step]
+            failed = state.failed_turns + (job.status is StepStatus.FAILED)
+            self._change(job.step, turns=state.turns + 1, failed_turns=failed)
         cause = job.cause
         if job.error is not None and not cause:
             cause = f"{job.error.name}: {job.error.value}"
@@ -275,7 +283,7 @@ class RunHistory:
         if state is not None and state.job_id:
             place = _place(chain, state.job_id)
             if place is not None:
-                return chain[:place]
+                return chain[: _loop_start(chain, place, state.info.label)]
         if self.is_live or state is None:
             return chain
         # the step has no job in the chain: everything that steps before it did
@@ -320,6 +328,13 @@ class RunHistory:
             return ""
         names = ", ".join(f"`{name}`" for name in audit.delta.missed)
         return f"{names} changed unseen before step {self._states[audit.step].info.label!r} ended"
+
+
+def _loop_start(chain: Sequence[JobFinished], place: int, label: str) -> int:
+    """Where the jobs of a loop begin that the job at this place ends; of another job, its place."""
+    while place > 0 and any(turn.loop == label for turn in chain[place - 1].turns):
+        place -= 1
+    return place
 
 
 def _place(chain: Sequence[JobFinished], job_id: str) -> int | None:

@@ -13,6 +13,8 @@ Times are seconds since the epoch (UTC, float); durations are seconds; sizes are
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
@@ -310,12 +312,55 @@ class StepKept(_Struct, frozen=True, tag="kept"):
     reason: KeptReason = KeptReason.ORIGIN
 
 
+_PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
+
+
+class Turn(_Struct, frozen=True):
+    """One turn of one loop."""
+
+    #: label of the loop's header
+    loop: str
+    #: place in the item list, or number of the turn, from 0
+    index: int
+    key: str
+
+    def __str__(self) -> str:
+        key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
+        return f"{self.loop}[{key}]"
+
+
 class StepSkipped(_Struct, frozen=True, tag="skipped"):
-    """A step was not executed, on purpose (`skip-execution`, `--only`)."""
+    """A step was not executed, on purpose (`skip-execution`, `--only`, `--when`)."""
 
     time: float
     step: int
     reason: str
+    turns: tuple[Turn, ...] = ()
+
+
+class Decided(_Struct, frozen=True, tag="decided"):
+    """An expression of a step's line was evaluated."""
+
+    time: float
+    step: int
+    #: when, foreach, while, retry-if or stop-if
+    purpose: str
+    expression: str
+    #: whether it was true; of a loop's items, whether there were any
+    value: bool
+    #: of a loop's items, in order
+    keys: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+
+class RolledBack(_Struct, frozen=True, tag="rolled back"):
+    """The namespace was put back to what it was before a step that is tried again."""
+
+    time: float
+    step: int
+    #: names that cannot be stored, and stayed as the attempt left them
+    not_restored: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 class StepRebuilt(_Struct, frozen=True, tag="rebuilt"):
@@ -336,6 +381,8 @@ class JobStarted(_Struct, frozen=True, tag="started"):
     attempt: int = 1
     #: the step as it is now (live runs meet their steps as they are executed)
     info: StepInfo | None = None
+    #: the turns of loops that it belongs to, outermost first
+    turns: tuple[Turn, ...] = ()
 
 
 class StepError(_Struct, frozen=True):
@@ -380,6 +427,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     replaces: str = ""
     #: the job of the chain behind which this one stands (parameters assigned anew)
     follows: str = ""
+    #: the turns of loops that it belongs to, outermost first
+    turns: tuple[Turn, ...] = ()
 
 
 class RunEnded(_Struct, frozen=True, tag="end"):
@@ -399,6 +448,8 @@ Record = (
     | StepKept
     | StepSkipped
     | StepRebuilt
+    | Decided
+    | RolledBack
     | JobStarted
     | JobFinished
     | RunEnded

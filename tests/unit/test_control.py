@@ -21,7 +21,6 @@ from cellrail.notebook.control import (
     Enter,
     Fire,
     Leave,
-    Place,
     RollBack,
     Skip,
     Told,
@@ -33,7 +32,7 @@ from cellrail.notebook.control import (
 )
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import parse_line
-from cellrail_state.model import RunStatus, StepError, StepStatus
+from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
 
 ERROR = StepError(name="ValueError", value="bad")
 
@@ -387,5 +386,5 @@ def test_whatever_happens_each_job_is_committed_once_before_anything_else(lines,
 def test_places_are_addresses():
     step = flow("load --in b")[0]
 
-    assert address(step, (Place("a", 0, "x"), Place("b", 1, "y"))) == "a[x]/b[y]/load"
+    assert address(step, (Turn("a", 0, "x"), Turn("b", 1, "y"))) == "a[x]/b[y]/load"
     assert StepStatus.FAILED == "failed"

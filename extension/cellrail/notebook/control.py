@@ -33,23 +33,10 @@ import msgspec
 
 from cellrail.notebook.blocks import Block
 from cellrail.notebook.model import Step
-from cellrail_state.model import RunStatus, StepError, StepStatus
-
-
-class Place(msgspec.Struct, frozen=True):
-    """One turn of one loop."""
-
-    loop: str
-    #: place in the item list, or number of the turn, from 0
-    index: int
-    key: str
-
-    def __str__(self) -> str:
-        return f"{self.loop}[{self.key}]"
-
+from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
 
 #: the turns that an action happens in, outermost first
-Path = tuple[Place, ...]
+Path = tuple[Turn, ...]
 
 
 # --- actions, and what answers them ----------------------------------------------------------
@@ -360,7 +347,7 @@ class _Machine:
             if told.error is not None:
                 yield from self._broken(step, path, Purpose.FOREACH, options.foreach, told.error)
             for index, key in enumerate(told.keys):
-                yield from self._turn(block, (*path, Place(step.label, index, key)))
+                yield from self._turn(block, (*path, Turn(step.label, index, key)))
         else:
             yield from self._while(block, path)
         yield Leave(step=step, path=path)
@@ -369,7 +356,7 @@ class _Machine:
         step, options = block.step, block.step.options
         index = 0
         while True:
-            inside = (*path, Place(step.label, index, str(index)))
+            inside = (*path, Turn(step.label, index, str(index)))
             met = yield from self._ask(step, inside, Purpose.WHILE, options.while_)
             if not met:
                 return

@@ -168,8 +168,8 @@ def _positive(text: str) -> int:
 
 
 def _foreach(text: str) -> str:
-    name, found, items = text.strip().partition(" in ")
-    if not found or not name.strip().isidentifier():
+    names, found, items = text.strip().partition(" in ")
+    if not found or not all(n.strip().isidentifier() for n in names.strip("() ").split(",")):
         message = f"{text.strip()!r}: write VARIABLE in EXPRESSION"
         raise ValueError(message)
     _expression(items)
