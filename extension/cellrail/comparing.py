@@ -121,7 +121,7 @@ def _outputs(history: RunHistory, state: StepState) -> list[dict[str, Any]]:
         return []
     return [
         {key: _readable(value) for key, value in output.items() if key not in _VOLATILE}
-        for output in history.outputs(state.job)
+        for output in history.step_outputs(state.info.number)
     ]
 
 

@@ -92,6 +92,7 @@ class Launcher(msgspec.Struct, kw_only=True):
                 settings=kernel_settings(self.settings, self.store_path, self.secrets),
                 history=restart.history if restart is not None else None,
                 putback=self._putback(restart) if restart is not None else None,
+                replay=restart.replay() if restart is not None else None,
                 output=output,
                 progress=self.progress,
                 clock=self.clock,

@@ -20,6 +20,7 @@ import msgspec
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
     Checkpoint,
+    Decided,
     JobFinished,
     JobStarted,
     KeptReason,
@@ -34,6 +35,7 @@ from cellrail_state.model import (
     StepRebuilt,
     StepSkipped,
     StepStatus,
+    Turn,
 )
 
 
@@ -118,6 +120,10 @@ class RunHistory:
         self.kernels: list[KernelStarted] = []
         self.jobs: list[JobFinished] = []
         self._states: dict[int, StepState] = {}
+        #: values of expressions, by step, purpose and turns
+        self.decided: dict[tuple[int, str, tuple[Turn, ...]], Decided] = {}
+        #: the job of each turn, by step and turns
+        self.turns: dict[tuple[int, tuple[Turn, ...]], str] = {}
         started: RunStarted | None = None
         for record in sources.records(run_id):
             if isinstance(record, RunStarted):
@@ -146,7 +152,12 @@ class RunHistory:
             self._change(
                 record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
             )
+        elif isinstance(record, Decided):
+            self.decided[record.step, record.purpose, record.turns] = record
         elif isinstance(record, StepKept):
+            if record.turns:
+                self.turns[record.step, record.turns] = record.job_id
+                return
             self._change(
                 record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id
             )
@@ -165,12 +176,17 @@ class RunHistory:
             state = self._states[job.step]
             failed = state.failed_turns + (job.status is StepStatus.FAILED)
             self._change(job.step, turns=state.turns + 1, failed_turns=failed)
+            self.turns[job.step, job.turns] = job.job_id
         cause = job.cause
         if job.error is not None and not cause:
             cause = f"{job.error.name}: {job.error.value}"
+        status = job.status
+        label = self._states[job.step].info.label if job.step in self._states else ""
+        if job.turns and job.turns[-1].loop == label and (job.accepted or status != "failed"):
+            status = StepStatus.RUNNING  # the loop goes on
         self._change(
             job.step,
-            status=job.status,
+            status=status,
             kept=None,
             job_id=job.job_id,
             job=job,
@@ -237,6 +253,16 @@ class RunHistory:
         outputs: list[dict[str, Any]] = msgspec.json.decode(self._sources.content(job.outputs))
         return outputs
 
+    def step_outputs(self, number: int) -> list[dict[str, Any]]:
+        """A step's outputs as plain nbformat outputs; of a step in a loop, those of all turns."""
+        turns = [job_id for (step, _), job_id in self.turns.items() if step == number]
+        if turns:
+            jobs = [self.job_by_id(job_id) for job_id in turns]
+        else:
+            job = self.state(number).job
+            jobs = [job] if job is not None else []
+        return [output for job in jobs for output in self.outputs(job)]
+
     def notebook(self) -> dict[str, Any] | None:
         """The notebook that the run executed, without outputs; None where it is not recorded."""
         if self.started.notebook is None:
@@ -292,6 +318,17 @@ class RunHistory:
             if found is not None and _place(chain, found.job_id) is not None:
                 return self.chain_through(earlier)
         return []
+
+    def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
+        """The jobs that made the namespace right before a turn's job of a step."""
+        chain, job_id = self.chain, self.turns.get((number, turns), "")
+        place = _place(chain, job_id)
+        if place is not None:
+            return chain[:place]
+        # its job failed, or never came: what was committed before it
+        at = _place(self.jobs, job_id)
+        later = {job.job_id for job in self.jobs[at:]} if at is not None else set()
+        return [job for job in chain if job.job_id not in later]
 
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""

@@ -303,15 +303,6 @@ class KernelStarted(_Struct, frozen=True, tag="kernel"):
     packages: dict[str, str] = {}
 
 
-class StepKept(_Struct, frozen=True, tag="kept"):
-    """A step points to a job of an earlier run instead of executing."""
-
-    time: float
-    step: int
-    job_id: str
-    reason: KeptReason = KeptReason.ORIGIN
-
-
 _PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
 
 
@@ -327,6 +318,16 @@ class Turn(_Struct, frozen=True):
     def __str__(self) -> str:
         key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
         return f"{self.loop}[{key}]"
+
+
+class StepKept(_Struct, frozen=True, tag="kept"):
+    """A step points to a job of an earlier run instead of executing."""
+
+    time: float
+    step: int
+    job_id: str
+    reason: KeptReason = KeptReason.ORIGIN
+    turns: tuple[Turn, ...] = ()
 
 
 class StepSkipped(_Struct, frozen=True, tag="skipped"):

@@ -537,6 +537,9 @@ class _Planner:
             return Fate.PENDING, "after --to", ()
         if step.skips:
             return Fate.SKIPPED, "tag skip-execution", ()
+        old = self.pairs.get(step.number)
+        if place < cut and old is not None and old.status is StepStatus.SKIPPED:
+            return Fate.SKIPPED, old.cause or "skipped in the origin", ()
         if place >= cut:
             return Fate.EXECUTES, self._why_executed(place, cut), ()
         if step.number not in self.pairs and is_blank(step.body):

@@ -104,6 +104,15 @@ class Performer:
         """Carry an action out; its answer."""
         return self._methods[type(action)](action)
 
+    def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Show the outputs of a kept turn."""
+        cell = self._cells_of(step)[-1][1]
+        cell["outputs"] = [*cell["outputs"], *nodes(outputs)]
+
+    def settle(self) -> None:
+        """What was to be done before the next cell is part of a kept checkpoint already."""
+        self._before.clear()
+
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: control.Ask) -> control.Told:

@@ -15,6 +15,7 @@ import msgspec
 
 from cellrail.notebook.control import Ask, Told
 from cellrail.run.masking import Masker
+from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
     Decided,
@@ -122,6 +123,25 @@ class Recorder:
         self._append(
             RolledBack(time=self.clock(), step=step, not_restored=tuple(names), turns=turns)
         )
+
+    def kept_turn(self, step: int, job_id: str, turns: tuple[Turn, ...]) -> None:
+        """A turn of a loop points to a job of an earlier run."""
+        self._append(StepKept(time=self.clock(), step=step, job_id=job_id, turns=turns))
+
+    def kept_loop(self, step: int, origin: RunHistory, number: int) -> None:
+        """A kept step's turns, and what was decided on its line, as the origin tells.
+
+        Args:
+            step: number of the step in this run.
+            origin: the run that it is kept from.
+            number: its number there.
+        """
+        for decided in list(origin.decided.values()):
+            if decided.step == number:
+                self._append(msgspec.structs.replace(decided, step=step))
+        for (found, turns), job_id in list(origin.turns.items()):
+            if found == number:
+                self.kept_turn(step, job_id, turns)
 
     def rebuilt(self, step: int, names: Sequence[str], seconds: float) -> None:
         """A kept step's cell ran again for what cannot be stored."""

@@ -26,6 +26,7 @@ from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, stamp
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
+from cellrail.run.replay import Replay
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Delta, JobFinished, RunStatus, StepStatus
 
@@ -76,6 +77,7 @@ class Session:
         kernel: ColdKernel,
         origin: RunHistory | None = None,
         putback: PutBack | None = None,
+        replay: Replay | None = None,
         limits: RunLimits | None = None,
         output: OutputFile | None = None,
         progress: Progress | None = None,
@@ -92,6 +94,7 @@ class Session:
             kernel: a kernel that is starting or ready.
             origin: the run that kept steps come from.
             putback: how the namespace before the cut comes back; None for a run from the start.
+            replay: leads to a cut inside a loop; None where there is none.
             limits: how long things may take.
             output: where the executed notebook is written meanwhile.
             progress: who is told.
@@ -105,6 +108,7 @@ class Session:
         self._kernel = kernel
         self._origin = origin
         self._putback = putback
+        self._replay = replay
         self._limits = limits or RunLimits()
         self._output = output
         self._progress = progress
@@ -147,7 +151,7 @@ class Session:
                 return failure
         final = steps[-1] if steps else None
         performer.is_last = lambda step, path: step is final and not path
-        return self._conduct(performer, blocks_of(steps), taken=self._taken())
+        return self._conduct(performer, blocks_of(steps), taken=self._taken(), replay=self._replay)
 
     def _performer(self) -> Performer:
         self._client = CellClient(self._kernel, self._notebook)
@@ -173,6 +177,7 @@ class Session:
         blocks: Sequence[Block],
         *,
         taken: Mapping[str, str] | None = None,
+        replay: Replay | None = None,
     ) -> Outcome:
         """Let the machine conduct these blocks."""
         machine = conduct(blocks, taken=taken, jitter=_jitter)
@@ -185,6 +190,9 @@ class Session:
                 return Outcome(
                     status=end.status, cause=end.cause, step=end.step, result=performer.result
                 )
+            if replay is not None and replay.takes(action):
+                answer = replay.perform(action, performer, self._recorder)
+                continue
             if self._progress is not None:
                 self._tell(self._progress, action)
             answer = performer.perform(action)
@@ -215,10 +223,13 @@ class Session:
                 self._recorder.skipped(planned.number, planned.reason)
         if self._origin is None:
             return
+        numbers = {state.job_id: state.info.number for state in self._origin.states}
         for planned in kept:
             job = self._origin.job_by_id(planned.job_id)
+            number = numbers[planned.job_id]
+            self._recorder.kept_loop(planned.number, self._origin, number)
             cell = self._cells(self._steps[planned.number])[-1][1]
-            cell["outputs"] = nodes(self._origin.outputs(job))
+            cell["outputs"] = nodes(self._origin.step_outputs(number))
             cell["execution_count"] = job.execution_count
             stamp(cell, job.job_id, "kept")
 
