@@ -182,7 +182,7 @@ def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
     """The chain of jobs that makes the namespace before the cut."""
     if plan.as_it_was and plan.origin_cut is not None:
         return history.chain_before(plan.origin_cut)
-    return [] if plan.origin_last is None else history.chain_through(plan.origin_last)
+    return history.chain_through_jobs([step.job_id for step in plan.steps if step.job_id])
 
 
 def _origin_step(history: RunHistory, state: StepState) -> OriginStep:

@@ -12,7 +12,7 @@ This is the truth that restarts are planned from; the catalog is only an index o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -332,11 +332,21 @@ class RunHistory:
 
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
-        chain = self.chain
-        place = _place(chain, self._states[number].job_id)
-        if place is None:
+        job_id = self._states[number].job_id
+        if _place(self.chain, job_id) is None:
             return self.chain_before(number)
-        while place + 1 < len(chain) and chain[place + 1].follows:
+        return self.chain_through_jobs([job_id])
+
+    def chain_through_jobs(self, job_ids: Collection[str]) -> list[JobFinished]:
+        """The jobs up to and with the last of these, and what belongs to its step or loop."""
+        chain = self.chain
+        place = max((p for p, job in enumerate(chain) if job.job_id in job_ids), default=None)
+        if place is None:
+            return []
+        # parameters assigned behind it; the job that ends its loop
+        while place + 1 < len(chain) and (
+            chain[place + 1].follows or len(chain[place + 1].turns) < len(chain[place].turns)
+        ):
             place += 1
         return chain[: place + 1]
 
