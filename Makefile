@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring nbval crash-test clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -34,6 +34,17 @@ bench: $(STAMP)  ## compare with papermill, nbclient and nbconvert
 
 bench-state: $(STAMP)  ## what checkpoints cost on a namespace of 1 GB
 	$(BIN)/python benchmarks/state.py
+
+bench-store: $(STAMP)  ## eight writers at once, and a store of 100,000 runs
+	$(BIN)/python benchmarks/store.py
+
+bench-exploring: $(STAMP)  ## what checkpoints cost on notebooks as people write them
+	$(BIN)/python -m pip install --quiet "seaborn>=0.13"
+	$(BIN)/python benchmarks/exploring.py
+
+crash-test: $(STAMP)  ## kill -9 in hundreds of stores, full disks; ROUNDS=n, CRASH_SEED=n repeats
+	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \
+		tests/integration/test_crash_points.py tests/integration/test_full_disk.py
 
 clean:  ## remove what the tasks made
 	rm -rf $(VENV) dist build out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

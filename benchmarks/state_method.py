@@ -1,215 +1,111 @@
-"""One method's capture or restore of the 1 GB namespace, in a process of its own."""
+"""One method's capture or restore of the namespace, in a process of its own."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import pickle
-import resource
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from state_cells import CHECK, EDITS, MAKE, SETUP
+from state_cells import CUTS, DEFINITIONS, EDITS, MAKE, MODULE, SMALL, setup
+from state_methods import Cellrail, Dill, Limit, Method, Pickle
+from state_shell import import_libraries, prints, shell, wrong
 
-MB = 1e6
-
-
-class Memory:
-    """The most memory that this process held in between."""
-
-    def __init__(self) -> None:
-        self.base = self.peak = self.now()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="cellrail-bench", daemon=True)
-        self._thread.start()
-
-    @staticmethod
-    def now() -> int:
-        """Bytes of resident memory."""
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.005):
-            self.peak = max(self.peak, self.now())
-
-    def above(self) -> float:
-        """Megabytes above what was there at the start."""
-        self._stop.set()
-        self._thread.join()
-        return (self.peak - self.base) / MB
+METHODS = {
+    "bare": Method, "cellrail": Cellrail, "limit": Limit, "pickle": Pickle, "dill": Dill,
+}  # fmt: skip
 
 
-def shell() -> Any:
-    """An IPython shell without a front end."""
-    from IPython.core.interactiveshell import InteractiveShell
+def made(name: str, folder: Path) -> Method:
+    """The method, attached to a new shell."""
+    if name == "kishu":
+        from state_kishu import Kishu
 
-    made = InteractiveShell.instance()
-    made.user_ns["__name__"] = "__main__"
-    return made
-
-
-def cell(ip: Any, source: str) -> None:
-    """Execute a cell; its failure is ours."""
-    ip.run_cell(source, store_history=True).raise_error()
+        return Kishu(shell(), folder)
+    return METHODS[name](shell(), folder)
 
 
-# --- cellrail --------------------------------------------------------------------------------
-
-
-def _ours(ip: Any, folder: Path) -> Any:
-    from cellrail.run.shellstate import ShellState
-    from cellrail_state.ambient import Base
-    from cellrail_state.objects import Objects
-
-    return ShellState(ip, Objects(folder / "objects"), base=Base.now())
-
-
-def cellrail_capture(folder: Path) -> dict[str, Any]:
-    """Capture as a run does: with the names that each cell's code uses."""
-    import msgspec
-
-    from cellrail.notebook.reads import names_of
-
-    ip = shell()
-    state = _ours(ip, folder)
-    deltas = []
-
-    def capture(source: str, *, last: bool = False) -> float:
-        names = names_of(source)
-        touched = None if names.opaque else names.reads | names.writes
-        started = time.perf_counter()
-        deltas.append(state.delta(touched=touched, last=last))
-        assert not deltas[-1].failure, deltas[-1].failure
-        return time.perf_counter() - started
-
-    cell(ip, SETUP)
-    capture(SETUP)
-    cell(ip, MAKE)
-    first = capture(MAKE)
-    memory = Memory()
-    took = []
-    for place, source in enumerate(EDITS):
-        cell(ip, source)
-        took.append(capture(source, last=place == len(EDITS) - 1))
-    above = memory.above()
-    cell(ip, CHECK)
-    (folder / "checkpoint.json").write_bytes(msgspec.json.encode(state.current))
-    for source, seconds, delta in zip(EDITS, took, deltas[2:], strict=True):
-        told = f"{seconds:7.3f} s {delta.stored_bytes / MB:8.2f} MB audited={delta.audited}"
-        print(told, source.splitlines()[0], delta.missed or "", file=sys.stderr)
-    return {
-        "first": first, "first_bytes": deltas[1].stored_bytes / MB, "edits": sum(took),
-        "slowest": max(took), "bytes": sum(d.stored_bytes for d in deltas[2:]) / MB, "peak": above,
-    }  # fmt: skip
-
-
-def _order(folder: Path) -> dict[str, Any]:
-    checkpoint = json.loads((folder / "checkpoint.json").read_bytes())
-    return {
-        "command": "restore", "checkpoint": checkpoint, "keep": [], "magics": [], "inputs": {},
-        "execution_count": 30, "python": "",
-    }  # fmt: skip
-
-
-def cellrail_restore(folder: Path) -> dict[str, Any]:
-    """Until every name was touched."""
-    ip = shell()
-    state = _ours(ip, folder)
-    order = _order(folder)
+def capture(method: Method, options: Any) -> dict[str, Any]:
+    """Run all cells and keep the namespace after each."""
+    method.run(setup(options.scale, importable=options.importable))
+    base = method.memory.now()
+    first = method.run(MAKE)
+    held, kept, expected = [method.memory.now() - base], [], {}
+    for number, source in enumerate(EDITS, 1):
+        kept.append(method.run(source, last=number == len(EDITS)))
+        held.append(method.memory.now() - base)
+        if number in CUTS:
+            method.mark(number)
+            if options.method == "bare":
+                expected[number] = prints(method.ip)
     started = time.perf_counter()
-    state.carry_out(order)
-    state.carry_out({"command": "finish", "checkpoint": order["checkpoint"]})
+    method.finish()
+    flush = time.perf_counter() - started
+    seconds = [each.seconds for each in kept]
+    return {
+        "first": first.seconds, "first_bytes": first.stored, "edits": sum(seconds) + flush,
+        "slowest": max(seconds), "slowest_cell": EDITS[seconds.index(max(seconds))],
+        "flush": flush, "bytes": sum(each.stored for each in kept), "seconds": seconds,
+        "held": held, "peaks": [each.peak - base for each in (first, *kept)],
+        "expected": expected,
+    }  # fmt: skip
+
+
+def restore(method: Method, options: Any) -> dict[str, Any]:
+    """Restore at a cut; check, then run the cells that follow and check again."""
+    import_libraries()
+    method.prepare(options.cut)
+    started = time.perf_counter()
+    method.restore(options.cut)
     seconds = time.perf_counter() - started
-    cell(ip, CHECK)
-    return {"restore": seconds, "wrong": "nothing"}
+    if options.method == "limit":
+        return {"seconds": seconds, "wrong": []}
+    # neither pickle keeps modules; a notebook's imports would run again
+    for line in ("import numpy as np", "import pandas as pd"):
+        if line.split()[1] not in method.ip.user_ns and options.method == "pickle":
+            method.ip.run_cell(line)
+    expected = json.loads((options.folder.parent / "expected.json").read_text())
+    found = wrong(method.ip, expected[str(options.cut)])
+    method.release()
+    for source in EDITS[options.cut :]:
+        result = method.ip.run_cell(source, store_history=True)
+        if not result.success:
+            raised = result.error_in_exec or result.error_before_exec
+            found.append(f"then {source.splitlines()[0]!r}: {type(raised).__name__}")
+    if options.cut < len(EDITS):
+        later = wrong(method.ip, expected[str(len(EDITS))])
+        found += [f"then {told}" for told in later if told not in found]
+    return {"seconds": seconds, "wrong": found}
 
 
-def cellrail_small(folder: Path) -> dict[str, Any]:
+def small(method: Method, options: Any) -> dict[str, Any]:
     """Until a cell that needs a small value has run."""
-    ip = shell()
-    state = _ours(ip, folder)
-    order = _order(folder)
+    import_libraries()
+    method.prepare(options.cut)
     started = time.perf_counter()
-    state.carry_out(order)
-    state.carry_out({"command": "finish", "checkpoint": order["checkpoint"]})
-    cell(ip, "lookup['step'] += 1")
-    return {"small": time.perf_counter() - started}
-
-
-# --- plain pickle ----------------------------------------------------------------------------
-
-
-def _names(ip: Any) -> dict[str, Any]:
-    import types
-
-    from cellrail.run.shellspace import user_names
-
-    return {n: v for n, v in user_names(ip).items() if not isinstance(v, types.ModuleType)}
-
-
-def pickle_capture(folder: Path) -> dict[str, Any]:
-    """The whole namespace after each cell, as cloudpickle writes it."""
-    import os
-
-    import cloudpickle
-
-    ip = shell()
-    sizes = []
-
-    def capture() -> float:
-        started = time.perf_counter()
-        path = folder / f"{len(sizes)}.pickle"
-        with path.open("wb") as file:
-            cloudpickle.dump(_names(ip), file, protocol=5)
-            file.flush()
-            os.fsync(file.fileno())
-        sizes.append(path.stat().st_size)
-        if len(sizes) > 2:
-            (folder / f"{len(sizes) - 2}.pickle").unlink()
-        return time.perf_counter() - started
-
-    cell(ip, SETUP)
-    cell(ip, MAKE)
-    first = capture()
-    memory = Memory()
-    took = []
-    for source in EDITS:
-        cell(ip, source)
-        took.append(capture())
-    (folder / "last").write_text(str(len(sizes) - 1))
-    return {
-        "first": first, "first_bytes": sizes[0] / MB, "edits": sum(took), "slowest": max(took),
-        "bytes": sum(sizes[1:]) / MB, "peak": memory.above(),
-    }  # fmt: skip
-
-
-def pickle_restore(folder: Path) -> dict[str, Any]:
-    """Load the whole namespace."""
-    ip = shell()
-    started = time.perf_counter()
-    with (folder / f"{(folder / 'last').read_text()}.pickle").open("rb") as file:
-        ip.user_ns.update(pickle.load(file))
-    seconds = time.perf_counter() - started
-    cell(ip, "import numpy as np")
-    ran = [ip.run_cell(line, silent=True) for line in CHECK.strip().splitlines()]
-    wrong = [result for result in ran if not result.success]
-    return {"restore": seconds, "wrong": f"{len(wrong)} checks" if wrong else "nothing"}
-
-
-def pickle_small(folder: Path) -> dict[str, Any]:
-    """There is no part of it that could be loaded alone."""
-    figures = pickle_restore(folder)
-    return {"small": figures["restore"]}
+    method.restore_small(options.cut, SMALL)
+    return {"seconds": time.perf_counter() - started}
 
 
 def main() -> None:
     """Run one phase; the last line on stdout is JSON."""
-    method, phase, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    figures = globals()[f"{method}_{phase}"](folder)
-    print(json.dumps(figures))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("method")
+    parser.add_argument("phase", choices=("capture", "restore", "small"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cut", type=int, default=CUTS[-1])
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--importable", action="store_true")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.importable:
+        (options.folder / f"{MODULE}.py").write_text(DEFINITIONS)
+        sys.path.append(str(options.folder))
+    method = made(options.method, options.folder)
+    phases = {"capture": capture, "restore": restore, "small": small}
+    print("\n" + json.dumps(phases[options.phase](method, options)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,11 @@ from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import Checkpoint, Variable
 
 _VOLATILE = ("execution_count",)
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b|(?<=sk-container-id-)\d+|(?<=sk-estimator-id-)\d+")
+#: what differs from process to process: addresses (scikit-learn shortens them), ids, folders
+_ADDRESS = re.compile(
+    r"(?:\b0|\.\.\.)x[0-9a-fA-F]{6,16}\b|(?<=sk-container-id-)\d+|(?<=sk-estimator-id-)\d+"
+    r"|(?<=ipykernel_)\d+"
+)
 #: Python's own memory of the warnings it has shown
 _UNCOMPARED = frozenset({"__warningregistry__"})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from itertools import islice
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from cellrail.errors import AmbiguousRun, RunNotFound
@@ -11,6 +12,9 @@ from cellrail_state.store import Store
 
 _MINIMUM_PREFIX = 4
 _CANDIDATES = 8
+#: so many of the newest journals are looked at before the catalog is asked
+_LATELY = 32
+_ID = re.compile(r"[\w-]+")
 
 
 def flow_id(notebook: Path, store_path: Path) -> str:
@@ -32,16 +36,17 @@ class RunLocator:
             RunNotFound: there is none.
             AmbiguousRun: the prefix fits several runs.
         """
-        ids = self._store.run_ids()
-        if address in ids:
+        store = self._store
+        if _ID.fullmatch(address) and store.journal_size(address):
             return address
         if address == "last":
-            if not ids:
+            newest = store.newest(limit=1)
+            if not newest:
                 raise RunNotFound("the store has no run yet", hint="cellrail run NOTEBOOK")
-            return ids[-1]
+            return newest[0]
         if address.endswith(".ipynb"):
-            return self._newest_of(address, ids)
-        fitting = [run_id for run_id in ids if run_id.startswith(address)]
+            return self._newest_of(address)
+        fitting = store.newest(address, limit=_CANDIDATES + 1)
         if len(address) < _MINIMUM_PREFIX and fitting:
             raise RunNotFound(
                 f"{address!r} is too short for a run's prefix",
@@ -50,17 +55,31 @@ class RunLocator:
         if not fitting:
             raise RunNotFound(f"there is no run {address!r}", hint="cellrail runs lists them")
         if len(fitting) > 1:
-            newest = list(islice(reversed(fitting), _CANDIDATES))
             raise AmbiguousRun(
-                f"{address!r} fits {len(fitting)} runs: {', '.join(newest)}"
-                + (", …" if len(fitting) > len(newest) else ""),
+                f"{address!r} fits several runs: {', '.join(fitting[:_CANDIDATES])}"
+                + (", …" if len(fitting) > _CANDIDATES else ""),
                 hint="give more characters",
             )
         return fitting[0]
 
-    def _newest_of(self, notebook: str, ids: list[str]) -> str:
-        flow = flow_id(Path(notebook), self._store.path)
-        for run_id in reversed(ids):
-            if self._store.current_flow(self._store.started(run_id)) == flow:
+    def _newest_of(self, notebook: str) -> str:
+        store = self._store
+        flow = flow_id(Path(notebook), store.path)
+        # most ask for a flow that ran lately; a store has room for very many runs of others
+        newest = store.newest(limit=_LATELY)
+        found = self._first_of(flow, newest)
+        if found is None and len(newest) == _LATELY:
+            rows = store.catalog.runs(flow=flow, limit=1)
+            found = rows[0].run_id if rows else None
+            if store.catalog.behind:
+                found = self._first_of(flow, reversed(store.run_ids()))
+        if found is None:
+            raise RunNotFound(f"{notebook} has no run yet", hint=f"cellrail run {notebook}")
+        return found
+
+    def _first_of(self, flow: str, run_ids: Iterable[str]) -> str | None:
+        store = self._store
+        for run_id in run_ids:
+            if store.current_flow(store.started(run_id)) == flow:
                 return run_id
-        raise RunNotFound(f"{notebook} has no run yet", hint=f"cellrail run {notebook}")
+        return None

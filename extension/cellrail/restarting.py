@@ -91,7 +91,7 @@ def check_objects(decided: RestartPlan, contains: Callable[[ObjectRef], bool]) -
         for component in job.delta.components.values():
             lost = [ref for ref in component.refs() if not contains(ref)]
             if lost and component.id in needed:
-                names = ", ".join(component.names or component.definitions)
+                names = ", ".join(component.variables or component.definitions)
                 raise ObjectMissing(
                     f"the object {lost[0].digest} is missing; it holds {names}",
                     hint=f"a restart from {labels[job.step]!r} or an earlier step still works",

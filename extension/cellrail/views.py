@@ -30,6 +30,9 @@ Loader = Callable[[Checkpoint, list[str]], dict[str, Any]]
 class RunList(list[RunRow]):
     """Runs as a listing: a table where it is shown, records where it is used."""
 
+    #: how many runs' newest records it does not know, where the catalog was in use
+    behind: int = 0
+
     def __repr__(self) -> str:
         lines = [f"{r.run_id}  {r.status:<11}  {r.flow}" for r in self]
         return "\n".join(lines) or "no runs"
@@ -207,8 +210,8 @@ class StepView:
     def not_covered(self) -> tuple[str, ...]:
         """What its code left in the process that no checkpoint covers, as far as code shows it."""
         names = self.variables.values()
-        modules = {view.name for view in names if view.record.type == "module"}
-        return uncovered(self.source, modules)
+        holders = {view.name for view in names if _is_of_a_library(view.record)}
+        return uncovered(self.source, holders)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -371,6 +374,12 @@ def status_words(state: StepState) -> str:
     if state.accepted:
         return f"{state.status} (accepted)"
     return str(state.status)
+
+
+def _is_of_a_library(variable: Variable) -> bool:
+    """Whether a name held a module, or a class that the notebook did not make."""
+    kind, _, where = variable.preview.partition(" ")
+    return variable.type == "module" or (kind == "class" and "." in where)
 
 
 def first_line(source: str) -> str:

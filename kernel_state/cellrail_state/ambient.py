@@ -315,10 +315,17 @@ def _matplotlib_options(mpl: Any) -> dict[str, Any]:
     return made
 
 
+def _colour_codes(colors: Any) -> dict[str, Any]:
+    """One-letter colours that somebody redefined (seaborn does)."""
+    base, now = getattr(colors, "BASE_COLORS", {}), getattr(colors, "_colors_full_map", {})
+    return {code: list(now[code]) for code in base if now.get(code, base[code]) != base[code]}
+
+
 _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "numpy": _numpy_options,
     "pandas": _pandas_options,
     "matplotlib": _matplotlib_options,
+    "matplotlib.colors": _colour_codes,
 }
 
 
@@ -419,6 +426,13 @@ def _put_matplotlib(state: Mapping[str, Any]) -> None:
             mpl.rcParams[key] = value
 
 
+def _put_colour_codes(state: Mapping[str, Any]) -> None:
+    colors = importlib.import_module("matplotlib.colors")
+    full = colors.colorConverter.colors
+    full.update({code: tuple(value) for code, value in {**colors.BASE_COLORS, **state}.items()})
+    full.cache.clear()
+
+
 def _put_random(state: Mapping[str, Any]) -> None:
     data = base64.b64decode(state["state"])
     words = tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
@@ -445,6 +459,7 @@ _PUT: dict[str, Callable[[Any], object]] = {
     "numpy": _put_numpy,
     "pandas": _put_pandas,
     "matplotlib": _put_matplotlib,
+    "matplotlib.colors": _put_colour_codes,
 }
 _GENERATORS: dict[str, Callable[[Any], object]] = {
     "random": _put_random,

@@ -1,9 +1,8 @@
-"""How NumPy arrays and pandas blocks are reduced, so that shared memory is shared again.
+"""How NumPy arrays and memory views are reduced, so that shared memory is shared again.
 
 * An array that owns its memory is one buffer plus dtype, shape and strides.
 * A view is a reference to the array its base chain ends in, plus offset and strides.
-* A pandas block carries the record of who else uses its memory (`Block.refs`): without it two
-  frames that share blocks lazily would overwrite one another after a restore.
+* What was made on a bytearray's memory (`numpy.frombuffer`) is a reference to that bytearray.
 
 Kinds of array that this does not understand go NumPy's own way, by value. Memory maps are
 refused: their type promises a file.
@@ -11,20 +10,23 @@ refused: their type promises a file.
 
 from __future__ import annotations
 
-import copyreg
+import array as array_module
 import ctypes
-import itertools
+import mmap
 import pickle
 import sys
 from typing import Any
 
-from . import loading
+from . import loading, memory
 from .errors import CannotStore
 
-#: bytes that Arrow's padding may add to a buffer
-_SLACK = 1024
 #: dtype kinds whose memory is plain bytes
 _PLAIN = frozenset("biufcmMSUV")
+#: what holds memory that others may show, too
+_HOLDERS = frozenset((bytearray, array_module.array, mmap.mmap))
+#: bytes up to which NumPy's own way is the quickest, and kinds of numbers that it knows
+_SMALL, _NUMBERS = 4096, frozenset("?bBhHiIlLqQefdFD")
+_PICKLED_BY = ("__reduce__", "__reduce_ex__", "__setstate__")
 
 
 def _order(array: Any) -> list[int]:
@@ -38,6 +40,8 @@ def root_of(array: Any) -> Any:
         base = array.base
         if type(base).__name__ == "DummyArray":  # what as_strided leaves in the chain
             base = base.base
+        if type(base) is memoryview and isinstance(base.obj, ndarray):
+            base = base.obj
         if not isinstance(base, ndarray):
             return array
         array = base
@@ -48,19 +52,35 @@ def _start(array: Any) -> int:
     return address
 
 
-def reduce_array(array: Any) -> Any:  # noqa: PLR0911 - one line per kind
+def reduce_array(array: Any) -> Any:
     """Reduce an exact `numpy.ndarray`."""
-    np = sys.modules["numpy"]
+    if array.nbytes == 0:
+        return NotImplemented
+    if array.nbytes < _SMALL and _is_plain(array):
+        # a figure holds ten thousand of these: NumPy's own way is made in C, and owns its memory
+        return array.__reduce__()
     root = root_of(array)
+    if type(root.base) is memoryview and type(root.base.obj) in _HOLDERS:
+        return _reduce_on_buffer(array, root.base.obj)
+    if root is array:
+        return _reduce_owner(array)
+    return _reduce_view(array, root)
+
+
+def _is_plain(array: Any) -> bool:
+    flags = array.flags
+    owns = flags.owndata and flags.writeable and flags.c_contiguous
+    return owns and array.dtype.char in _NUMBERS and array.dtype.isnative
+
+
+def _reduce_view(array: Any, root: Any) -> Any:
+    np = sys.modules["numpy"]
     if isinstance(root, np.memmap):
         if array.flags.writeable:
             raise CannotStore("a view of a memory-mapped file")
         return NotImplemented
-    if array.nbytes == 0:
-        return NotImplemented
-    if root is array:
-        return _reduce_owner(np, array)
-    if type(root) is not np.ndarray or not _in_memory_order(root):
+    known = type(root) is np.ndarray or handler_for(type(root)) is reduce_subclass
+    if not known or not _in_memory_order(root):
         return NotImplemented
     offset = _start(array) - _start(root)
     if array.dtype.hasobject or root.dtype.hasobject:
@@ -72,11 +92,42 @@ def reduce_array(array: Any) -> Any:  # noqa: PLR0911 - one line per kind
     return loading.array_view, args
 
 
+def _reduce_on_buffer(array: Any, owner: Any) -> Any:
+    """What `numpy.frombuffer` made of a bytearray shows that bytearray's memory."""
+    if array.dtype.kind not in _PLAIN:
+        return NotImplemented
+    if isinstance(owner, mmap.mmap):
+        if array.flags.writeable:
+            raise CannotStore("a view of a memory-mapped file")
+        return NotImplemented
+    offset = _start(array) - _address(memoryview(owner))
+    writeable = bool(array.flags.writeable)
+    return memory.array_on_buffer, (
+        owner, array.dtype, array.shape, array.strides, offset, writeable,
+    )  # fmt: skip
+
+
+def reduce_subclass(array: Any) -> Any:
+    """Reduce an array of a subclass, with its attributes: NumPy's own way would lose them."""
+    np = sys.modules["numpy"]
+    if array.nbytes == 0 or array.dtype.hasobject:
+        return NotImplemented
+    plain = np.ndarray.view(array, np.ndarray)
+    root = root_of(array)
+    made = _reduce_owner(plain) if root is array else reduce_array(plain)
+    if made is NotImplemented:
+        return NotImplemented
+    make, args = made
+    state = getattr(array, "__dict__", {})
+    return memory.array_of, (type(array), make, args), state, None, None, loading.fill_dict
+
+
 def _in_memory_order(array: Any) -> bool:
     return bool(array.transpose(_order(array)).flags.c_contiguous)
 
 
-def _reduce_owner(np: Any, array: Any) -> Any:
+def _reduce_owner(array: Any) -> Any:
+    np = sys.modules["numpy"]
     if array.dtype.hasobject or array.dtype.kind not in _PLAIN or not _in_memory_order(array):
         return NotImplemented
     raw: Any
@@ -108,16 +159,28 @@ def reduce_memoryview(view: memoryview) -> Any:
     whole = memoryview(owner)
     offset = 0
     if view.nbytes != whole.nbytes:
-        if view.readonly or whole.readonly or not view.nbytes or not whole.c_contiguous:
-            raise CannotStore("a memoryview of a part of read-only memory")
+        if not view.nbytes or not whole.c_contiguous:
+            raise CannotStore("an empty memoryview, or one of memory with gaps")
         offset = _address(view) - _address(whole)
     span = slice(offset, offset + view.nbytes)
     args = (owner, span, view.format, list(shape), view.readonly)
     return loading.memory_view, args
 
 
+class _PyBuffer(ctypes.Structure):
+    """What Python tells of a buffer: `Py_buffer`, with its address first."""
+
+    _fields_ = (("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("rest", ctypes.c_ssize_t * 9))
+
+
 def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view.cast("B")))
+    """Where a view begins, be it writable or not."""
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
+    try:
+        return int(buffer.buf or 0)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
 def refuse_memmap(_: Any) -> Any:
@@ -125,82 +188,18 @@ def refuse_memmap(_: Any) -> Any:
     raise CannotStore("a memory-mapped file")
 
 
-def reduce_block(block: Any) -> Any:
-    """Reduce a pandas block."""
-    return loading.block, (block.values, block.mgr_locs.indexer, block.ndim, block.refs)
-
-
-def reduce_series_manager(manager: Any) -> Any:
-    """Reduce what a Series holds; pandas' own way would lose the block's refs."""
-    return loading.series_manager, (manager.blocks[0], manager.axes[0])
-
-
-def reduce_block_refs(_: Any) -> Any:
-    """Reduce pandas' record of shared block memory: only its identity matters."""
-    return loading.block_refs, ()
-
-
-def reduce_index(index: Any) -> Any:
-    """Reduce a pandas index that may sit on a block's memory."""
-    refs = index._references  # noqa: SLF001 - the only way to see it
-    if refs is None or type(index).__name__ == "RangeIndex" or not refs.has_reference():
-        return NotImplemented
-    make, args, *_ = index.__reduce__()
-    return loading.index, (make, args, refs)
-
-
-def reduce_arrow_array(array: Any) -> Any:
-    """Reduce a pandas array over Arrow memory, chunk by chunk: pandas' own way copies all of it."""
-    chunks = array._pa_array.chunks  # noqa: SLF001 - there is no other name for it
-    # of a slice pickle would write the whole that it was cut from; pandas copies that one out
-    whole = all(c.offset == 0 and c.get_total_buffer_size() <= c.nbytes + _SLACK for c in chunks)
-    if not chunks or not whole:
-        return NotImplemented
-    state = {**vars(array), "_pa_array": chunks}
-    if "_cache" in state:  # what can be computed again
-        state["_cache"] = {}
-    return copyreg.__newobj__, (type(array),), state  # type: ignore[attr-defined]
-
-
-def reduce_callback_registry(registry: Any) -> Any:
-    """Reduce matplotlib's registry, whose own way counts up: no two copies would be equal."""
-    told = repr(registry._cid_gen)  # noqa: SLF001 - `count(5)`: the only way to see it
-    number = told.removeprefix("count(").removesuffix(")")
-    if not number.isdecimal():
-        return NotImplemented
-    state = {**registry.__getstate__(), "_cid_gen": int(number)}
-    registry._cid_gen = itertools.count(int(number))  # noqa: SLF001
-    return copyreg.__newobj__, (type(registry),), state  # type: ignore[attr-defined]
-
-
-def handler_for(kind: type) -> Any:  # noqa: PLR0911 - one line per kind
+def handler_for(kind: type) -> Any:
     """The reducer for a type, or None where this module has none."""
-    modules = sys.modules
-    np = modules.get("numpy")
-    if np is not None:
-        if kind is np.ndarray:
-            return reduce_array
-        if issubclass(kind, np.memmap):
-            return refuse_memmap
-        ma = modules.get("numpy.ma")
-        if ma is not None and kind is ma.MaskedArray:
-            return reduce_masked
-    internals = modules.get("pandas._libs.internals")
-    if internals is not None:
-        if kind is internals.BlockValuesRefs:
-            return reduce_block_refs
-        if issubclass(kind, internals.Block):
-            return reduce_block
-        if kind.__name__ == "SingleBlockManager" and issubclass(
-            kind, modules["pandas.core.internals.managers"].SingleBlockManager
-        ):
-            return reduce_series_manager
-        if issubclass(kind, modules["pandas"].Index):
-            return reduce_index
-    arrow = modules.get("pandas.core.arrays.arrow.array")
-    if arrow is not None and issubclass(kind, arrow.ArrowExtensionArray):
-        return reduce_arrow_array
-    cbook = modules.get("matplotlib.cbook")
-    if cbook is not None and kind is cbook.CallbackRegistry:
-        return reduce_callback_registry
+    np = sys.modules.get("numpy")
+    if np is None or not issubclass(kind, np.ndarray):
+        return None
+    if kind is np.ndarray:
+        return reduce_array
+    if issubclass(kind, np.memmap):
+        return refuse_memmap
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and kind is ma.MaskedArray:
+        return reduce_masked
+    if all(getattr(kind, name) is getattr(np.ndarray, name) for name in _PICKLED_BY):
+        return reduce_subclass
     return None

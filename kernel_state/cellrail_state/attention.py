@@ -91,12 +91,16 @@ class Attention:
     def _look_at(self, name: str) -> set[str]:
         entry, value = self._entries.get(name), self._roots[name]
         keys = set(entry.keys) if entry is not None else set()
-        if entry is None or not entry.is_settled(value):
+        if entry is None or not entry.is_settled(value) or self._is_in_company(name, entry):
             self._pieces.add(name, value)
             keys |= set(self._pieces.all[name].keys)
         elif not entry.still:
             self._settled.setdefault(id(value), []).append(name)
         return keys
+
+    def _is_in_company(self, name: str, entry: Entry) -> bool:
+        """Whether it shares its component: it has to be written anew where it leaves that."""
+        return not entry.still and len(self._groups.get(name, ())) > 1
 
     def _led_to(self, names: Collection[str], keys: Collection[str]) -> Collection[str]:
         """Names that the code reached through these can use."""

@@ -185,10 +185,11 @@ class Capture:
 
     def _missed(self, pieces: Pieces, names: Collection[str]) -> tuple[str, ...]:
         """Of names with other bytes than before those that hold another value."""
-        return tuple(name for name in sorted(names) if not self._is_as_before(pieces.all[name]))
+        return tuple(n for n in sorted(names) if not self._is_as_before(pieces.all[n], pieces))
 
-    def _is_as_before(self, piece: Piece) -> bool:
+    def _is_as_before(self, piece: Piece, pieces: Pieces) -> bool:
         variable = self.current.variables.get(piece.names[0])
+        pieces.write_out(piece)
         if variable is None or piece.error is not None:
             return variable is not None and variable.reason == piece.error
         stored = self.current.components.get(variable.component or "")
@@ -252,7 +253,7 @@ class Capture:
             for name, piece in pieces.all.items():
                 self._entries[name] = Entry.of(piece)
             for component in self.current.components.values():
-                if all(self._is_held(name, component, pieces) for name in component.names):
+                if all(self._is_held(name, component, pieces) for name in component.variables):
                     self._remember(component, pieces)
             self._bodies |= pieces.bodies()
 
@@ -272,7 +273,7 @@ class Capture:
             keys = {key for piece in pieces.all.values() for key in piece.keys}
             if pieces.defined is None or not keys <= {*component.definitions}:
                 return
-        piece = pieces.joint(component.names, component.definitions)
+        piece = pieces.joint(component.variables, component.definitions)
         if piece.error is None:
             self._keep_group(piece)
 
@@ -349,7 +350,7 @@ class Capture:
             missed = self._missed(pieces, changed - reached)
             made = _Made(written={*deleted, *changed}, only=only)
             for piece in pieces.groups():
-                self._commit(piece, made)
+                self._commit(piece, made, pieces)
             for name, note in pieces.notes().items():
                 record = made.variables.get(name) or before.get(name)
                 if record is not None and record.not_covered != note:
@@ -382,7 +383,7 @@ class Capture:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _commit(self, piece: Piece, made: _Made) -> None:
+    def _commit(self, piece: Piece, made: _Made, pieces: Pieces) -> None:
         """Write a group that changed; its names get their records."""
         if piece.error is not None:
             verdict = Verdict.LOST if piece.over_limit else Verdict.REBUILT
@@ -390,6 +391,7 @@ class Capture:
             return
         if self._is_stored(piece, made):
             return
+        pieces.write_out(piece)
         unwanted = [n for n in piece.names if made.is_unwanted(n)]
         if unwanted and len(unwanted) == len(piece.names) and not piece.definitions:
             self._refuse(piece, piece.names, made, Verdict.LOST, NOT_IN_OUTPUTS)
@@ -435,7 +437,7 @@ class Capture:
         refs = [self._objects.put(data) for data in (piece.stream, *piece.buffers)]
         ident = Hasher.parts(
             CODEC.encode(),
-            *(name.encode("utf-8", "surrogatepass") for name in piece.names),
+            *(name.encode("utf-8", "surrogatepass") for name in piece.heads),
             b"|",
             *(key.encode("utf-8", "surrogatepass") for key in piece.definitions),
             b"|",
@@ -443,7 +445,7 @@ class Capture:
         ).hex()
         component = Component(
             id=ident,
-            names=piece.names,
+            names=piece.heads,
             codec=CODEC,
             stream=refs[0],
             buffers=tuple(refs[1:]),
@@ -454,7 +456,7 @@ class Capture:
         for file in (file for ref in refs for file in ref.parts or (ref,)):
             if file.digest not in self._digests:
                 self._digests.add(file.digest)
-                made.size += file.size
+                made.size += file.stored
         return component
 
     def _record(self, name: str, value: object, component: Component | None = None) -> Variable:

@@ -4,31 +4,46 @@ It is never the truth. `ingest` reads every journal that has grown since and rep
 rows in one transaction; doing so twice changes nothing. It happens at the end of a run and before
 every query, by whoever gets the lock: our processes take turns through `catalog.lock`, connections
 are short, and a catalog that another program holds open, or that is damaged, never stops anybody.
-Then queries are answered from a database in memory that is filled from the journals: as right, only
-slower.
+Then queries are answered from a copy of the file that is brought up to date, or where there is none
+from a database in memory that is filled from the journals. A query does not wait for very many
+journals there: the newest runs come first, and `behind` tells how many are missing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cellrail_state import locks
 from cellrail_state.errors import StoreError, StoreTooNew
-from cellrail_state.rows import Rows, RunRow, rows_of
+from cellrail_state.ingest import TABLES, Ingested, fetch, ingest
+from cellrail_state.rows import RunRow
 from cellrail_state.sql import migrations, queries
 
 if TYPE_CHECKING:
     from cellrail_state.store import Store
 
-#: seconds that an ingest at a run's end waits for its turn
-INGEST_SECONDS = 2.0
-#: seconds that a query waits before it answers from memory
-QUERY_SECONDS = 1.0
-_TABLES = ("runs", "steps", "jobs", "variables", "journals")
+#: seconds that an ingest at a run's end waits for its turn: who waits for an answer goes first, and
+#: whoever asks next catches up
+INGEST_SECONDS = 0.0
+#: seconds that a query waits before it is answered from a copy
+QUERY_SECONDS = 0.1
+#: seconds that it waits for the copy, which nobody holds for long
+ASIDE_SECONDS = 2.0
+#: seconds that a query spends on bringing a copy up to date
+INGEST_ASIDE_SECONDS = 0.05
+#: the same where there is no copy and all has to be read
+MEMORY_SECONDS = 2.0
+#: seconds that a copy is kept after its last use
+_COPY_SECONDS = 600.0
+#: seconds that the doctor waits
+REBUILD_SECONDS = 10.0
 
 
 class _Unavailable(Exception):
@@ -42,6 +57,8 @@ class Catalog:
         self._store = store
         self._path = store.path / "catalog.duckdb"
         self._lock = store.path / "catalog.lock"
+        #: how many runs' newest records the last answer does not know
+        self.behind = 0
 
     def ingest(self, *, seconds: float = INGEST_SECONDS) -> bool:
         """Bring the catalog up to date with the journals.
@@ -59,7 +76,7 @@ class Catalog:
             return False
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Rows of a query over an up-to-date catalog.
+        """Rows of a query over an up-to-date catalog; `behind` tells where it is not quite.
 
         Raises:
             StoreError: the query is wrong.
@@ -69,7 +86,7 @@ class Catalog:
             connection.execute("BEGIN")
             try:
                 self._derive(connection)
-                return _rows(connection, sql, parameters)
+                return fetch(connection, sql, parameters)
             finally:
                 # it is an index: no query changes it, and what is derived is not written
                 with contextlib.suppress(Exception):
@@ -77,7 +94,7 @@ class Catalog:
 
     def _derive(self, connection: Any) -> None:
         """Make `interrupted` what runs without an owner."""
-        running = [row["run_id"] for row in _rows(connection, queries()["running"])]
+        running = [row["run_id"] for row in fetch(connection, queries()["running"])]
         gone = [run_id for run_id in running if not self._store.is_owned(run_id)]
         if gone:
             connection.execute(queries()["interrupt_runs"], {"runs": gone})
@@ -107,8 +124,8 @@ class Catalog:
             "flow": flow,
             "status": status,
             "since": since,
-            "labels": msgspec.json.encode(dict(labels or {})).decode(),
-            "parameters": msgspec.json.encode(dict(parameters or {})).decode(),
+            "labels": msgspec.json.encode(dict(labels)).decode() if labels else None,
+            "parameters": msgspec.json.encode(dict(parameters)).decode() if parameters else None,
             "limit": limit,
         }
         return [RunRow.from_row(row) for row in self.query(queries()["newest_runs"], values)]
@@ -116,10 +133,10 @@ class Catalog:
     def difference(self) -> str:
         """In which table the catalog says other than the journals; "" where in none."""
         try:
-            with self._connection(QUERY_SECONDS) as connection, self._in_memory() as right:
-                for table in _TABLES:
-                    text = queries()["whole_table"].replace("TABLE_NAME", table)
-                    if connection.execute(text).fetchall() != right.execute(text).fetchall():
+            with self._connection(REBUILD_SECONDS) as connection, self._in_memory() as right:
+                for table in TABLES:
+                    text = queries()["digest_of_table"].replace("TABLE_NAME", table)
+                    if fetch(connection, text) != fetch(right, text):
                         return f"the rows of {table} are not what the journals say"
         except _Unavailable:
             pass  # `problem` tells
@@ -131,19 +148,19 @@ class Catalog:
         Raises:
             StoreError: another program holds it open.
         """
-        with locks.locked(self._lock, seconds=INGEST_SECONDS) as got:
+        with locks.locked(self._lock, seconds=REBUILD_SECONDS) as got:
             if not got:
                 raise StoreError("the catalog is in use; try again later")
             for suffix in ("", ".wal"):
                 path = self._path.with_name(self._path.name + suffix)
                 path.unlink(missing_ok=True)
-        if not self.ingest():
+        if not self.ingest(seconds=REBUILD_SECONDS):
             raise StoreError("the catalog is held open by another program; close it first")
 
     def problem(self) -> str:
         """Why the file cannot be used; "" where it can."""
         try:
-            with self._connection(QUERY_SECONDS):
+            with self._connection(REBUILD_SECONDS):
                 return ""
         except _Unavailable as error:
             return str(error)
@@ -152,62 +169,151 @@ class Catalog:
 
     @contextlib.contextmanager
     def _any_connection(self) -> Iterator[Any]:
-        """The catalog, or where it cannot be had its like in memory."""
+        """The catalog; where it cannot be had a copy of it, or its like in memory."""
+        self.behind = 0
         with contextlib.ExitStack() as stack:
-            try:
-                connection = stack.enter_context(self._connection(QUERY_SECONDS))
-            except _Unavailable:
-                connection = stack.enter_context(self._in_memory())
-            yield connection
+            for connect in (self._usual, self._aside, self._newest):
+                try:
+                    connection = stack.enter_context(connect())
+                except _Unavailable:
+                    continue
+                yield connection
+                return
+
+    def _usual(self) -> contextlib.AbstractContextManager[Any]:
+        return self._connection(QUERY_SECONDS)
 
     @contextlib.contextmanager
     def _connection(self, seconds: float) -> Iterator[Any]:
         """The catalog's file, up to date; ours alone while it is open."""
+        with _turn(self._lock, seconds):
+            self._begin()
+            with self._open(self._path) as (connection, done):
+                yield connection
+            # only now is it in the file
+            if done.whole:
+                self._store.news.scanned()
+            self._store.news.forget(done.known, done.gone)
+            self._forget_copies(older_than=_COPY_SECONDS)
+
+    def _begin(self) -> None:
+        """Make the file where there is none, whole or not at all (the disk may be full)."""
         import duckdb
 
-        with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a store that can only be read
+            self._store.news.begin()
+            if self._path.exists():
+                return
+            new = self._path.with_suffix(".new")
+            for path in (new, new.with_name(new.name + ".wal")):
+                path.unlink(missing_ok=True)
             try:
-                got = stack.enter_context(locks.locked(self._lock, seconds=seconds))
-            except OSError as error:  # a store that can only be read
-                raise _Unavailable(str(error)) from error
-            if not got:
-                message = "the catalog is in use"
-                raise _Unavailable(message)
-            try:
-                connection = _alone(duckdb.connect(str(self._path)))
-            except duckdb.Error as error:
-                # held by another program, or damaged: either way not ours to wait for
-                raise _Unavailable(str(error).splitlines()[0]) from error
-            try:
+                connection = _alone(duckdb.connect(str(new)))
                 try:
                     _migrate(connection)
-                    self._store.points.reach("catalog.before_ingest")
-                    _ingest(connection, self._store)
-                    self._store.points.reach("catalog.after_ingest")
-                except StoreTooNew:
-                    raise
-                except (duckdb.Error, StoreError) as error:
-                    raise _Unavailable(str(error).splitlines()[0]) from error
-                yield connection
-            except RuntimeError as error:
-                # how DuckDB tells of Ctrl-C
-                if "interrupted" in str(error).lower():
-                    raise KeyboardInterrupt from error
-                raise
-            finally:
-                connection.close()
+                finally:
+                    connection.close()
+            except duckdb.Error as error:
+                raise _Unavailable(str(error).splitlines()[0]) from error
+            new.rename(self._path)
 
     @contextlib.contextmanager
-    def _in_memory(self) -> Iterator[Any]:
+    def _aside(self) -> Iterator[Any]:
+        """A copy of the catalog's file, brought up to date as far as time allows.
+
+        Another program that holds the file open keeps us from the file, not from its bytes. DuckDB
+        writes a block anew before it points to it, so a copy is what the file was at its last
+        checkpoint; one that is torn after all does not open.
+        """
+        with _turn(self._path.with_suffix(".aside.lock"), ASIDE_SECONDS):
+            path = self._copy()
+            with self._open(path, seconds=INGEST_ASIDE_SECONDS) as (connection, done):
+                self.behind = done.behind
+                yield connection
+
+    def _copy(self) -> Path:
+        """The copy of the catalog's file as it is now, made where there is none."""
+        log = self._path.with_name(self._path.name + ".wal")
+        try:
+            state = [path.stat() for path in (self._path, log) if path.exists()]
+            version = "-".join(f"{s.st_size:x}-{s.st_mtime_ns:x}" for s in state)
+            copy = self._path.with_suffix(f".aside-{version}.duckdb")
+            if not copy.exists():
+                self._forget_copies(older_than=0.0)
+                half = copy.with_suffix(".half")
+                if log.exists():  # before the file: a log that is too old is told from its number
+                    shutil.copyfile(log, copy.with_name(copy.name + ".wal"))
+                shutil.copyfile(self._path, half)
+                half.replace(copy)
+        except OSError as error:
+            raise _Unavailable(str(error)) from error
+        return copy
+
+    def _forget_copies(self, *, older_than: float) -> None:
+        for path in self._path.parent.glob(self._path.with_suffix(".aside-*").name):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink()
+
+    @contextlib.contextmanager
+    def _open(self, path: Path, *, seconds: float | None = None) -> Iterator[tuple[Any, Ingested]]:
+        """A database file, up to date (as far as `seconds` allow)."""
+        import duckdb
+
+        try:
+            connection = _alone(duckdb.connect(str(path)))
+        except duckdb.Error as error:
+            # held by another program, or damaged: either way not ours to wait for
+            raise _Unavailable(str(error).splitlines()[0]) from error
+        try:
+            try:
+                self._store.points.reach("catalog.before_ingest")
+                _migrate(connection)
+                done = ingest(connection, self._store, seconds=seconds)
+                self._store.points.reach("catalog.after_ingest")
+            except StoreTooNew:
+                raise
+            except (duckdb.Error, StoreError) as error:
+                raise _Unavailable(str(error).splitlines()[0]) from error
+            yield connection, done
+        except RuntimeError as error:
+            # how DuckDB tells of Ctrl-C
+            if "interrupted" in str(error).lower():
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _newest(self) -> Iterator[Any]:
+        """A database in memory, of the newest runs where there are very many."""
+        with self._in_memory(MEMORY_SECONDS) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _in_memory(self, seconds: float | None = None) -> Iterator[Any]:
         import duckdb
 
         connection = _alone(duckdb.connect(":memory:"))
         try:
             _migrate(connection)
-            _ingest(connection, self._store)
+            self.behind = ingest(connection, self._store, seconds=seconds).behind
             yield connection
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def _turn(lock: Path, seconds: float) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            got = stack.enter_context(locks.locked(lock, seconds=seconds))
+        except OSError as error:  # a store that can only be read
+            raise _Unavailable(str(error)) from error
+        if not got:
+            message = "the catalog is in use"
+            raise _Unavailable(message)
+        yield
 
 
 def _alone(connection: Any) -> Any:
@@ -218,8 +324,13 @@ def _alone(connection: Any) -> Any:
 
 def _migrate(connection: Any) -> None:
     """Apply the migrations that are still to come, each with its own record."""
-    found = _rows(connection, queries()["has_migrations"])[0]["found"]
-    done = {row["number"] for row in _rows(connection, queries()["migrations"])} if found else set()
+    import duckdb
+
+    try:
+        # asking whether the table exists would load every table's statistics
+        done = {number for (number,) in connection.execute(queries()["migrations"]).fetchall()}
+    except duckdb.CatalogException:
+        done = set()
     known = migrations()
     if done - set(known):
         raise StoreTooNew(
@@ -232,69 +343,3 @@ def _migrate(connection: Any) -> None:
             connection.execute(text)
             connection.execute(queries()["record_migration"], {"number": number})
             connection.execute("COMMIT")
-
-
-def _ingest(connection: Any, store: Store) -> None:
-    """Replace the rows of every run whose journal has changed, in one transaction."""
-    known = {
-        row["run_id"]: (row["bytes"], row["ended"])
-        for row in _rows(connection, queries()["read_so_far"])
-    }
-    run_ids = store.run_ids()
-    fresh = Rows()
-    for run_id in run_ids:
-        try:
-            size = store.journal_path(run_id).stat().st_size
-        except FileNotFoundError:  # pruned a moment ago
-            continue
-        # the journal of a run that has ended does not grow any more
-        if known.get(run_id, (-1,))[0] != size:
-            rows_of(store, run_id, size, into=fresh)
-    gone = sorted(set(known) - set(run_ids))
-    for rename in store.renames:
-        connection.execute(queries()["rename_flow"], msgspec.to_builtins(rename))
-    touched = [row["run_id"] for row in fresh.journals] + gone
-    if touched:
-        _replace(connection, store, fresh, touched)
-
-
-def _replace(connection: Any, store: Store, fresh: Rows, touched: Sequence[str]) -> None:
-    connection.execute("BEGIN")
-    for name in ("variables", "steps", "jobs", "runs", "journals"):
-        connection.execute(queries()[f"forget_{name}"], {"runs": touched})
-    for table in _TABLES:
-        _insert(connection, table, getattr(fresh, table))
-    store.points.reach("catalog.before_commit")
-    connection.execute("COMMIT")
-
-
-def _insert(connection: Any, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert many rows in one statement (row by row is a hundred times slower)."""
-    if not rows:
-        return
-    columns = _rows(connection, queries()["columns"], {"table": table})
-    kinds = {column["name"]: column["kind"] for column in columns}
-    structure = msgspec.json.encode([kinds]).decode()
-    connection.execute(
-        f"INSERT INTO {table} BY NAME SELECT r.* FROM "  # noqa: S608 - names of our own schema
-        f"(SELECT unnest(from_json($rows, '{structure}')) AS r)",
-        {"rows": msgspec.json.encode(list(rows)).decode()},
-    )
-
-
-def _rows(
-    connection: Any, sql: str, parameters: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    import duckdb
-
-    try:
-        cursor = connection.execute(sql, dict(parameters) if parameters else None)
-    except duckdb.Error as error:
-        raise StoreError(
-            f"the query failed: {error}",
-            hint="tables: " + ", ".join(_TABLES[:-1]) + "; DESCRIBE runs tells columns",
-        ) from error
-    if cursor.description is None:
-        return []
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -14,8 +14,10 @@ Whatever pass 3 or 4 makes (an instance as a default, say) finds its class able 
 from __future__ import annotations
 
 import abc
+import contextlib
 import enum
 import functools
+import importlib
 import sys
 import types
 import typing
@@ -54,15 +56,32 @@ def is_definition(obj: Any) -> bool:
     """Whether an object is stored by definition: a function, class or type of the notebook."""
     kind = type(obj)
     if kind is types.FunctionType:
-        return not _should_pickle_by_reference(obj)
+        return not _is_of_a_module(obj)
     if issubclass(kind, type):
-        return bool(obj.__flags__ & _HEAP_TYPE) and not _should_pickle_by_reference(obj)
+        return bool(obj.__flags__ & _HEAP_TYPE) and not _is_of_a_module(obj)
     if kind is _LRU:
         return not _is_named(obj, getattr(obj, "__qualname__", ""))
     if kind in _VARIABLES or kind is typing.NewType:
         return not _is_named(obj, getattr(obj, "__name__", ""))
     return False
 
+
+def _is_of_a_module(obj: Any) -> bool:
+    if _should_pickle_by_reference(obj):
+        return True
+    module = getattr(obj, "__module__", None)
+    if not isinstance(module, str) or module in sys.modules or module in _tried:
+        return False
+    # NumPy says that `recarray` is of `numpy.rec`, which it imports only when asked
+    _tried.add(module)
+    if module.partition(".")[0] in sys.modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+            return bool(_should_pickle_by_reference(obj))
+    return False
+
+
+_tried: set[str] = set()
 
 #: set for classes that Python code made; types of the interpreter have no definition
 _HEAP_TYPE = 1 << 9

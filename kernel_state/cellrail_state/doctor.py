@@ -67,6 +67,8 @@ def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Rep
         now: seconds since the epoch.
     """
     moment = time.time() if now is None else now
+    if fix:
+        store.objects.recall()
     findings: list[Finding] = []
     needed: set[str] = set()
     checked: dict[str, str] = {}
@@ -162,7 +164,7 @@ def _hurt(
         name
         for component in record.delta.components.values()
         if ref in component.refs()
-        for name in component.names or component.definitions
+        for name in component.variables or component.definitions
     ]
     what = "the variables " + ", ".join(names) if names else "outputs or ambient state"
     return Finding(
@@ -180,7 +182,10 @@ def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterat
         age = _age(path, now)
         if age is None or age < GRACE_SECONDS:
             continue
-        if fix:
+        if fix and is_object(path):
+            # a step may have put it again this very moment
+            store.objects.retire(path, before=now - GRACE_SECONDS)
+        elif fix:
             path.unlink(missing_ok=True)
         kind = "orphan object" if is_object(path) else "temporary file"
         yield Finding(
@@ -189,8 +194,10 @@ def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterat
 
 
 def _unbegun(store: Store) -> Iterator[Path]:
-    """Journals whose owner was killed before it wrote anything."""
-    for path in (store.path / "journals").glob(f"*{journals.SUFFIX}"):
+    """Journals whose owner was killed before it wrote anything; files half made."""
+    yield from store.path.glob(".*.tmp")
+    yield from (store.path / "journals").glob("*/.*.tmp")
+    for path in (store.path / "journals").glob(f"*/*{journals.SUFFIX}"):
         if path.stat().st_size <= len(journals.MAGIC) and not store.is_owned(path.stem):
             yield path
 

@@ -12,24 +12,46 @@ dicts, not in sets.
 
 from __future__ import annotations
 
+import copyreg
 import math
+import pickle
+import re
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.BuiltinFunctionType)
+from .definitions import is_definition
+from .reducing import handler_for
+
+_ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.CodeType)
+#: how many items of a set that look alike are tried
+_TRIES = 50
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+#: frames of Python take no stack of C: long chains of objects can be followed
+_DEEP = 100_000
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
 
 def differs(a: object, b: object) -> str:
     """Where two values differ, as a path; "" where they are equal."""
-    return _Walk().differs(a, b, "")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP))
+    try:
+        walk = _Walk()
+        return walk.differs(a, b, "") or walk.sets_differ()
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class _Walk:
     def __init__(self) -> None:
         self._left: dict[int, int] = {}
         self._right: dict[int, int] = {}
+        # which items are partners shows best where all but the sets was looked at
+        self._sets_left: list[tuple[Any, Any, str]] = []
+        self._trying = False
         # what reducing makes lives until the walk is over, so that addresses stay unique
         self._alive: list[object] = []
 
@@ -61,15 +83,19 @@ class _Walk:
             return None
         return left == id(b) and right == id(a)
 
-    def _inside(self, a: Any, b: Any, path: str) -> str:
+    def _inside(self, a: Any, b: Any, path: str) -> str:  # noqa: PLR0911 - one line per kind
         for kinds, compare in self._comparisons():
             if isinstance(a, kinds):
                 return compare(a, b, path)
-        module = type(a).__module__.partition(".")[0]
+        module = str(type(a).__module__).partition(".")[0]
         if module == "numpy" and hasattr(a, "dtype"):
             return self._arrays(a, b, path)
         if module == "pandas" and type(a).__name__ in {"DataFrame", "Series"}:
             return self._frames(a, b, path)
+        if module == "pandas" and isinstance(a, sys.modules["pandas"].Index):
+            return self._indexes(a, b, path)
+        if module == "pyarrow" and callable(getattr(a, "equals", None)):
+            return self._arrow(a, b, path)
         if module == "matplotlib" and callable(getattr(a, "get_figure", None)):
             return self._artists(a, b, path)
         return self._reduced(a, b, path)
@@ -80,9 +106,12 @@ class _Walk:
             (dict, self._dicts),
             ((set, frozenset), self._sets),
             (types.FunctionType, self._functions),
+            (types.MappingProxyType, lambda x, y, path: self.differs(dict(x), dict(y), path)),
+            (_WEAK, self._weak_containers),
             (types.CellType, self._cells),
             (weakref.ref, self._weak_references),
             (memoryview, self._views),
+            (pickle.PickleBuffer, lambda x, y, path: "" if bytes(x) == bytes(y) else path),
             ((type({}.keys()), type({}.values()), type({}.items())), self._views),
         )
 
@@ -112,7 +141,43 @@ class _Walk:
     def _sets(self, a: Any, b: Any, path: str) -> str:
         if len(a) != len(b):
             return f"{path or 'value'} (length)"
-        return self._sequences(sorted(a, key=_order), sorted(b, key=_order), f"{path}{{}}")
+        if self._trying:
+            return self._items(a, b, path)
+        self._sets_left.append((a, b, path))
+        return ""
+
+    def sets_differ(self) -> str:
+        """Where sets that were met differ."""
+        while self._sets_left:
+            found = self._items(*self._sets_left.pop(0))
+            if found:
+                return found
+        return ""
+
+    def _items(self, a: Any, b: Any, path: str) -> str:
+        rest: dict[tuple[str, str], list[Any]] = {}
+        for y in b:
+            rest.setdefault(_order(y), []).append(y)
+        for x in sorted(a, key=_order):
+            alike = rest.get(_order(x), [])
+            tried = range(min(len(alike), _TRIES))
+            place = next((i for i in tried if self._match(x, alike[i], len(alike))), None)
+            if place is None:
+                return f"{path}{{}}"
+            del alike[place]
+        return ""
+
+    def _match(self, a: Any, b: Any, candidates: int) -> bool:
+        """Whether two items of sets are partners; if they are not, nothing is remembered."""
+        if candidates == 1:
+            return not self.differs(a, b, "")
+        left, right, trying = dict(self._left), dict(self._right), self._trying
+        self._trying = True
+        found = self.differs(a, b, "")
+        self._trying = trying
+        if found:
+            self._left, self._right = left, right
+        return not found
 
     def _functions(self, a: Any, b: Any, path: str) -> str:
         if a is b:
@@ -136,6 +201,11 @@ class _Walk:
     def _weak_references(self, a: Any, b: Any, path: str) -> str:
         return self.differs(a(), b(), f"{path}()")
 
+    def _weak_containers(self, a: Any, b: Any, path: str) -> str:
+        if isinstance(a, weakref.WeakSet):
+            return self._sets(set(a), set(b), path)
+        return self._sequences(list(a.items()), list(b.items()), path)
+
     def _views(self, a: Any, b: Any, path: str) -> str:
         return self._sequences(list(a), list(b), path)
 
@@ -145,6 +215,9 @@ class _Walk:
         x, y = np.asarray(a), np.asarray(b)
         if x.dtype != y.dtype or x.shape != y.shape:
             return f"{path or 'array'} (dtype or shape)"
+        if x.dtype.names:  # what lies between fields is nobody's
+            found = (self._arrays(x[n], y[n], f"{path}[{n!r}]") for n in x.dtype.names)
+            return next(filter(None, found), "")
         if x.dtype.hasobject:
             return self._sequences(x.ravel().tolist(), y.ravel().tolist(), path)
         return "" if x.tobytes() == y.tobytes() or _nearly_same(x, y) else path or "array"
@@ -159,6 +232,26 @@ class _Walk:
             return f"{path or 'frame'} ({str(error).splitlines()[0]})"
         return ""
 
+    def _indexes(self, a: Any, b: Any, path: str) -> str:
+        """By what they hold: some keep what they have computed."""
+        import pandas as pd
+
+        if getattr(a, "freq", None) != getattr(b, "freq", None):
+            return f"{path or 'index'} (freq)"
+        try:
+            pd.testing.assert_index_equal(a, b, exact=True)
+        except AssertionError as error:
+            return f"{path or 'index'} ({str(error).splitlines()[0]})"
+        return ""
+
+    def _arrow(self, a: Any, b: Any, path: str) -> str:
+        """Arrow may or may not write out that no value is missing; NaN it takes for unequal."""
+        try:
+            alike = a.equals(b, check_metadata=True)
+        except TypeError:
+            alike = a.equals(b)
+        return "" if alike else self._reduced(a, b, path)
+
     def _artists(self, a: Any, b: Any, path: str) -> str:
         """Inside, no two figures are alike (they number their callbacks): the picture is."""
         figures = a.get_figure(), b.get_figure()
@@ -168,14 +261,34 @@ class _Walk:
 
     def _reduced(self, a: Any, b: Any, path: str) -> str:
         try:
-            x, y = a.__reduce_ex__(4), b.__reduce_ex__(4)
+            x, y = _taken_apart(a), _taken_apart(b)
         except Exception:  # noqa: BLE001 - a library's own code; identity is all that is left
             return "" if a is b else f"{path or 'value'} (cannot be compared)"
         if isinstance(x, str):
             return "" if x == y else path or "value"
-        listed = [[list(p) if hasattr(p, "__next__") else p for p in parts] for parts in (x, y)]
+        listed = [[list(p) if _is_iterator(p) else p for p in parts] for parts in (x, y)]
+        if len(listed[0]) > 2 and len(listed[1]) > 2:
+            listed[0][2], listed[1][2] = _in_one_order(listed[0][2], listed[1][2])
         self._alive += listed
         return self._sequences(listed[0], listed[1], f"{path}.{type(a).__name__}")
+
+
+def _is_iterator(part: Any) -> bool:
+    return hasattr(part, "__next__") and not isinstance(part, type)
+
+
+def _taken_apart(value: Any) -> Any:
+    """As this package's pickler would do it."""
+    handler = handler_for(type(value)) or copyreg.dispatch_table.get(type(value))
+    made = handler(value) if handler is not None else NotImplemented
+    return value.__reduce_ex__(4) if made is NotImplemented else made
+
+
+def _in_one_order(a: Any, b: Any) -> tuple[Any, Any]:
+    """Attributes of two objects; in which order they were set does not matter."""
+    if type(a) is not dict or type(b) is not dict or list(a) == list(b) or a.keys() != b.keys():
+        return a, b
+    return a, {name: b[name] for name in a}
 
 
 def _same_type(a: type, b: type) -> bool:
@@ -186,11 +299,12 @@ def _same_type(a: type, b: type) -> bool:
 
 
 def _is_notebooks(thing: Any) -> bool:
-    return getattr(thing, "__module__", None) == "__main__"
+    """Whether it is no object of a library that both share: each has one of its own."""
+    return getattr(thing, "__module__", None) == "__main__" or is_definition(thing)
 
 
 def _order(item: object) -> tuple[str, str]:
-    return type(item).__qualname__, repr(item)
+    return type(item).__qualname__, _ADDRESS.sub("", repr(item))
 
 
 def _nearly_same(x: Any, y: Any) -> bool:

@@ -78,12 +78,12 @@ class Inspector:
                 piece.stream,
                 piece.buffers,
                 context,
-                count=len(piece.values),
+                count=len(piece.heads),
                 has_definitions=bool(piece.definitions),
             )
         except Exception as error:  # noqa: BLE001 - the user's own code
             return f"its copy does not load: {_short(error)}"
-        for value, copy in zip(piece.values, copies, strict=True):
+        for value, copy in zip(piece.values, copies[-len(piece.values) :], strict=True):
             if type(value).__qualname__ != type(copy).__qualname__:
                 return f"its copy is of another type: {type(copy).__qualname__}"
         self._verified.update(unknown)
@@ -107,17 +107,17 @@ class Inspector:
                 context,
                 count=len(stored.names),
             )
-            now = pickling.load(piece.stream, piece.buffers, context, count=len(piece.names))
+            now = pickling.load(piece.stream, piece.buffers, context, count=len(piece.heads))
         except Exception:  # noqa: BLE001 - the user's own code
             return False
         held = dict(zip(stored.names, was, strict=True))
-        found = dict(zip(piece.names, now, strict=True))
+        found = dict(zip(piece.heads, now, strict=True))
         return not differs([held.get(name) for name in found], list(found.values()))
 
     def _is_known(self, kind: type) -> bool:
         if kind in self._verified or kind.__module__ == "builtins":
             return True
-        return kind.__module__.partition(".")[0] in _TRUSTED
+        return str(kind.__module__).partition(".")[0] in _TRUSTED
 
     def packages(self, piece: Piece) -> dict[str, str]:
         """The packages outside the standard library that a stream names, with versions."""

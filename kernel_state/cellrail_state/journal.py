@@ -13,8 +13,10 @@ for as long as it lives; a run whose lock is free and whose journal has no end i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
+import sys
 import threading
 import weakref
 import zlib
@@ -89,12 +91,21 @@ class Journal:
     ) -> Journal:
         """Create a run's journal with its first record, and own it.
 
+        It appears under its name with that record or not at all: a kill leaves no run that cannot
+        be read.
+
         Raises:
             StoreNotWritable: the file cannot be made.
         """
+        # Windows gives no open file another name
+        made = path if sys.platform == "win32" else path.with_name(f".{path.stem}.tmp")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
-            descriptor = os.open(path, flags, 0o600)
+            descriptor = os.open(made, flags, 0o600)
+            if made != path and path.exists():
+                os.close(descriptor)
+                made.unlink()
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         except OSError as error:
             raise StoreNotWritable(
                 f"a journal cannot be made ({error.strerror}): {path}",
@@ -107,12 +118,17 @@ class Journal:
         try:
             journal._append(MAGIC, journal._frame(first))
             journal.sync()
+            if made != path:
+                made.rename(path)
+                made = path
             sync_folder(path.parent)
-        except BaseException:
+        except BaseException as error:
             # a run that could not begin is none
             journal.close()
             with contextlib.suppress(OSError):
-                path.unlink()
+                made.unlink()
+            if isinstance(error, OSError):
+                raise journal._not_writable(error) from error
             raise
         return journal
 
@@ -140,22 +156,32 @@ class Journal:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, before)
-            raise StoreNotWritable(
-                f"the journal cannot be written ({error.strerror}): {self._path}",
-                hint="make room; the run can then be restarted",
-            ) from error
+            raise self._not_writable(error) from error
         self._mac = self._next
         self._points.reach("journal.after_append")
 
     def sync(self) -> None:
-        """Make all that was appended durable."""
+        """Make all that was appended durable.
+
+        Raises:
+            StoreNotWritable: the disk refuses.
+        """
         with self._closing:  # another thread may close it now
             if self._descriptor < 0:
                 return
-            if hasattr(os, "fdatasync"):
-                os.fdatasync(self._descriptor)
-            else:
-                os.fsync(self._descriptor)
+            try:
+                if hasattr(os, "fdatasync"):
+                    os.fdatasync(self._descriptor)
+                else:
+                    os.fsync(self._descriptor)
+            except OSError as error:
+                raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> StoreNotWritable:
+        return StoreNotWritable(
+            f"the journal cannot be written ({error.strerror}): {self._path}",
+            hint="make room; the run can then be restarted",
+        )
 
     def close(self) -> None:
         """Give the run's ownership back."""

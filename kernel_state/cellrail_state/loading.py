@@ -185,6 +185,24 @@ def fill_dict(owner: Any, state: Mapping[str, Any]) -> None:
     owner.__dict__.update(state)
 
 
+def new_exception(base: Any, kind: type, args: tuple[Any, ...]) -> Any:
+    """An exception as its builtin base makes it; its own `__init__` ran long ago."""
+    made = base.__new__(kind, *args)
+    base.__init__(made, *args)
+    return made
+
+
+def fill_exception(error: Any, state: tuple[Any, dict[str, Any], tuple[Any, Any, bool]]) -> None:
+    """Give an exception its attributes, and what it came from."""
+    own, more, (cause, context, suppress) = state
+    if own is not None:
+        error.__setstate__(own)
+    for name, value in more.items():
+        setattr(error, name, value)
+    error.__cause__, error.__context__ = cause, context
+    error.__suppress_context__ = suppress
+
+
 def dict_view(owner: dict[Any, Any], kind: str) -> Any:
     """`owner.keys()`, `.values()` or `.items()`, live."""
     return getattr(owner, kind)()

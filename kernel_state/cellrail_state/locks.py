@@ -66,21 +66,21 @@ def is_locked(path: Path) -> bool:
         os.close(descriptor)
 
 
-def wait_lock(descriptor: int, seconds: float) -> bool:
+def wait_lock(descriptor: int, seconds: float, *, shared: bool = False) -> bool:
     """Take the lock of an open file, waiting for it; whether it was got in time."""
     deadline = time.monotonic() + seconds
-    while not (got := try_lock(descriptor)) and time.monotonic() < deadline:
+    while not (got := try_lock(descriptor, shared=shared)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return got
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, seconds: float) -> Iterator[bool]:
+def locked(path: Path, *, seconds: float, shared: bool = False) -> Iterator[bool]:
     """Hold the lock of a file, made if it is not there; yields whether it was got in time."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     got = False
     try:
-        got = wait_lock(descriptor, seconds)
+        got = wait_lock(descriptor, seconds, shared=shared)
         yield got
     finally:
         if got:

@@ -86,14 +86,22 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ObjectRef(_Struct, frozen=True):
     """Bytes by content address. Small ones travel inside the record that points to them."""
 
-    #: lower-case hex BLAKE3 digest (64 characters) of the bytes, or of the digests of the parts
+    #: lower-case hex BLAKE3 digest (64 characters) of the bytes as they are stored, or of the
+    #: digests of the parts
     digest: str
     #: length in bytes
     size: int
+    #: length as they are stored, where they are compressed; 0 where they are not
+    packed: int = 0
     #: the bytes themselves, where they are small; otherwise they lie in the store's objects
     inline: bytes | None = None
     #: large bytes lie there in parts, so that a change of a few bytes costs one of them
     parts: tuple[ObjectRef, ...] = ()
+
+    @property
+    def stored(self) -> int:
+        """Length as they are stored."""
+        return self.packed or self.size
 
     def files(self) -> tuple[ObjectRef, ...]:
         """What lies in the store's objects: the parts, or the whole, or nothing."""
@@ -116,6 +124,11 @@ class Component(_Struct, frozen=True):
     packages: dict[str, str] = {}
     #: a component that holds definitions is loaded before the others
     definitions: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names that are variables: a figure stands in its stream without a name."""
+        return tuple(name for name in self.names if not name.startswith("\0"))
 
     @property
     def size(self) -> int:

@@ -7,6 +7,9 @@ durable; a journal record may point to an object only after that. Small objects 
 travel inside the record that points to them. Large ones are cut into parts of `PART` bytes, each an
 object of its own, written and read by several threads: a change of a few bytes writes one part.
 
+Bytes that consist of repetitions are stored compressed (see `packing`), under the address of what
+lies in the file.
+
 Which bytes this process has put before is remembered by their XXH3 digest (25 GB/s, against
 BLAKE3's 4): a wrong hit would need two contents of one process that collide in 128 bits.
 """
@@ -14,6 +17,7 @@ BLAKE3's 4): a wrong hit would need two contents of one process that collide in 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import re
@@ -25,12 +29,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from blake3 import blake3
 from xxhash import xxh3_128_digest
 
 from cellrail_state.crashpoints import CrashPoints, NoCrash
-from cellrail_state.errors import ObjectDamaged, ObjectMissing, StoreNotWritable
+from cellrail_state.errors import ObjectDamaged, ObjectMissing, StateError, StoreNotWritable
 from cellrail_state.model import ObjectRef
+from cellrail_state.packing import pack, unpack
 
 #: up to this many bytes travel inside the record
 INLINE_LIMIT = 4096
@@ -74,6 +80,12 @@ def make_ref(data: Bytes) -> ObjectRef:
     )
 
 
+def _made(view: memoryview, packed: bytes) -> ObjectRef:
+    """A reference to bytes that are stored compressed."""
+    ref = make_ref(packed)
+    return msgspec.structs.replace(ref, size=view.nbytes, packed=len(packed))
+
+
 def cut(view: memoryview) -> list[memoryview]:
     """Large bytes in parts."""
     return [view[start : start + PART] for start in range(0, view.nbytes, PART)]
@@ -83,6 +95,12 @@ def join(parts: Sequence[ObjectRef]) -> ObjectRef:
     """The reference to what these parts make together."""
     digest = blake3(b"parts" + "".join(part.digest for part in parts).encode()).hexdigest()
     return ObjectRef(digest=digest, size=sum(part.size for part in parts), parts=tuple(parts))
+
+
+def _pieces(view: memoryview, ref: ObjectRef) -> list[memoryview]:
+    """The place of each part of a reference, however large its parts were cut."""
+    ends = itertools.accumulate(part.size for part in ref.parts)
+    return [view[end - part.size : end] for end, part in zip(ends, ref.parts, strict=True)]
 
 
 def _flat(data: Bytes) -> memoryview:
@@ -101,12 +119,23 @@ def checked(data: Bytes, ref: ObjectRef) -> None:
     if ref.parts:
         view = memoryview(data)
         if len(data) == ref.size and join(ref.parts).digest == ref.digest:
-            for part, piece in zip(ref.parts, cut(view), strict=True):
+            for part, piece in zip(ref.parts, _pieces(view, ref), strict=True):
                 checked(piece, part)
             return
-    elif len(data) == ref.size and blake3(data).hexdigest() == ref.digest:
+    elif len(data) == ref.stored and blake3(data).hexdigest() == ref.digest:
         return
     raise damaged(ref)
+
+
+def _raw(data: Bytes, ref: ObjectRef) -> Bytes:
+    """What was put, of bytes as they are stored; both checked."""
+    checked(data, ref)
+    if not ref.packed:
+        return data
+    try:
+        return unpack(data, ref.size)
+    except StateError as error:
+        raise damaged(ref) from error
 
 
 def damaged(ref: ObjectRef) -> ObjectDamaged:
@@ -153,21 +182,25 @@ class Objects:
         if view.nbytes <= INLINE_LIMIT:
             return make_ref(view)
         fingerprint = (xxh3_128_digest(view), view.nbytes)
-        ref = self._known.get(fingerprint)
+        ref, packed = self._known.get(fingerprint), None
         if ref is None:
-            ref = self._known[fingerprint] = make_ref(view)
+            packed = pack(view)
+            ref = self._known[fingerprint] = (
+                make_ref(view) if packed is None else _made(view, packed)
+            )
+        if ref.inline is not None:
+            return ref
         path = self.path(ref.digest)
         try:
-            if self._touch(path, ref.size):
+            if self._touch(path, ref.stored):
                 # another process may have renamed it a moment ago
                 self._remember(path.parent)
+            elif ref.packed:
+                self._write(path, memoryview(packed or pack(view) or b""))
             else:
                 self._write(path, view)
         except OSError as error:
-            raise StoreNotWritable(
-                f"the store cannot be written ({error.strerror}): {path.parent}",
-                hint="make room or choose another store with --store",
-            ) from error
+            raise _not_writable(path.parent, error) from error
         return ref
 
     def _remember(self, folder: Path) -> None:
@@ -208,9 +241,18 @@ class Objects:
         self._remember(path.parent)
 
     def flush(self) -> None:
-        """Make the names of all that was put durable: one fsync per folder."""
+        """Make the names of all that was put durable: one fsync per folder.
+
+        Raises:
+            StoreNotWritable: they cannot be; the next flush tries again.
+        """
         while self._unflushed:
-            sync_folder(self._unflushed.pop())
+            folder = self._unflushed.pop()
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                self._remember(folder)
+                raise _not_writable(folder, error) from error
 
     def get(self, ref: ObjectRef) -> bytes:
         """The bytes behind a reference.
@@ -220,8 +262,7 @@ class Objects:
             ObjectDamaged: they are not what the address says.
         """
         if ref.inline is not None:
-            checked(ref.inline, ref)
-            return ref.inline
+            return bytes(_raw(ref.inline, ref))
         return bytes(self.buffer(ref))
 
     def buffer(self, ref: ObjectRef) -> bytearray | mmap.mmap:
@@ -232,8 +273,7 @@ class Objects:
             ObjectDamaged: they are not what the address says.
         """
         if ref.inline is not None:
-            checked(ref.inline, ref)
-            return bytearray(ref.inline)
+            return bytearray(_raw(ref.inline, ref))
         if ref.parts and join(ref.parts) != ref:
             raise damaged(ref)
         if not ref.parts:
@@ -245,29 +285,37 @@ class Objects:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="cellrail-objects") as pool:
-            list(pool.map(self._read, cut(memoryview(memory)), ref.parts))
+            list(pool.map(self._read, _pieces(memoryview(memory), ref), ref.parts))
         return memory
 
     def _read(self, view: memoryview, ref: ObjectRef) -> None:
         """Fill memory with an object's bytes, checked."""
         if ref.inline is not None:
-            view[:] = ref.inline
+            view[:] = _raw(ref.inline, ref)
+        elif ref.packed:
+            stored = bytearray(ref.packed)
+            self._read_file(memoryview(stored), ref)
+            view[:] = _raw(stored, ref)
         else:
-            try:
-                with self.path(ref.digest).open("rb", buffering=0) as file:
-                    done = 0
-                    while done < ref.size and (count := file.readinto(view[done:])):
-                        done += count
-                    if done < ref.size or file.read(1):
-                        raise damaged(ref)
-            except OSError as error:
-                raise _missing(ref) from error
-        checked(view, ref)
+            self._read_file(view, ref)
+            checked(view, ref)
+
+    def _read_file(self, view: memoryview, ref: ObjectRef) -> None:
+        try:
+            with _recalled(self.path(ref.digest)).open("rb", buffering=0) as file:
+                done = 0
+                while done < view.nbytes and (count := file.readinto(view[done:])):
+                    done += count
+                if done < view.nbytes or file.read(1):
+                    raise damaged(ref)
+        except OSError as error:
+            raise _missing(ref) from error
 
     def contains(self, ref: ObjectRef) -> bool:
         """Whether the bytes are there (their size is looked at, not their content)."""
         try:
-            return all(self.path(f.digest).stat().st_size == f.size for f in ref.files())
+            paths = [(_recalled(self.path(f.digest)), f.size) for f in ref.files()]
+            return all(path.stat().st_size == size for path, size in paths)
         except OSError:
             return False
 
@@ -281,8 +329,10 @@ class Objects:
             The bytes freed; 0 where it is gone already or too young.
         """
         aside = path.with_name(path.name + _RETIRED)
+        self._points.reach("objects.before_delete")
         try:
             path.rename(aside)
+            self._points.reach("objects.before_unlink")
             found = aside.stat()
             if found.st_mtime >= before:
                 aside.rename(path)
@@ -290,7 +340,15 @@ class Objects:
             aside.unlink()
         except FileNotFoundError:
             return 0
+        self._points.reach("objects.after_delete")
         return found.st_size
+
+    def recall(self) -> None:
+        """Put back what a prune that was killed had moved aside; it may have been needed again."""
+        for path in list(self.files()):
+            if path.name.endswith(_RETIRED):
+                _recalled(path.with_name(path.name.removesuffix(_RETIRED)))
+                path.unlink(missing_ok=True)
 
     def files(self) -> Iterator[Path]:
         """Every file of the objects folder, temporary ones too."""
@@ -304,6 +362,14 @@ class Objects:
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
         return total
+
+
+def _recalled(path: Path) -> Path:
+    """An object's path; the object is put back where a prune that was killed had moved it aside."""
+    if not path.exists():
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + _RETIRED).rename(path)
+    return path
 
 
 def is_object(path: Path) -> bool:
@@ -327,6 +393,13 @@ def _datasync(descriptor: int) -> None:
         os.fdatasync(descriptor)
     else:
         os.fsync(descriptor)
+
+
+def _not_writable(folder: Path, error: OSError) -> StoreNotWritable:
+    return StoreNotWritable(
+        f"the store cannot be written ({error.strerror}): {folder}",
+        hint="make room or choose another store with --store",
+    )
 
 
 def _missing(ref: ObjectRef) -> ObjectMissing:

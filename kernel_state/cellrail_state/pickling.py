@@ -5,28 +5,23 @@ objects again. Contiguous buffers of `OUT_OF_BAND` bytes and more leave the stre
 objects of their own. Functions and classes of the notebook are written as keys (see
 `definitions`); a component of definitions begins with four pickles that make them.
 
-What `pickle` or `cloudpickle` would take apart wrongly without a word (open files, memory maps) is
-refused with `CannotStore`.
+What `pickle` or `cloudpickle` would take apart wrongly without a word is taken apart by `reducing`
+and `arrays`, or refused with `CannotStore`.
 """
 
 from __future__ import annotations
 
-import functools
-import gc
 import io
-import itertools
 import pickle
-import sys
 import time
 import types
 import typing
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cloudpickle
 
-from . import arrays, loading
+from . import loading, reducing
 from .definitions import _LRU, _VARIABLES, Definitions, is_definition
 from .errors import CannotRestore, CannotStore
 from .loading import CODEC, Context
@@ -122,7 +117,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             handler = self.kinds[kind] = self._meet(kind)
         return NotImplemented if handler is None else handler(obj)
 
-    def _meet(self, kind: type) -> Callable[[Any], Any] | None:  # noqa: PLR0911 - one per kind
+    def _meet(self, kind: type) -> Callable[[Any], Any] | None:
         if issubclass(kind, type):
             return self._class
         if kind is types.FunctionType or kind is _LRU:
@@ -131,15 +126,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._function
         if kind is types.CellType:
             return self._cell
-        if (special := _SPECIAL.get(kind)) is not None:
-            return special
-        for base, handler in _SPECIAL_BASES:
-            if issubclass(kind, base):
-                return handler
-        if kind.__module__ == "itertools" and sys.version_info >= (3, 12):
-            return _refuse("an iterator of itertools")
-        if (handler := arrays.handler_for(kind)) is not None:
-            return typing.cast("Callable[[Any], Any]", handler)
+        if (handler := reducing.handler_for(kind)) is not None:
+            return handler
         return typing.cast(
             "Callable[[Any], Any] | None", cloudpickle.Pickler.dispatch_table.get(kind)
         )
@@ -188,101 +176,6 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.dump([(o, s) for o in known if (s := table.methods(o))])
         self.dump([(o, s) for o in known if (s := table.state(o, done))])
         self.dump([(o, d) for o in known if (d := table.data(o))])
-
-
-def _refuse(what: str) -> Callable[[Any], Any]:
-    def handler(_: Any) -> Any:
-        raise CannotStore(what)
-
-    return handler
-
-
-def _reduce_file(obj: Any) -> Any:
-    for name in ("stdout", "stderr", "stdin"):
-        if obj is getattr(sys, name):
-            return loading.constant, ("sys", name)
-    raise CannotStore("an open file" if not obj.closed else "a closed file")
-
-
-def _reduce_module(obj: types.ModuleType) -> Any:
-    name = obj.__name__
-    if sys.modules.get(name) is not obj:
-        raise CannotStore(f"the module {name!r}, which cannot be imported")
-    if name != "__main__" and getattr(obj, "__spec__", None) is None:
-        raise CannotStore(f"the module {name!r}, which was made by hand")
-    return loading.import_module, (name,)
-
-
-def _view_reducer(kind: str) -> Callable[[Any], Any]:
-    def handler(view: Any) -> Any:
-        return loading.dict_view, (gc.get_referents(view)[0], kind)
-
-    return handler
-
-
-def _reduce_proxy(proxy: Any) -> Any:
-    owner = gc.get_referents(proxy)[0]
-    return types.MappingProxyType, (owner if isinstance(owner, dict) else dict(proxy),)
-
-
-def _reduce_weak_mapping(mapping: Any) -> Any:
-    return loading.weak_mapping, (type(mapping), list(mapping.items()))
-
-
-def _reduce_weakref(ref: Any) -> Any:
-    if ref.__callback__ is not None:
-        raise CannotStore("a weak reference with a callback")
-    target = ref()
-    return (
-        (loading.weak_reference, (target,)) if target is not None else (loading.dead_reference, ())
-    )
-
-
-def _reduce_cached_property(prop: Any) -> Any:
-    return loading.cached_property, (prop.func, prop.attrname)
-
-
-def _constant(module: str, name: str) -> Callable[[Any], Any]:
-    return lambda _: (loading.constant, (module, name))
-
-
-def _constants() -> dict[type, Callable[[Any], Any]]:
-    import dataclasses
-
-    table: dict[type, Callable[[Any], Any]] = {}
-    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY"):
-        value = getattr(dataclasses, name)
-        if not isinstance(value, type):
-            table[type(value)] = _constant("dataclasses", name)
-    return table
-
-
-_SPECIAL: dict[type, Callable[[Any], Any]] = {
-    types.ModuleType: _reduce_module,
-    types.GeneratorType: _refuse("a generator"),
-    types.CoroutineType: _refuse("a coroutine"),
-    types.AsyncGeneratorType: _refuse("an asynchronous generator"),
-    types.FrameType: _refuse("a frame"),
-    types.TracebackType: _refuse("a traceback"),
-    types.MappingProxyType: _reduce_proxy,
-    functools.cached_property: _reduce_cached_property,
-    memoryview: arrays.reduce_memoryview,
-    weakref.ref: _reduce_weakref,
-    weakref.finalize: _refuse("a finalizer"),
-    weakref.WeakKeyDictionary: _reduce_weak_mapping,
-    weakref.WeakValueDictionary: _reduce_weak_mapping,
-    type({}.keys()): _view_reducer("keys"),
-    type({}.values()): _view_reducer("values"),
-    type({}.items()): _view_reducer("items"),
-    itertools.tee([])[0].__class__: _refuse("an iterator of itertools.tee"),
-    **_constants(),
-}
-_IN_MEMORY = (io.StringIO, io.BytesIO)
-_SPECIAL_BASES: Sequence[tuple[Any, Callable[[Any], Any]]] = (
-    (_IN_MEMORY, lambda _: NotImplemented),
-    (io.IOBase, _reduce_file),
-    (types.ModuleType, _reduce_module),
-)
 
 
 def dump(

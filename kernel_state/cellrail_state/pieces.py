@@ -5,15 +5,16 @@ from __future__ import annotations
 import enum
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .definitions import Definitions, is_definition
 from .digests import Hasher
+from .drawings import FIGURE, figure_of, places_in
 from .pickling import OverLimit, Pickler, Sink, explain
 from .scanning import Scanner
-from .sharing import Groups, connect, is_as_in, is_flat, is_shared, is_still, snapshot
+from .sharing import Groups, Memo, connect, is_as_in, is_flat, is_shared, is_still, snapshot
 
 #: stands for the component of all definitions among the members of a group
 DEFINITIONS = "\0definitions"
@@ -40,6 +41,13 @@ class Piece:
     over_limit: bool = False
     #: key of the definition that the variable is
     body_key: str = ""
+    #: the piece of the figure that the values are parts of: they have no stream of their own
+    figure: Piece | None = None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What stands in the stream, in order."""
+        return self.names if self.figure is None else (FIGURE, *self.names)
 
 
 @dataclass(slots=True)
@@ -82,7 +90,7 @@ class Entry:
             error=piece.error,
             flat=snapshot(value) if piece.error is None and not still else None,
             defines=bool(piece.body_key),
-            drawn=any(kind.__module__.startswith("matplotlib") for kind in piece.kinds),
+            drawn=_draws(piece),
         )
 
     @staticmethod
@@ -134,8 +142,10 @@ class Pieces:
         self._entries, self._check = entries, check
         self._max_value, self._deadline = max_value, deadline
         self._bad: dict[str, str] = {}
-        self._memos: dict[str, Mapping[int, tuple[int, Any]]] = {}
+        self._memos: dict[str, Memo] = {}
         self._picklers: list[Pickler] = []
+        self._copied: dict[int, dict[int, tuple[int, Any]]] = {}
+        self._figures: dict[int, Piece] = {}
 
     # --- pickling ----------------------------------------------------------------------------
 
@@ -179,10 +189,14 @@ class Pieces:
             pickler.close()
         self._picklers.clear()
         self._memos.clear()
+        self._copied.clear()
+        self._figures.clear()
+        for piece in self.all.values():
+            piece.figure = None
 
     def add(self, name: str, value: object) -> None:
-        """Pickle a variable by itself."""
-        piece = self._dump((name,), [value])
+        """Pickle a variable by itself; of a part of a figure, the figure."""
+        piece = self._part(name, value) or self._dump((name,), [value])
         entry = self._entries.get(name)
         changed = entry is None or entry.content != piece.content
         if piece.error is None and changed and self._secret(piece):
@@ -191,7 +205,69 @@ class Pieces:
             piece.body_key = self._table.key(value)
         self.all[name] = piece
 
+    def _part(self, name: str, value: object) -> Piece | None:
+        """The piece of a variable that holds a figure or parts of it."""
+        figure = figure_of(value)
+        if figure is None:
+            return None
+        whole = self._figures.get(id(figure))
+        if whole is None:
+            whole = self._figures[id(figure)] = self._dump((FIGURE,), [figure])
+        if whole.error is not None:
+            return None
+        memo = self._memo(whole)
+        places = places_in(memo, value)
+        if places is None:
+            return None
+        memo.setdefault(id(value), (-1, value))
+        kind = type(value).__qualname__
+        return Piece(
+            (name,),
+            [value],
+            content=Hasher.parts(whole.content, kind.encode(), repr(places).encode()),
+            keys=whole.keys,
+            kinds=whole.kinds,
+            modules=whole.modules,
+            figure=whole,
+        )
+
+    def _parts(self, names: tuple[str, ...]) -> Piece | None:
+        """Variables that hold parts of one figure, together; None where they do not."""
+        pieces = [self.all[name] for name in names]
+        whole = pieces[0].figure
+        if whole is None or any(piece.figure is not whole for piece in pieces):
+            return None
+        return Piece(
+            names,
+            [piece.values[0] for piece in pieces],
+            content=Hasher.parts(*(piece.content for piece in pieces)),
+            keys=whole.keys,
+            kinds=whole.kinds,
+            modules=whole.modules,
+            figure=whole,
+        )
+
+    def write_out(self, piece: Piece) -> None:
+        """Give parts of a figure their stream: the figure, then each of them."""
+        whole = piece.figure
+        if whole is None or piece.stream:
+            return
+        made = self._figures.pop(id(whole.values[0]), None)
+        if made is None or made.pickler is None:  # its pickler went on with other values already
+            made = self._dump(piece.heads, [whole.values[0], *piece.values])
+        else:
+            try:
+                for value in piece.values:
+                    made.pickler.dump(value)
+            except Exception as error:  # noqa: BLE001 - a library's own code
+                made.error, made.over_limit = explain(error), isinstance(error, OverLimit)
+            made.stream, made.buffers = made.pickler.sink.bytes(), made.pickler.buffers
+        piece.error, piece.over_limit = made.error, made.over_limit
+        piece.stream, piece.buffers = made.stream, made.buffers
+
     def _secret(self, piece: Piece) -> bool:
+        if piece.figure is not None:
+            return self._secret(piece.figure)
         hits = self._scanner.hits
         return hits(piece.stream) or any(map(hits, piece.buffers))
 
@@ -256,7 +332,15 @@ class Pieces:
         values = [self.all[name].values[0] for name in names]
         if definitions:
             return self._closure(definitions, values, names)
-        return self.all[names[0]] if len(names) == 1 else self._dump(names, values)
+        return self._together(names)
+
+    def _together(self, names: tuple[str, ...]) -> Piece:
+        parts = self._parts(names)
+        if parts is not None:
+            return parts
+        if len(names) == 1:
+            return self.all[names[0]]
+        return self._dump(names, [self.all[name].values[0] for name in names])
 
     # --- sharing -----------------------------------------------------------------------------
 
@@ -265,17 +349,27 @@ class Pieces:
         for name, piece in self.all.items():
             value = piece.values[0]
             alone = is_still(value) or bool(piece.body_key) or isinstance(value, enum.Enum)
-            if not alone and piece.pickler is not None:
+            if not alone and (piece.pickler is not None or piece.figure is not None):
                 self._memos[name] = {}
         if self.defined is not None and self.defined.pickler is not None:
             self._memos[DEFINITIONS] = {}
         if len(self._memos) < 2:
             return
+        parts: dict[int, list[str]] = {}
+        good: list[tuple[Hashable, Memo]] = []
         for name in self._memos:
             piece = self.defined if name == DEFINITIONS else self.all[name]  # type: ignore[assignment]
-            self._memos[name] = _memo(piece)
-        good = [(n, m) for n, m in self._memos.items() if n == DEFINITIONS or not self._failed(n)]
-        self.connected = connect(good)
+            memo = self._memos[name] = self._memo(piece)
+            if piece.figure is not None:
+                parts.setdefault(id(piece.figure), []).append(name)
+            elif name == DEFINITIONS or not self._failed(name):
+                good.append((name, memo))
+        good += [(names[0], self._memos[names[0]]) for names in parts.values()]
+        drawn = {name for name, piece in self.all.items() if _draws(piece)}
+        self.connected = connect(good, drawn)
+        for first, *others in parts.values():
+            for name in others:
+                self.connected.join(first, name)
 
     def reach(self, settled: Mapping[int, Iterable[str]]) -> set[str]:
         """Names of settled containers that lie within the pieces, and so belong to their groups."""
@@ -284,7 +378,7 @@ class Pieces:
             pieces.append(self.defined)
         found: set[str] = set()
         for piece in pieces:
-            for ident in settled.keys() & _memo(piece).keys():
+            for ident in settled.keys() & self._memo(piece).keys():
                 found.update(settled[ident])
         return found
 
@@ -335,17 +429,25 @@ class Pieces:
             else:
                 yield self.defined
         for members in sets.values():
-            if len(members) == 1:
-                yield self.all[members[0]]
-                continue
-            names = tuple(sorted(members))
-            yield self._dump(names, [self.all[name].values[0] for name in names])
+            yield self._together(tuple(sorted(members)))
+
+    def _memo(self, piece: Piece) -> dict[int, tuple[int, Any]]:
+        """The objects of a piece by address, as far as others can share them."""
+        pickler = (piece.figure or piece).pickler
+        if pickler is None:
+            return {}
+        known = self._copied.get(id(pickler))
+        if known is None:
+            value: Any = piece.values[0] if piece.values else None
+            if type(value) in {list, dict, tuple} and len(value) > _MANY and is_flat(value):
+                # copying a memo of a million tuples takes longer than pickling them
+                known = {id(value): (0, value)}
+            else:
+                known = pickler.memo.copy()
+            self._copied[id(pickler)] = known
+        return known
 
 
-def _memo(piece: Piece) -> Mapping[int, tuple[int, Any]]:
-    """The objects of a piece by address, as far as others can share them."""
-    value: Any = piece.values[0] if piece.values else None
-    if type(value) in {list, dict, tuple} and len(value) > _MANY and is_flat(value):
-        # copying a memo of a million tuples takes longer than pickling them
-        return {id(value): (0, value)}
-    return piece.pickler.memo.copy() if piece.pickler is not None else {}
+def _draws(piece: Piece) -> bool:
+    """Whether something of matplotlib is in it."""
+    return any(str(kind.__module__).startswith("matplotlib") for kind in piece.kinds)

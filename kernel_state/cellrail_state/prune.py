@@ -4,11 +4,16 @@ A run goes only if every condition that is given holds, it bears no label, and i
 suspended, or interrupted. A run whose jobs a kept run points to stays as long as that one does. An
 object goes if no journal that stays points to it and it is older than a grace time, so a step that
 is about to commit (its objects are written, or touched, before) loses nothing.
+
+No run begins while it is decided what goes and journals are deleted (`Store.pruning`): a restart
+that began before is seen, with the run it starts on; one that comes after is refused before it has
+changed anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -49,6 +54,8 @@ class _Known(msgspec.Struct, kw_only=True):
     """What a run's journal tells a prune."""
 
     run_id: str
+    #: length of the journal when it was read
+    size: int
     flow: str = ""
     live: bool = False
     started: float = 0.0
@@ -75,38 +82,48 @@ def prune(
         plan: tell what would be freed; delete nothing.
         now: seconds since the epoch.
     """
-    known = _known(store)
-    ranks = _ranks(known)
-    doomed = {
-        run.run_id
-        for run in known
-        if _may_go(run)
-        and (keep_last is None or ranks[run.run_id] >= keep_last)
-        and (older_than is None or now - run.started > older_than)
-    }
-    return _delete(store, known, doomed, plan=plan, now=now)
+
+    def choose(known: list[_Known]) -> set[str]:
+        ranks = _ranks(known)
+        return {
+            run.run_id
+            for run in known
+            if _may_go(run)
+            and (keep_last is None or ranks[run.run_id] >= keep_last)
+            and (older_than is None or now - run.started > older_than)
+        }
+
+    return _prune(store, choose, plan=plan, now=now)
 
 
 def prune_live(store: Store, flow: str, *, keep: int = LIVE_RUNS, now: float) -> PruneReport:
     """Delete the live runs of a flow but the newest."""
-    known = _known(store)
-    mine = sorted((r.run_id for r in known if r.live and r.flow == flow), reverse=True)
-    old = set(mine[keep:])
-    doomed = {run.run_id for run in known if run.run_id in old and not run.labelled}
-    doomed = {run_id for run_id in doomed if not store.is_owned(run_id)}
-    return _delete(store, known, doomed, plan=False, now=now)
+
+    def choose(known: list[_Known]) -> set[str]:
+        mine = sorted((r.run_id for r in known if r.live and r.flow == flow), reverse=True)
+        old = set(mine[keep:])
+        doomed = {run.run_id for run in known if run.run_id in old and not run.labelled}
+        return {run_id for run_id in doomed if not store.is_owned(run_id)}
+
+    return _prune(store, choose, plan=False, now=now)
 
 
 def _may_go(run: _Known) -> bool:
     return run.ended and not run.labelled
 
 
-def _known(store: Store) -> list[_Known]:
-    return [_read(store, run_id) for run_id in store.run_ids()]
+def _known(store: Store, before: Iterable[_Known] = ()) -> list[_Known]:
+    """What all journals tell; those that have not grown since are not read again."""
+    read = {(run.run_id, run.size): run for run in before}
+    return [
+        read.get((run_id, size)) or _read(store, run_id, size)
+        for run_id, size in sorted(store.journal_sizes().items())
+    ]
 
 
-def _read(store: Store, run_id: str) -> _Known:
-    known = _Known(run_id=run_id)
+def _read(store: Store, run_id: str, size: int) -> _Known:
+    known = _Known(run_id=run_id, size=size)
+    origin = ""
     for record in readable_records(store, run_id):
         known.objects |= {f.digest for ref in references(record) for f in ref.files()}
         if isinstance(record, RunStarted):
@@ -115,12 +132,16 @@ def _read(store: Store, run_id: str) -> _Known:
             known.started = record.time
             known.labelled = bool(record.labels)
             known.points_to |= {_run_of(job_id) for job_id in record.chain}
+            origin = record.origin.run_id if record.origin is not None else ""
         elif isinstance(record, StepKept):
             known.points_to.add(_run_of(record.job_id))
         elif isinstance(record, RunEnded):
             known.ended = record.status is not RunStatus.SUSPENDED
         elif isinstance(record, JobFinished):
             known.ended = False
+    if origin and not known.ended:
+        # it may not have said yet which of its jobs it keeps
+        known.points_to.add(origin)
     return known
 
 
@@ -138,41 +159,66 @@ def _ranks(known: Iterable[_Known]) -> dict[str, int]:
     return ranks
 
 
-def _delete(
-    store: Store, known: list[_Known], doomed: set[str], *, plan: bool, now: float
+def _prune(
+    store: Store, choose: Callable[[list[_Known]], set[str]], *, plan: bool, now: float
 ) -> PruneReport:
-    needed: set[str] = set()
-    while True:
-        kept = [run for run in known if run.run_id not in doomed]
-        held = {run_id for run in kept for run_id in run.points_to} & doomed
-        if not held:
-            break
-        needed |= held
-        doomed = doomed - held
-    freed = 0
-    for run_id in sorted(doomed):
-        path = store.journal_path(run_id)
-        freed += path.stat().st_size
+    known = _known(store)
+    with contextlib.nullcontext() if plan else store.pruning():
+        if not plan:  # runs that began meanwhile point to what they need
+            known = _known(store, known)
+        doomed, needed = _without_needed(known, choose(known))
+        freed = sum(run.size for run in known if run.run_id in doomed)
         if not plan:
-            store.points.reach("prune.before_delete")
-            path.unlink()
-    # a run that began meanwhile points to what it needs
-    if not plan:
-        kept = _known(store)
-    still = {digest for run in kept for digest in run.objects}
+            _delete(store, sorted(doomed))
+    # what a run that began since points to was put since, or belongs to a run that it starts on
+    still = _pointed_to(known, doomed) if plan else _pointed_to(_known(store, known), set())
     objects = 0
-    for path in store.objects.files():
-        if is_object(path) and path.name not in still and _old(path.stat().st_mtime, now):
-            size = path.stat().st_size
-            if not plan:
-                size = store.objects.retire(path, before=now - GRACE_SECONDS)
-            objects += bool(size)
-            freed += size
+    for size in _free(store, still, plan=plan, now=now):
+        objects += bool(size)
+        freed += size
     if not plan:
         store.catalog.ingest()
     return PruneReport(
         runs=tuple(sorted(doomed)), objects=objects, freed_bytes=freed, needed=tuple(sorted(needed))
     )
+
+
+def _without_needed(known: list[_Known], doomed: set[str]) -> tuple[set[str], set[str]]:
+    """The runs that can go, and those that cannot since kept runs point to them."""
+    needed: set[str] = set()
+    while True:
+        kept = [run for run in known if run.run_id not in doomed]
+        held = {run_id for run in kept for run_id in run.points_to} & doomed
+        if not held:
+            return doomed, needed
+        needed |= held
+        doomed = doomed - held
+
+
+def _delete(store: Store, doomed: list[str]) -> None:
+    store.news.tell(*doomed, gone=True)
+    for run_id in doomed:
+        store.points.reach("prune.before_delete")
+        store.journal_path(run_id).unlink()
+        store.points.reach("prune.after_delete")
+
+
+def _pointed_to(known: list[_Known], doomed: set[str]) -> set[str]:
+    return {digest for run in known if run.run_id not in doomed for digest in run.objects}
+
+
+def _free(store: Store, still: set[str], *, plan: bool, now: float) -> Iterator[int]:
+    """Delete the old objects that nothing points to; the bytes of each."""
+    if not plan:
+        store.objects.recall()
+    for path in store.objects.files():
+        if not is_object(path) or path.name in still:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another prune was here first
+            found = path.stat()
+            if _old(found.st_mtime, now):
+                before = now - GRACE_SECONDS
+                yield found.st_size if plan else store.objects.retire(path, before=before)
 
 
 def _old(mtime: float, now: float) -> bool:

@@ -188,7 +188,7 @@ def _load(component: Component, context: Context, reader: _Reader) -> list[Any]:
 
 
 def _reason(component: Component, error: Exception) -> str:
-    names = ", ".join(f"`{name}`" for name in component.names) or "definitions"
+    names = ", ".join(f"`{name}`" for name in component.variables) or "definitions"
     if isinstance(error, ObjectError):
         return f"{error} (needed by {names})"
     text = " ".join(str(error).split())
@@ -227,7 +227,7 @@ def incompatibilities(
         for package, version in component.packages.items():
             here = packages.get(package)
             if here is None or here.split(".")[0] != version.split(".")[0]:
-                differing.setdefault(package, (version, here, set()))[2].update(component.names)
+                differing.setdefault(package, (version, here, set()))[2].update(component.variables)
     for package, (version, here, users) in sorted(differing.items()):
         whose = ", ".join(sorted(users)) or "definitions"
         now = f"here is {here}" if here is not None else "it is not installed here"

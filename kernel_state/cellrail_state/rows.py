@@ -67,13 +67,14 @@ class Rows:
         self.journals: list[dict[str, Any]] = []
 
 
-def rows_of(store: Store, run_id: str, size: int, *, into: Rows) -> None:
+def rows_of(store: Store, run_id: str, size: int, known: int = 0, *, into: Rows) -> None:
     """Add the rows of one run. A journal that cannot be read has none (`doctor` tells why).
 
     Args:
         store: the store.
         run_id: the run.
         size: length of its journal, in bytes, before it is read.
+        known: so many of its jobs have rows already.
         into: takes the rows.
     """
     into.journals.append({"run_id": run_id, "bytes": size, "ended": False})
@@ -88,10 +89,14 @@ def rows_of(store: Store, run_id: str, size: int, *, into: Rows) -> None:
         states = history.states
     except StateError:
         return
-    into.journals[-1]["ended"] = history.ended is not None
+    # a suspended run goes on in the same journal
+    ended = history.ended is not None and history.ended.status is not RunStatus.SUSPENDED
+    into.journals[-1]["ended"] = ended
+    if ended:  # it may have grown up to its end while it was read; it does not any more
+        into.journals[-1]["bytes"] = store.journal_size(run_id)
     into.runs.append(_run(store, history))
     into.steps += [_step(run_id, state) for state in states]
-    for job in history.jobs:
+    for job in history.jobs[known:]:
         into.jobs.append(_job(store, run_id, job))
         into.variables += _variables(job)
 

@@ -24,6 +24,8 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 from .definitions import is_definition
+from .drawings import constants
+from .reducing import place_of
 
 Memo = Mapping[int, tuple[int, Any]]
 
@@ -32,7 +34,7 @@ _ATOMIC = frozenset(
         type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes, range,
         slice, types.ModuleType, types.BuiltinFunctionType, types.FunctionType, types.CodeType,
         types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
-        types.MemberDescriptorType, types.ClassMethodDescriptorType, types.MethodWrapperType,
+        types.MemberDescriptorType, types.ClassMethodDescriptorType,
         dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone,
         decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, typing.NewType,
         types.GenericAlias, types.UnionType, types.MappingProxyType,
@@ -60,6 +62,8 @@ def is_still(value: Any) -> bool:
     """Whether a name that still holds this very object cannot have changed its value."""
     kind = type(value)
     if kind in _STILL:
+        if kind is types.BuiltinFunctionType:  # `rows.append` belongs to its list
+            return value.__self__ is None or isinstance(value.__self__, (types.ModuleType, type))
         return kind not in {str, bytes} or len(value) < _BIG
     if kind is types.FunctionType or issubclass(kind, type):
         return not is_definition(value)
@@ -111,6 +115,11 @@ def is_as_in(value: Any, before: Any) -> bool:
     )
 
 
+def _is_setting(obj: Any) -> bool:
+    """A short tuple of atoms, such as every figure takes from the settings for a colour."""
+    return type(obj) is tuple and len(obj) <= 4 and all(type(part) in _ATOMS for part in obj)
+
+
 def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind
     """Whether it can be told that two variables hold this very object."""
     kind = type(obj)
@@ -133,7 +142,7 @@ def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind
         return False
     if module in {"typing", "zoneinfo", "operator"}:
         return False
-    return not (module != "__main__" and _is_named_singleton(obj))
+    return not (module != "__main__" and (place_of(obj) or _is_named_singleton(obj)))
 
 
 def _is_class_list(obj: Any) -> bool:
@@ -186,16 +195,33 @@ class Groups:
         self._parent[self.find(one)] = self.find(other)
 
 
-def connect(memos: Iterable[tuple[Hashable, Memo]]) -> Groups:
-    """The sets of names whose memos hold common objects that are shared."""
+def connect(memos: Iterable[tuple[Hashable, Memo]], drawn: Collection[Hashable] = ()) -> Groups:
+    """The sets of names whose memos hold common objects that are shared.
+
+    Args:
+        memos: what each pickler met, by name.
+        drawn: names with something of matplotlib in them: what two of these have of matplotlib
+            itself, and of its settings, is not shared.
+    """
     groups = Groups()
     ordered = sorted(memos, key=lambda pair: len(pair[1]))
     seen: dict[int, Hashable] = {}
+    known = constants() if len(drawn) > 1 else set()
     for place, (name, memo) in enumerate(ordered):
+        #: names that are in the same set by now: two figures may share ten thousand objects
+        joined: set[Hashable] = set()
         for ident in seen.keys() & memo.keys():
             other = seen[ident]
-            if groups.find(other) != groups.find(name) and is_shared(memo[ident][1]):
+            if other in joined:
+                continue
+            if groups.find(other) == groups.find(name):
+                joined.add(other)
+                continue
+            obj = memo[ident][1]
+            both = name in drawn and other in drawn
+            if is_shared(obj) and not (both and (ident in known or _is_setting(obj))):
                 groups.join(other, name)
+                joined.add(other)
         if place < len(ordered) - 1:
             seen.update(dict.fromkeys(memo, name))
     return groups

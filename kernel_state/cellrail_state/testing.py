@@ -38,7 +38,8 @@ from cellrail_state.model import (
 from cellrail_state.objects import Bytes, checked, make_ref
 from cellrail_state.store import Store
 
-#: the points that the store passes, in the order of one step's commit and its ingestion
+#: the points that the store passes, before and after whatever changes it, in the order of one
+#: step's commit and its ingestion
 CRASH_POINTS = (
     "objects.before_write",
     "objects.before_rename",
@@ -47,7 +48,16 @@ CRASH_POINTS = (
     "journal.after_append",
     "catalog.before_ingest",
     "catalog.before_commit",
+    "catalog.after_commit",
     "catalog.after_ingest",
+)
+#: the points that a prune passes besides
+PRUNE_POINTS = (
+    "prune.before_delete",
+    "prune.after_delete",
+    "objects.before_delete",
+    "objects.before_unlink",
+    "objects.after_delete",
 )
 
 

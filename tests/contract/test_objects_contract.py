@@ -20,7 +20,7 @@ from cellrail_state.model import ObjectRef
 from cellrail_state.objects import INLINE_LIMIT, PARTED, Objects, ObjectStore
 from cellrail_state.testing import MemoryObjects
 
-LARGE = bytes(range(256)) * 64
+LARGE = random.Random(0).randbytes(1 << 14)
 
 
 class ObjectsContract:

@@ -2,6 +2,7 @@
 
 Each file of `tests/corpus` is a notebook (cells parted by `# %%`), run once without interruption
 and then restarted from each of its cells; outputs and variables are compared as object graphs.
+A first line `# needs: torch` skips it where that library is not installed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ def cells_of(path: Path) -> list[str]:
     return [cell.strip("\n") for cell in cells]
 
 
+def needs_of(path: Path) -> list[str]:
+    """The libraries that a corpus file cannot do without: its first line, if it says so."""
+    first = path.read_text("utf-8").partition("\n")[0]
+    _, found, needs = first.partition("# needs: ")
+    return needs.split(", ") if found else []
+
+
 def test_the_corpus_is_there():
-    assert len(CORPUS) >= 15
+    assert len(CORPUS) >= 20
     assert all(len(cells_of(path)) >= 4 for path in CORPUS)
 
 
@@ -29,6 +37,8 @@ def test_the_corpus_is_there():
 def test_at_every_cut_a_restart_equals_the_uninterrupted_run(
     path, lazy_above, make, app, monkeypatch
 ):
+    for library in needs_of(path):
+        pytest.importorskip(library, reason=f"this notebook needs {library}")
     monkeypatch.setenv("CELLRAIL_LAZY_ABOVE", lazy_above)
     cells = cells_of(path)
     notebook = make(*cells)

@@ -116,3 +116,20 @@ def test_nothing_is_written_while_nothing_changes_and_looking_is_cheap() -> None
     random.random()
     assert state.capture(store) is not None
     assert store.count == 2
+
+
+def test_redefined_colour_codes_come_back():
+    colors = pytest.importorskip("matplotlib.colors")
+    full = colors.colorConverter.colors
+    before = dict(full)
+    full["b"] = (0.25, 0.5, 0.75)
+    full.cache.clear()
+    try:
+        taken = ambient.Ambient(ambient.Base.now()).snapshot()
+        full["b"] = (0.0, 0.0, 1.0)
+        colors.to_hex("b")
+        ambient.apply({"matplotlib.colors": taken["matplotlib.colors"]})
+        assert colors.to_hex("b") == "#4080bf"
+    finally:
+        full.update(before)
+        full.cache.clear()

@@ -235,3 +235,22 @@ def test_a_class_that_holds_a_function_reaches_what_it_uses():
     reach = book.capture._reach
 
     assert "used" in (reach.names([book.capture.definitions.key(book.ns["C"])]) or ())
+
+
+def test_what_leaves_a_group_that_a_lost_definition_held_together_is_stored_anew():
+    book = Notebook()
+    book.cell(
+        "def counter(seen):\n    def up():\n        return seen\n    return up\n"
+        "class Box: pass\na = [1]; c = Box(); c.v = a; d = counter(a)"
+    )
+    book.cell("b = counter([1])")
+    held = book.ns["b"]  # somebody keeps the function until the capture is over
+    book.cell("b = b()")
+    del held
+    book.cell("a = [2]")
+    back = book.restored()
+
+    assert back["d"]() is back["c"].v
+    assert book.capture.current.variables["b"].component not in {
+        c.id for c in book.capture.current.components.values() if c.definitions
+    }

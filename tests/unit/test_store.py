@@ -8,7 +8,8 @@ import pytest
 
 from cellrail_state.errors import StoreError, StoreNotFound, StoreOnNetwork, StoreTooNew
 from cellrail_state.keys import KeyRing
-from cellrail_state.store import Mount, Store, refuse_network
+from cellrail_state.mounts import Mount, refuse_network
+from cellrail_state.store import Store
 from cellrail_state.testing import RUN, Crashed, RaiseAt, a_run, first_record, open_store
 
 

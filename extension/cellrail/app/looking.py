@@ -61,6 +61,7 @@ class Looking(AppBase):
                 limit=limit,
             )
         )
+        found.behind = self.store.catalog.behind
         if notebook is not None and not found and not Path(notebook).is_file():
             raise NotANotebook(
                 f"{notebook} does not exist, and no run of it is known",

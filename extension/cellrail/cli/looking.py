@@ -83,7 +83,7 @@ def runs(
         since=None if since is None else app.clock() - since,
         limit=limit,
     )
-    context.json({"runs": [row.to_dict() for row in found]})
+    context.json({"runs": [row.to_dict() for row in found], **_stale(context, found.behind)})
     context.say(
         table(
             ("run", "flow", "status", "started", "time", "kind", "labels"),
@@ -103,6 +103,17 @@ def runs(
         if found
         else "no runs"
     )
+
+
+def _stale(context: Context, behind: int) -> dict[str, int]:
+    """Say how many runs an answer does not know; for `--json`, the same."""
+    if not behind:
+        return {}
+    context.note(
+        f"stale: the catalog is in use or damaged, and the newest records of {behind} runs are "
+        "not in this answer; ask again later, or: cellrail doctor --fix"
+    )
+    return {"behind": behind}
 
 
 @click.command()
@@ -277,8 +288,10 @@ def sql(*, context: Context, query: str, run: str | None, step: str | None) -> N
     """Run an SQL QUERY over the catalog, or over a run's DataFrames."""
     if step is not None and run is None:
         raise click.UsageError("--step goes with --run")
-    rows = context.app().sql(query, run=run, step=step)
-    context.json({"rows": rows})
+    app = context.app()
+    rows = app.sql(query, run=run, step=step)
+    behind = 0 if run is not None else app.store.catalog.behind
+    context.json({"rows": rows, **_stale(context, behind)})
     if rows:
         context.say(table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
     else:

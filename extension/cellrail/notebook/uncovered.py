@@ -25,34 +25,55 @@ _CALLS = {
     "setprofile": "trace functions",
     "cuda.manual_seed": "GPU generators",
     "cuda.manual_seed_all": "GPU generators",
+    "register_dataframe_accessor": "an accessor of pandas",
+    "register_series_accessor": "an accessor of pandas",
+    "register_index_accessor": "an accessor of pandas",
+    "register_dataframe_namespace": "a namespace of polars",
+    "register_lazyframe_namespace": "a namespace of polars",
+    "register_series_namespace": "a namespace of polars",
+    "register_expr_namespace": "a namespace of polars",
 }
 
 
-def uncovered(body: str, modules: Collection[str] = ()) -> tuple[str, ...]:
+def uncovered(body: str, holders: Collection[str] = ()) -> tuple[str, ...]:
     """What the cell may have left that a restart does not bring back, each said once.
 
     Args:
         body: the cell's code; what does not parse as plain Python is not looked at.
-        modules: names that hold modules: what is assigned to their attributes is a patch.
+        holders: names that hold modules and classes of libraries: what is assigned to their
+            attributes, or to those of a class in such a module, is a patch.
     """
     try:
         tree = ast.parse(body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
-    return tuple(dict.fromkeys(_found(tree, modules)))
+    return tuple(dict.fromkeys(_found(tree, holders)))
 
 
-def _found(tree: ast.Module, modules: Collection[str]) -> Iterator[str]:
+def _found(tree: ast.Module, holders: Collection[str]) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             name = _dotted(node)
-            if name.rpartition(".")[0] in modules:
+            if _is_of_a_library(name.rpartition(".")[0], holders):
                 yield f"the patch of {name}"
         if isinstance(node, ast.Call):
             name = _dotted(node.func)
+            if name in {"setattr", "delattr"} and len(node.args) > 1:
+                owner, attribute = map(_dotted, node.args[:2])
+                if _is_of_a_library(owner, holders):
+                    yield f"the patch of {owner}.{attribute}"
             for ending, what in _CALLS.items():
                 if name == ending or name.endswith(f".{ending}"):
                     yield what
+
+
+def _is_of_a_library(owner: str, holders: Collection[str]) -> bool:
+    """Whether a dotted name is a module or class that the notebook did not make.
+
+    Of `pd.DataFrame` only the spelling says that it is a class; `pd.options.display` is none.
+    """
+    first, _, rest = owner.partition(".")
+    return owner in holders or (first in holders and rest.rpartition(".")[2][:1].isupper())
 
 
 def _dotted(node: ast.expr) -> str:
@@ -60,5 +81,8 @@ def _dotted(node: ast.expr) -> str:
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
-    parts.append(node.id if isinstance(node, ast.Name) else "")
+    if isinstance(node, ast.Constant):
+        parts.append(str(node.value))
+    else:
+        parts.append(node.id if isinstance(node, ast.Name) else "")
     return ".".join(reversed(parts))

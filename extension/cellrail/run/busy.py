@@ -20,7 +20,12 @@ from collections.abc import Iterator
 from typing import Any
 
 #: threads that run no code of the notebook
-_HARMLESS = ("tqdm", "TMonitor", "IPythonHistorySavingThread", "cellrail-")
+_HARMLESS = (
+    "tqdm", "TMonitor", "IPythonHistorySavingThread", "cellrail-",
+    # pyzmq's, from the first large message on; those of process pools
+    "GarbageCollectorThread", "ExecutorManagerThread", "_ExecutorManagerThread",
+    "QueueFeederThread", "QueueManagerThread",
+)  # fmt: skip
 _SIGNALS = tuple(signal.valid_signals())
 _BUILT_IN = frozenset({type, types.BuiltinFunctionType, bool, type(None), str})
 _IDLE = frozenset({type(None), types.BuiltinFunctionType, signal.Handlers})

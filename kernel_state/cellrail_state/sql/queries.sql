@@ -6,14 +6,26 @@ FROM runs
 WHERE ($flow IS NULL OR flow = $flow)
   AND ($status IS NULL OR status = $status)
   AND ($since IS NULL OR started >= $since)
-  AND json_contains(labels, $labels)
-  AND json_contains(parameters, $parameters)
+  AND ($labels IS NULL OR json_contains(labels, $labels))
+  AND ($parameters IS NULL OR json_contains(parameters, $parameters))
 ORDER BY run_id DESC
 LIMIT $limit
 
 -- name: read_so_far
 -- How far each journal has been read.
-SELECT run_id, bytes, ended FROM journals
+SELECT run_id, bytes FROM journals
+
+-- name: read_of_some
+-- How far the journals have been read that may have changed: these, and those that have not ended.
+SELECT run_id, bytes FROM journals WHERE NOT ended OR run_id IN (SELECT unnest($runs))
+
+-- name: count_jobs
+-- How many jobs are known of runs that are read again.
+SELECT run_id, count(*) AS jobs FROM jobs WHERE run_id IN (SELECT unnest($runs)) GROUP BY run_id
+
+-- name: count_journals
+-- How many journals are known.
+SELECT count(*) AS runs FROM journals
 
 -- name: forget_runs
 -- Drop what is known of runs that are read anew.
@@ -29,15 +41,12 @@ DELETE FROM jobs WHERE run_id IN (SELECT unnest($runs))
 
 -- name: forget_variables
 -- Drop the variables of jobs of runs that are read anew.
-DELETE FROM variables WHERE regexp_replace(job_id, '/[0-9]+$', '') IN (SELECT unnest($runs))
+DELETE FROM variables
+WHERE job_id IN (SELECT job_id FROM jobs WHERE run_id IN (SELECT unnest($runs)))
 
 -- name: forget_journals
 -- Drop how far runs were read.
 DELETE FROM journals WHERE run_id IN (SELECT unnest($runs))
-
--- name: has_migrations
--- Whether this is a catalog of ours at all.
-SELECT count(*) > 0 AS found FROM duckdb_tables() WHERE table_name = 'migrations'
 
 -- name: migrations
 -- The migrations that were applied.
@@ -49,8 +58,7 @@ INSERT INTO migrations VALUES ($number)
 
 -- name: columns
 -- The columns of a table with their types.
-SELECT column_name AS name, data_type AS kind FROM duckdb_columns()
-WHERE table_name = $table ORDER BY column_index
+DESCRIBE SELECT * FROM TABLE_NAME
 
 -- name: rename_flow
 -- Runs of a flow that has got another id since.
@@ -69,6 +77,6 @@ UPDATE runs SET status = 'interrupted' WHERE run_id IN (SELECT unnest($runs))
 UPDATE steps SET status = 'failed', cause = 'interrupted'
 WHERE status = 'running' AND run_id IN (SELECT unnest($runs))
 
--- name: whole_table
--- Everything in a table, in one order.
-SELECT * FROM TABLE_NAME ORDER BY ALL
+-- name: digest_of_table
+-- A table's content, whatever its order.
+SELECT count(*) AS rows, sum(hash(t)) AS digest FROM TABLE_NAME AS t

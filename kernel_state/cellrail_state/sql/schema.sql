@@ -6,13 +6,13 @@ CREATE TABLE migrations (
 
 -- how far each journal has been read
 CREATE TABLE journals (
-    run_id VARCHAR PRIMARY KEY,
+    run_id VARCHAR NOT NULL,
     bytes BIGINT NOT NULL,
     ended BOOLEAN NOT NULL
 );
 
 CREATE TABLE runs (
-    run_id VARCHAR PRIMARY KEY,
+    run_id VARCHAR NOT NULL,
     flow VARCHAR NOT NULL,
     kind VARCHAR NOT NULL,
     status VARCHAR NOT NULL,
@@ -46,13 +46,12 @@ CREATE TABLE steps (
     job_id VARCHAR NOT NULL,
     source VARCHAR NOT NULL,
     source_hash VARCHAR NOT NULL,
-    options VARCHAR NOT NULL,
-    PRIMARY KEY (run_id, number)
+    options VARCHAR NOT NULL
 );
 
 -- one execution of one step
 CREATE TABLE jobs (
-    job_id VARCHAR PRIMARY KEY,
+    job_id VARCHAR NOT NULL,
     run_id VARCHAR NOT NULL,
     step INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
@@ -81,6 +80,5 @@ CREATE TABLE variables (
     type VARCHAR NOT NULL,
     bytes BIGINT NOT NULL,
     preview VARCHAR NOT NULL,
-    component VARCHAR,
-    PRIMARY KEY (job_id, name)
+    component VARCHAR
 );

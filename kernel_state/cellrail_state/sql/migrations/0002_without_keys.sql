@@ -1,0 +1,87 @@
+-- Keys took two thirds of the file and most of the time that opening it takes; rows are replaced by
+-- run, so nothing is inserted twice. All is read anew from the journals.
+
+DROP TABLE journals;
+DROP TABLE runs;
+DROP TABLE steps;
+DROP TABLE jobs;
+DROP TABLE variables;
+
+-- how far each journal has been read
+CREATE TABLE journals (
+    run_id VARCHAR NOT NULL,
+    bytes BIGINT NOT NULL,
+    ended BOOLEAN NOT NULL
+);
+
+CREATE TABLE runs (
+    run_id VARCHAR NOT NULL,
+    flow VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    status VARCHAR NOT NULL,
+    cause VARCHAR NOT NULL,
+    origin VARCHAR,
+    from_step VARCHAR,
+    started DOUBLE NOT NULL,
+    ended DOUBLE,
+    parameters JSON NOT NULL,
+    labels JSON NOT NULL,
+    notebook_hash VARCHAR NOT NULL,
+    notebook_path VARCHAR NOT NULL,
+    kernel VARCHAR NOT NULL,
+    python VARCHAR NOT NULL,
+    packages JSON NOT NULL,
+    host VARCHAR NOT NULL,
+    command VARCHAR NOT NULL,
+    cwd VARCHAR NOT NULL
+);
+
+-- a step in a run, and the job that stands for it (its own, or a kept one)
+CREATE TABLE steps (
+    run_id VARCHAR NOT NULL,
+    number INTEGER NOT NULL,
+    name VARCHAR NOT NULL,
+    cell_id VARCHAR NOT NULL,
+    status VARCHAR NOT NULL,
+    kept VARCHAR,
+    accepted BOOLEAN NOT NULL,
+    cause VARCHAR NOT NULL,
+    job_id VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    source_hash VARCHAR NOT NULL,
+    options VARCHAR NOT NULL
+);
+
+-- one execution of one step
+CREATE TABLE jobs (
+    job_id VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    status VARCHAR NOT NULL,
+    accepted BOOLEAN NOT NULL,
+    cause VARCHAR NOT NULL,
+    error VARCHAR,
+    message VARCHAR,
+    traceback VARCHAR,
+    started DOUBLE NOT NULL,
+    seconds DOUBLE NOT NULL,
+    capture_seconds DOUBLE NOT NULL,
+    stored_bytes BIGINT NOT NULL,
+    not_restorable VARCHAR NOT NULL,
+    execution_count INTEGER,
+    outputs JSON,
+    written JSON NOT NULL
+);
+
+-- what each job changed in the namespace
+CREATE TABLE variables (
+    job_id VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    verdict VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    bytes BIGINT NOT NULL,
+    preview VARCHAR NOT NULL,
+    component VARCHAR
+);
