@@ -67,6 +67,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     restored: frozenset[str]
     #: whether a function or class changed
     definitions: bool
+    #: names that the code can have changed, and that cannot be stored: nobody can tell
+    unknown: frozenset[str]
 
 
 class _Made:
@@ -168,6 +170,7 @@ class Capture:
             before = self._groups.get((DEFINITIONS,))
             defined = pieces.defined is not None and pieces.defined.content != before
             changed, _ = self._changed(pieces)
+            unknown = {n for n, p in pieces.all.items() if p.error is not None and n in known}
         gone = {name for name in known if name in self._entries and name not in roots}
         together = {known[n].component for n in changed | gone if n in known} - {None}
         restored = {n for n, v in known.items() if v.component in together or n in changed | gone}
@@ -175,6 +178,7 @@ class Capture:
             new=frozenset(name for name in roots if name not in known),
             restored=frozenset(restored),
             definitions=defined,
+            unknown=frozenset(unknown),
         )
 
     def forget(self, names: Collection[str]) -> None:

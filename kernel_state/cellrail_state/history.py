@@ -124,12 +124,19 @@ class RunHistory:
         self.decided: dict[tuple[int, str, tuple[Turn, ...]], Decided] = {}
         #: the job of each turn, by step and turns
         self.turns: dict[tuple[int, tuple[Turn, ...]], str] = {}
+        #: jobs in the order in which they became part of the run, and how many there were when
+        #: a turn's job was first met
+        self._order: list[str] = []
+        #: what became of each turn of each step, in order
+        self.turn_records: list[StepKept | StepSkipped | JobFinished] = []
+        self._began: dict[tuple[int, tuple[Turn, ...]], int] = {}
         started: RunStarted | None = None
         for record in sources.records(run_id):
             if isinstance(record, RunStarted):
                 started = record
                 self._states = {info.number: StepState(info=info) for info in record.steps}
             else:
+                self._order_in(record)
                 self._take(record)
         if started is None:
             raise JournalDamaged(f"the journal of {run_id} has no beginning")
@@ -137,6 +144,14 @@ class RunHistory:
         self.owned = self.ended is None and sources.owned(run_id)
         if not self.owned:
             self._close_what_was_running()
+
+    def _order_in(self, record: Record) -> None:
+        if isinstance(record, (JobStarted, StepKept, StepSkipped)) and record.turns:
+            self._began.setdefault((record.step, record.turns), len(self._order))
+        if isinstance(record, JobFinished) or (isinstance(record, StepKept) and record.turns):
+            self._order.append(record.job_id)
+        if isinstance(record, (StepKept, StepSkipped, JobFinished)) and record.turns:
+            self.turn_records.append(record)
 
     def _take(self, record: Record) -> None:
         if isinstance(record, RunEnded):
@@ -155,17 +170,21 @@ class RunHistory:
         elif isinstance(record, Decided):
             self.decided[record.step, record.purpose, record.turns] = record
         elif isinstance(record, StepKept):
-            if record.turns:
-                self.turns[record.step, record.turns] = record.job_id
-                return
-            self._change(
-                record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id
-            )
+            self._keep(record)
         elif isinstance(record, StepSkipped):
-            if not record.turns:
-                self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
+            self._skip(record)
         elif isinstance(record, StepRebuilt):
             self._change(record.step, rebuilt=record.names)
+
+    def _keep(self, record: StepKept) -> None:
+        if record.turns:
+            self.turns[record.step, record.turns] = record.job_id
+            return
+        self._change(record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id)
+
+    def _skip(self, record: StepSkipped) -> None:
+        if not record.turns:
+            self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
 
     def _finish(self, job: JobFinished) -> None:
         if job.follows and job.step in self._states and self._states[job.step].kept:
@@ -321,14 +340,11 @@ class RunHistory:
 
     def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The jobs that made the namespace right before a turn's job of a step."""
-        chain, job_id = self.chain, self.turns.get((number, turns), "")
-        place = _place(chain, job_id)
-        if place is not None:
-            return chain[:place]
-        # its job failed, or never came: what was committed before it
-        at = _place(self.jobs, job_id)
-        later = {job.job_id for job in self.jobs[at:]} if at is not None else set()
-        return [job for job in chain if job.job_id not in later]
+        chain = self.chain
+        places = {job.job_id: place for place, job in enumerate(chain)}
+        at = self._began.get((number, turns), len(self._order))
+        before = (places[job_id] for job_id in reversed(self._order[:at]) if job_id in places)
+        return chain[: next(before, -1) + 1]
 
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""

@@ -24,7 +24,6 @@ from cellrail.notebook.control import (
     RollBack,
     Skip,
     Told,
-    Tolerate,
     Turned,
     Wait,
     address,
@@ -86,7 +85,7 @@ class Driver:
         elif isinstance(action, Turned):
             self.log.append(f"{where} turned" + " without" * action.skipped)
         else:
-            word = {Enter: "enter", Leave: "leave", RollBack: "roll back", Tolerate: "tolerate"}
+            word = {Enter: "enter", Leave: "leave", RollBack: "roll back"}
             self.log.append(f"{word[type(action)]} {where}")
         return None
 
@@ -228,7 +227,7 @@ def test_the_flow_goes_on_after_a_tolerated_failure():
     driver = Driver({"a": "error"})
 
     assert driver.run(flow("a --on-error continue", "b")).status == RunStatus.SUCCESS
-    assert driver.log == ["a", "a = failed accepted", "tolerate a", "b", "b = success"]
+    assert driver.log == ["a", "a = failed accepted", "b", "b = success"]
 
 
 def test_raises_exception_tolerates_errors_only():

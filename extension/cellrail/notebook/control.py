@@ -112,13 +112,7 @@ class Leave(_Action, frozen=True, kw_only=True):
     """The loop has ended: what it collected is bound."""
 
 
-class Tolerate(_Action, frozen=True, kw_only=True):
-    """Bind `error_NAME` to the error that the flow goes on after."""
-
-    error: StepError | None
-
-
-Action = Ask | Fire | Commit | RollBack | Wait | Skip | Enter | Turned | Leave | Tolerate
+Action = Ask | Fire | Commit | RollBack | Wait | Skip | Enter | Turned | Leave
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,8 +297,6 @@ class _Machine:
         yield msgspec.structs.replace(commit, attempt=attempt)
         if end is not None:
             raise _Stop(end)
-        if commit.accepted and step.options.on_error == "continue":
-            yield Tolerate(step=step, path=path, error=ended.error)
 
     def _verdict(self, step: Step, path: Path, ended: Ended) -> tuple[Commit, End | None]:
         """What an ending means for the step and for the run."""

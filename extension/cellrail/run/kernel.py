@@ -184,7 +184,8 @@ class KernelHooks:
             "packages": self._packages.news(),
         }
         if not result.success:
-            self.state.turns.raised = result.error_in_exec or result.error_before_exec
+            raised = result.error_in_exec or result.error_before_exec
+            self.state.turns.failed(raised, order["binds_error"])
         well = result.success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
         if order["checkpoint"] and well:
             delta = self.state.delta(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +98,6 @@ class Performer:
             control.Enter: self._enter,
             control.Turned: self._turned,
             control.Leave: self._leave,
-            control.Tolerate: self._tolerate,
         }
 
     def perform(self, action: control.Action) -> Any:
@@ -196,6 +196,7 @@ class Performer:
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
                     "last": self.is_last(step, action.path),
+                    "binds_error": _error_name(step),
                     "on_error": step.may_fail or step.options.on_error != "stop",
                     **needs,
                 },
@@ -280,10 +281,6 @@ class Performer:
 
     def _skip(self, action: control.Skip) -> None:
         self._recorder.skipped(action.step.number, action.reason, action.path)
-
-    def _tolerate(self, action: control.Tolerate) -> None:
-        name = action.step.name.replace("-", "_").replace(".", "_") or str(action.step.number)
-        self._before.append({"what": "tolerate", "name": f"error_{name}"})
 
     # --- loops -------------------------------------------------------------------------------
 
@@ -370,6 +367,13 @@ def stamp(cell: Any, job_id: str, status: str) -> None:
     """Say in a cell's metadata which job it shows."""
     known = cell["metadata"].get("cellrail", {})
     cell["metadata"]["cellrail"] = {**known, "job": job_id, "status": status}
+
+
+def _error_name(step: Step) -> str:
+    """The variable that the flow goes on with after the step's error; "" where it does not."""
+    if step.options.on_error != "continue":
+        return ""
+    return "error_" + (re.sub(r"\W", "_", step.name) or str(step.number))
 
 
 def _sorted(names: frozenset[str] | None) -> list[str] | None:

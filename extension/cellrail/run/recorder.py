@@ -128,20 +128,24 @@ class Recorder:
         """A turn of a loop points to a job of an earlier run."""
         self._append(StepKept(time=self.clock(), step=step, job_id=job_id, turns=turns))
 
-    def kept_loop(self, step: int, origin: RunHistory, number: int) -> None:
-        """A kept step's turns, and what was decided on its line, as the origin tells.
+    def kept_turns(self, origin: RunHistory, numbers: Mapping[int, int]) -> None:
+        """Turns of kept steps, and what was decided on their lines, as the origin tells.
 
         Args:
-            step: number of the step in this run.
-            origin: the run that it is kept from.
-            number: its number there.
+            origin: the run that they are kept from.
+            numbers: the step's number in this run, by its number there.
         """
-        for decided in list(origin.decided.values()):
-            if decided.step == number:
-                self._append(msgspec.structs.replace(decided, step=step))
-        for (found, turns), job_id in list(origin.turns.items()):
-            if found == number:
-                self.kept_turn(step, job_id, turns)
+        for decided in origin.decided.values():
+            if decided.step in numbers:
+                self._append(msgspec.structs.replace(decided, step=numbers[decided.step]))
+        for record in origin.turn_records:
+            step = numbers.get(record.step)
+            if step is None:
+                continue
+            if isinstance(record, StepSkipped):
+                self.skipped(step, record.reason, record.turns)
+            elif origin.turns.get((record.step, record.turns)) == record.job_id:
+                self.kept_turn(step, record.job_id, record.turns)
 
     def rebuilt(self, step: int, names: Sequence[str], seconds: float) -> None:
         """A kept step's cell ran again for what cannot be stored."""

@@ -224,10 +224,11 @@ class Session:
         if self._origin is None:
             return
         numbers = {state.job_id: state.info.number for state in self._origin.states}
+        mapped = {numbers[planned.job_id]: planned.number for planned in kept}
+        self._recorder.kept_turns(self._origin, mapped)
         for planned in kept:
             job = self._origin.job_by_id(planned.job_id)
             number = numbers[planned.job_id]
-            self._recorder.kept_loop(planned.number, self._origin, number)
             cell = self._cells(self._steps[planned.number])[-1][1]
             cell["outputs"] = nodes(self._origin.step_outputs(number))
             cell["execution_count"] = job.execution_count
@@ -264,7 +265,7 @@ class Session:
             message_id = client.start(
                 self._sources.get(index, cell["source"]),
                 cell_id=step.cell_id or step.label,
-                orders={"checkpoint": False, "on_error": False},
+                orders={"checkpoint": False, "on_error": False, "binds_error": ""},
             )
             result = client.finish(message_id, scratch, index, self._limit(step))
             if result.ending is not Ending.OK and "raises-exception" not in step.tags:

@@ -266,7 +266,7 @@ class ShellState:
         self._capture.forget(change.new)
         self._capture.admit(placed)
         ambient.apply_generators(state)
-        return tuple(sorted({*report.failed, *report.not_stored}))
+        return tuple(sorted({*report.failed, *report.not_stored, *change.unknown}))
 
     def _ambient_of(self, ref: ObjectRef | None) -> dict[str, Any]:
         if ref is None:

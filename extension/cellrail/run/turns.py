@@ -27,6 +27,17 @@ class Turns:
         #: the exception that the last cell ended with
         self.raised: BaseException | None = None
 
+    def failed(self, raised: BaseException | None, name: str) -> None:
+        """A cell has failed.
+
+        Args:
+            raised: what it raised.
+            name: the variable that the flow goes on with; "" where it does not.
+        """
+        self.raised = raised
+        if name:
+            self._shell.user_ns[name] = raised
+
     # --- expressions -------------------------------------------------------------------------
 
     def evaluate(self, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,10 +112,8 @@ class Turns:
             if order["what"] == "enter":
                 items: Any = shellspace.loop_roots(self._shell)[order["root"]]
                 self._bind(order["names"], items[order["index"]])
-            elif order["what"] == "turned":
-                self._gather(order)
             else:
-                self._shell.user_ns[order["name"]] = self.raised
+                self._gather(order)
 
     def _bind(self, names: Sequence[str], item: Any) -> None:
         space = self._shell.user_ns
