@@ -92,6 +92,13 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the step runs once per item or turn."""
         return bool(self.foreach or self.while_)
 
+    @property
+    def control(self) -> tuple[str, ...]:
+        """The options that decide whether and how often the step runs."""
+        fields = ("retry", "when", "branch", "foreach", "while_", "in_", "on_error", "stop_if")
+        given = (f for f in fields if getattr(self, f) != getattr(_DEFAULTS, f))
+        return tuple(f"--{field.strip('_').replace('_', '-')}" for field in given)
+
     def __str__(self) -> str:
         words = []
         for spec in SPECS:
