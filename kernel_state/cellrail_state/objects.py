@@ -314,7 +314,7 @@ class Objects:
     def contains(self, ref: ObjectRef) -> bool:
         """Whether the bytes are there (their size is looked at, not their content)."""
         try:
-            paths = [(_recalled(self.path(f.digest)), f.size) for f in ref.files()]
+            paths = [(_recalled(self.path(f.digest)), f.stored) for f in ref.files()]
             return all(path.stat().st_size == size for path, size in paths)
         except OSError:
             return False

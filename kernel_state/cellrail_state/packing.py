@@ -14,7 +14,7 @@ from typing import Any
 from .errors import StateError
 
 #: fewer bytes are never packed
-_LEAST = 16 << 10
+_LEAST = 64 << 10
 _SAMPLE, _SAMPLES = 4 << 10, 3
 #: a level at which only long repetitions are found, at over a gigabyte a second
 _QUICK, _LEVEL = -50, 1

@@ -47,6 +47,7 @@ def test_a_changed_byte_of_a_compressed_object_is_noticed(tmp_path):
     data = b"".join(chance.randbytes(50) * 80 for _ in range(500))
     ref = objects.put(data)
     assert ref.packed
+    assert objects.contains(ref)
     path = next(path for path in objects.files() if path.stat().st_size == ref.packed)
     stored = bytearray(path.read_bytes())
     stored[100] ^= 1
