@@ -106,12 +106,18 @@ def _compare_step(
     jobs = (state.job, other.job)
     return StepDifference(
         step=state.info.label,
-        status=(str(state.status), str(other.status)),
+        status=(_status(state), _status(other)),
         seconds=tuple(job.seconds if job is not None else None for job in jobs),  # type: ignore[arg-type]
         outputs_equal=_outputs(a, state) == _outputs(b, other),
         source_equal=state.info.source_hash == other.info.source_hash,
         variables=values.differing(_after(a, state), _after(b, other)),
     )
+
+
+def _status(state: StepState) -> str:
+    """A step's status; of a kept step that failed, and the flow went on, that one."""
+    failed = state.job is not None and state.job.accepted
+    return "failed" if failed else str(state.status)
 
 
 def _ended_alike(status: tuple[str, str]) -> bool:
@@ -125,7 +131,7 @@ def _outputs(history: RunHistory, state: StepState) -> list[dict[str, Any]]:
         return []
     return [
         {key: _readable(value) for key, value in output.items() if key not in _VOLATILE}
-        for output in history.outputs(state.job)
+        for output in history.step_outputs(state.info.number)
     ]
 
 

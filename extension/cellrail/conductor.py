@@ -20,9 +20,11 @@ from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
+from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
-from cellrail.run.session import Outcome, Progress, Session, SessionOptions
+from cellrail.run.replay import Replay
+from cellrail.run.session import Outcome, Progress, Session
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Origin, RunKind, RunStarted
 from cellrail_state.store import Store
@@ -45,7 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None
     chain: tuple[str, ...] = ()
     modules: dict[int, dict[str, str]] = {}
-    options: SessionOptions = SessionOptions()
+    options: RunLimits = RunLimits()
     #: told in the record
     told: dict[str, Any] = {}
 
@@ -62,6 +64,7 @@ class RunConductor:
         settings: Mapping[str, Any],
         history: RunHistory | None = None,
         putback: PutBack | None = None,
+        replay: Replay | None = None,
         output: Path | None = None,
         progress: Progress | None = None,
         clock: Callable[[], float],
@@ -75,6 +78,7 @@ class RunConductor:
             settings: what the kernel's hooks are told.
             history: the origin.
             putback: how its namespace comes back.
+            replay: leads to a cut inside a loop.
             output: where the executed notebook goes; None for nowhere.
             progress: who is told.
             clock: seconds since the epoch.
@@ -85,6 +89,7 @@ class RunConductor:
         self._settings = settings
         self._history = history
         self._putback = putback
+        self._replay = replay
         self._output = output
         self._progress = progress
         self._clock = clock
@@ -131,7 +136,8 @@ class RunConductor:
             kernel=kernel,
             origin=self._history,
             putback=self._putback,
-            options=request.options,
+            replay=self._replay,
+            limits=request.options,
             output=output,
             progress=self._progress,
             sources=sources,

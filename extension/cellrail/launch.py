@@ -23,8 +23,9 @@ from cellrail.notebook.parameters import expressions, plain_values, to_json
 from cellrail.notebook.plan import Plan
 from cellrail.restarting import RestartPlan
 from cellrail.run import prepare
+from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
-from cellrail.run.session import Progress, SessionOptions
+from cellrail.run.session import Progress
 from cellrail.settings import Settings
 from cellrail_state.model import Origin
 from cellrail_state.store import Store
@@ -44,7 +45,7 @@ class Launcher(msgspec.Struct, kw_only=True):
     values: dict[str, Any]
     secrets: dict[str, Any]
     labels: dict[str, str]
-    options: SessionOptions
+    options: RunLimits
     settings: Settings
     store_path: Path
     open_store: Callable[[], Store]
@@ -91,6 +92,7 @@ class Launcher(msgspec.Struct, kw_only=True):
                 settings=kernel_settings(self.settings, self.store_path, self.secrets),
                 history=restart.history if restart is not None else None,
                 putback=self._putback(restart) if restart is not None else None,
+                replay=restart.replay() if restart is not None else None,
                 output=output,
                 progress=self.progress,
                 clock=self.clock,

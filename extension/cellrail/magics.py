@@ -187,7 +187,8 @@ class FlowMagics(Magics):
 
             %%step NAME [options]
 
-        Options: --always, --timeout DUR, --outputs a,b, --no-checkpoint. The cell runs as it would
+        Options: --always, --timeout DUR, --outputs a,b, --no-checkpoint; and for `cellrail run`
+        --when, --branch, --retry, --on-error, --foreach, --while, --in. The cell runs as it would
         without the line. DUR is a number with ms, s, m, h, d or w; a plain number is seconds.
         """
         del cell

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from cellrail.inside import InnerCut, inner_cut
 from cellrail.notebook.fingerprint import local_modules
+from cellrail.notebook.match import match
 from cellrail.notebook.model import Flow
 from cellrail.notebook.plan import OriginStep, Plan, RestartRequest, plan_restart
 from cellrail.run.putback import PutBack, segments_of
+from cellrail.run.replay import Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import Checkpoint, JobFinished, ObjectRef
@@ -24,6 +27,10 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[JobFinished, ...]
     #: load values under another Python or another major of a package, too
     force: bool = False
+    #: where the cut lies inside a loop
+    inner: InnerCut | None = None
+    #: the origin's number of each step of today's notebook
+    numbers: dict[int, int] = {}
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -34,6 +41,17 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
     def hash_seed(self) -> int | None:
         """The origin's seed of string hashes."""
         return self.history.started.hash_seed
+
+    def replay(self) -> Replay | None:
+        """What leads to a cut inside a loop."""
+        if self.inner is None:
+            return None
+        return Replay(
+            self.history,
+            numbers=self.numbers,
+            step=self.inner.step.number,
+            turns=self.inner.turns,
+        )
 
     def putback(self, assignment: str, *, lazy_above: int | None = None) -> PutBack:
         """How the namespace before the cut comes back.
@@ -105,8 +123,10 @@ def plan_restart_of(
             hint="wait for its end, or stop it (Ctrl-C where it runs) first",
         )
     states = history.states
+    cut = inner_cut(flow, history, from_step)
+    inner = cut if isinstance(cut, InnerCut) else None
     request = RestartRequest(
-        cut=from_step,
+        cut=inner.turns[0].loop if inner is not None else from_step if cut is None else str(cut),
         to=to,
         changed=tuple(changed),
         force=force,
@@ -124,14 +144,45 @@ def plan_restart_of(
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
     )
-    return RestartPlan(plan=plan, history=history, jobs=tuple(_jobs(plan, history)), force=force)
+    if inner is None:
+        jobs = _jobs(plan, history)
+    else:
+        jobs = history.chain_before_turn(inner.number, inner.turns)
+        plan = _told_inside(plan, inner, jobs)
+    return RestartPlan(
+        plan=plan, history=history, jobs=tuple(jobs), force=force, inner=inner,
+        numbers=_numbers(flow, states),
+    )  # fmt: skip
+
+
+def _numbers(flow: Flow, states: Sequence[StepState]) -> dict[int, int]:
+    """The origin's number of each step."""
+    pairs = match([state.info for state in states], flow.steps)
+    return {number: info.number for number, info in pairs.items()}
+
+
+def _told_inside(plan: Plan, cut: InnerCut, jobs: Sequence[JobFinished]) -> Plan:
+    """The plan of a restart inside a loop."""
+    refusals = list(plan.refusals)
+    failure = jobs[-1].delta.failure if jobs else ""
+    if failure:
+        refusals.append(f"there is no checkpoint right before {cut.label!r}: {failure}")
+    kept = sum(bool(job.turns) for job in jobs)
+    reason = f"goes on at {cut.label}; {kept} of its jobs are kept"
+    steps = [
+        msgspec.structs.replace(step, reason=reason) if step.label == cut.turns[0].loop else step
+        for step in plan.steps
+    ]
+    return msgspec.structs.replace(
+        plan, cut=cut.label, steps=tuple(steps), refusals=tuple(refusals)
+    )
 
 
 def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
     """The chain of jobs that makes the namespace before the cut."""
     if plan.as_it_was and plan.origin_cut is not None:
         return history.chain_before(plan.origin_cut)
-    return [] if plan.origin_last is None else history.chain_through(plan.origin_last)
+    return history.chain_through_jobs([step.job_id for step in plan.steps if step.job_id])
 
 
 def _origin_step(history: RunHistory, state: StepState) -> OriginStep:

@@ -169,8 +169,7 @@ class StepView:
     @property
     def outputs(self) -> list[dict[str, Any]]:
         """Its outputs as plain nbformat outputs."""
-        job = self._state.job
-        return [] if job is None else self._history.outputs(job)
+        return self._history.step_outputs(self.number)
 
     @property
     def execution_count(self) -> int | None:

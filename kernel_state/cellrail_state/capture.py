@@ -20,7 +20,7 @@ import contextlib
 import gc
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -56,6 +56,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_value: int | None = None
     #: seconds of one capture
     max_seconds: float | None = None
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What is not as it was at the last capture."""
+
+    #: names that were not there
+    new: frozenset[str]
+    #: names that changed, that are gone, and that share objects with them
+    restored: frozenset[str]
+    #: whether a function or class changed
+    definitions: bool
+    #: names that the code can have changed, and that cannot be stored: nobody can tell
+    unknown: frozenset[str]
 
 
 class _Made:
@@ -142,7 +155,37 @@ class Capture:
         """
         with self._pieces() as pieces:
             reached = self._look(pieces, roots, touched, audit=True)
-            return self._missed(pieces, set(self._written(pieces)) - reached)
+            return self._missed(pieces, self._changed(pieces)[0] - reached)
+
+    def change(self, roots: Mapping[str, object], touched: Collection[str] | None) -> Change:
+        """What is not as it was at the last capture.
+
+        Args:
+            roots: as for `checkpoint`.
+            touched: names that the code used that ran since; None where it may have used any.
+        """
+        known = self.current.variables
+        with self._pieces() as pieces:
+            self._look(pieces, roots, touched)
+            before = self._groups.get((DEFINITIONS,))
+            defined = pieces.defined is not None and pieces.defined.content != before
+            changed, _ = self._changed(pieces)
+            unknown = {n for n, p in pieces.all.items() if p.error is not None and n in known}
+        gone = {name for name in known if name in self._entries and name not in roots}
+        together = {known[n].component for n in changed | gone if n in known} - {None}
+        restored = {n for n, v in known.items() if v.component in together or n in changed | gone}
+        return Change(
+            new=frozenset(name for name in roots if name not in known),
+            restored=frozenset(restored),
+            definitions=defined,
+            unknown=frozenset(unknown),
+        )
+
+    def forget(self, names: Collection[str]) -> None:
+        """These names are gone, and were not in the last checkpoint."""
+        for name in names:
+            if name in self._entries:
+                self._forget(name)
 
     def _missed(self, pieces: Pieces, names: Collection[str]) -> tuple[str, ...]:
         """Of names with other bytes than before those that hold another value."""
@@ -305,7 +348,9 @@ class Capture:
             self._forget(name)
         with self._pieces() as pieces:
             reached = self._look(pieces, roots, touched, audit=audit)
-            changed = set(self._written(pieces))
+            changed, self._bodies = self._changed(pieces)
+            for name, piece in pieces.all.items():
+                self._entries[name] = Entry.of(piece)
             missed = self._missed(pieces, changed - reached)
             made = _Made(written={*deleted, *changed}, only=only)
             for piece in pieces.groups():
@@ -325,22 +370,20 @@ class Capture:
             missed=missed,
         )
 
-    def _written(self, pieces: Pieces) -> Iterable[str]:
-        """Names bound to another object, or to an object that changed."""
+    def _changed(self, pieces: Pieces) -> tuple[set[str], dict[str, bytes]]:
+        """Names bound to another object, or to one that changed; the definitions' bodies now."""
         defined = pieces.defined
         same = defined is not None and defined.content == self._groups.get((DEFINITIONS,))
         bodies = pieces.bodies(self._bodies if same else None)
         if defined is None:
             bodies = {**self._bodies, **bodies}
-        written = []
+        changed = set()
         for name, piece in pieces.all.items():
             entry, key = self._entries.get(name), piece.body_key
             other_body = bool(key) and bodies.get(key) != self._bodies.get(key)
             if entry is None or not entry.same(piece) or other_body:
-                written.append(name)
-            self._entries[name] = Entry.of(piece)
-        self._bodies = bodies
-        return written
+                changed.add(name)
+        return changed, bodies
 
     # --- writing -----------------------------------------------------------------------------
 

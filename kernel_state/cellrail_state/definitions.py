@@ -135,7 +135,11 @@ class Definitions:
 
     def alive(self) -> list[Any]:
         """Every definition met that still lives."""
-        return [obj for ref in self._objects.values() if (obj := ref()) is not None]
+        return list(self.living().values())
+
+    def living(self) -> dict[str, Any]:
+        """Every definition met that still lives, by its key."""
+        return {key: obj for key, ref in self._objects.items() if (obj := ref()) is not None}
 
     def space(self, function: types.FunctionType) -> tuple[str, str]:
         """Whose globals a function sees."""

@@ -12,7 +12,7 @@ This is the truth that restarts are planned from; the catalog is only an index o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
     Checkpoint,
+    Decided,
     JobFinished,
     JobStarted,
     KeptReason,
@@ -34,6 +35,7 @@ from cellrail_state.model import (
     StepRebuilt,
     StepSkipped,
     StepStatus,
+    Turn,
 )
 
 
@@ -52,6 +54,9 @@ class StepState(msgspec.Struct, frozen=True, kw_only=True):
     fired: float | None = None
     #: it ran again before the cut for names that cannot be stored
     rebuilt: tuple[str, ...] = ()
+    #: of a step in a loop: how many of its jobs ended, and how many of these failed
+    turns: int = 0
+    failed_turns: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -115,12 +120,23 @@ class RunHistory:
         self.kernels: list[KernelStarted] = []
         self.jobs: list[JobFinished] = []
         self._states: dict[int, StepState] = {}
+        #: values of expressions, by step, purpose and turns
+        self.decided: dict[tuple[int, str, tuple[Turn, ...]], Decided] = {}
+        #: the job of each turn, by step and turns
+        self.turns: dict[tuple[int, tuple[Turn, ...]], str] = {}
+        #: jobs in the order in which they became part of the run, and how many there were when
+        #: a turn's job was first met
+        self._order: list[str] = []
+        #: what became of each turn of each step, in order
+        self.turn_records: list[StepKept | StepSkipped | JobFinished] = []
+        self._began: dict[tuple[int, tuple[Turn, ...]], int] = {}
         started: RunStarted | None = None
         for record in sources.records(run_id):
             if isinstance(record, RunStarted):
                 started = record
                 self._states = {info.number: StepState(info=info) for info in record.steps}
             else:
+                self._order_in(record)
                 self._take(record)
         if started is None:
             raise JournalDamaged(f"the journal of {run_id} has no beginning")
@@ -128,6 +144,14 @@ class RunHistory:
         self.owned = self.ended is None and sources.owned(run_id)
         if not self.owned:
             self._close_what_was_running()
+
+    def _order_in(self, record: Record) -> None:
+        if isinstance(record, (JobStarted, StepKept, StepSkipped)) and record.turns:
+            self._began.setdefault((record.step, record.turns), len(self._order))
+        if isinstance(record, JobFinished) or (isinstance(record, StepKept) and record.turns):
+            self._order.append(record.job_id)
+        if isinstance(record, (StepKept, StepSkipped, JobFinished)) and record.turns:
+            self.turn_records.append(record)
 
     def _take(self, record: Record) -> None:
         if isinstance(record, RunEnded):
@@ -143,26 +167,45 @@ class RunHistory:
             self._change(
                 record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
             )
+        elif isinstance(record, Decided):
+            self.decided[record.step, record.purpose, record.turns] = record
         elif isinstance(record, StepKept):
-            self._change(
-                record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id
-            )
+            self._keep(record)
         elif isinstance(record, StepSkipped):
-            self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
+            self._skip(record)
         elif isinstance(record, StepRebuilt):
             self._change(record.step, rebuilt=record.names)
+
+    def _keep(self, record: StepKept) -> None:
+        if record.turns:
+            self.turns[record.step, record.turns] = record.job_id
+            return
+        self._change(record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id)
+
+    def _skip(self, record: StepSkipped) -> None:
+        if not record.turns:
+            self._change(record.step, status=StepStatus.SKIPPED, cause=record.reason)
 
     def _finish(self, job: JobFinished) -> None:
         if job.follows and job.step in self._states and self._states[job.step].kept:
             # parameters assigned anew: the step stays kept, the chain has the assignment
             self._change(job.step, status=StepStatus.KEPT, job_id=job.follows)
             return
+        if job.turns:
+            state = self._states[job.step]
+            failed = state.failed_turns + (job.status is StepStatus.FAILED)
+            self._change(job.step, turns=state.turns + 1, failed_turns=failed)
+            self.turns[job.step, job.turns] = job.job_id
         cause = job.cause
         if job.error is not None and not cause:
             cause = f"{job.error.name}: {job.error.value}"
+        status = job.status
+        label = self._states[job.step].info.label if job.step in self._states else ""
+        if job.turns and job.turns[-1].loop == label and (job.accepted or status != "failed"):
+            status = StepStatus.RUNNING  # the loop goes on
         self._change(
             job.step,
-            status=job.status,
+            status=status,
             kept=None,
             job_id=job.job_id,
             job=job,
@@ -229,6 +272,16 @@ class RunHistory:
         outputs: list[dict[str, Any]] = msgspec.json.decode(self._sources.content(job.outputs))
         return outputs
 
+    def step_outputs(self, number: int) -> list[dict[str, Any]]:
+        """A step's outputs as plain nbformat outputs; of a step in a loop, those of all turns."""
+        turns = [job_id for (step, _), job_id in self.turns.items() if step == number]
+        if turns:
+            jobs = [self.job_by_id(job_id) for job_id in turns]
+        else:
+            job = self.state(number).job
+            jobs = [job] if job is not None else []
+        return [output for job in jobs for output in self.outputs(job)]
+
     def notebook(self) -> dict[str, Any] | None:
         """The notebook that the run executed, without outputs; None where it is not recorded."""
         if self.started.notebook is None:
@@ -275,7 +328,7 @@ class RunHistory:
         if state is not None and state.job_id:
             place = _place(chain, state.job_id)
             if place is not None:
-                return chain[:place]
+                return chain[: _loop_start(chain, place, state.info.label)]
         if self.is_live or state is None:
             return chain
         # the step has no job in the chain: everything that steps before it did
@@ -285,13 +338,31 @@ class RunHistory:
                 return self.chain_through(earlier)
         return []
 
+    def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
+        """The jobs that made the namespace right before a turn's job of a step."""
+        chain = self.chain
+        places = {job.job_id: place for place, job in enumerate(chain)}
+        at = self._began.get((number, turns), len(self._order))
+        before = (places[job_id] for job_id in reversed(self._order[:at]) if job_id in places)
+        return chain[: next(before, -1) + 1]
+
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
-        chain = self.chain
-        place = _place(chain, self._states[number].job_id)
-        if place is None:
+        job_id = self._states[number].job_id
+        if _place(self.chain, job_id) is None:
             return self.chain_before(number)
-        while place + 1 < len(chain) and chain[place + 1].follows:
+        return self.chain_through_jobs([job_id])
+
+    def chain_through_jobs(self, job_ids: Collection[str]) -> list[JobFinished]:
+        """The jobs up to and with the last of these, and what belongs to its step or loop."""
+        chain = self.chain
+        place = max((p for p, job in enumerate(chain) if job.job_id in job_ids), default=None)
+        if place is None:
+            return []
+        # parameters assigned behind it; the job that ends its loop
+        while place + 1 < len(chain) and (
+            chain[place + 1].follows or len(chain[place + 1].turns) < len(chain[place].turns)
+        ):
             place += 1
         return chain[: place + 1]
 
@@ -320,6 +391,13 @@ class RunHistory:
             return ""
         names = ", ".join(f"`{name}`" for name in audit.delta.missed)
         return f"{names} changed unseen before step {self._states[audit.step].info.label!r} ended"
+
+
+def _loop_start(chain: Sequence[JobFinished], place: int, label: str) -> int:
+    """Where the jobs of a loop begin that the job at this place ends; of another job, its place."""
+    while place > 0 and any(turn.loop == label for turn in chain[place - 1].turns):
+        place -= 1
+    return place
 
 
 def _place(chain: Sequence[JobFinished], job_id: str) -> int | None:

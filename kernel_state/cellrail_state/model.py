@@ -13,6 +13,8 @@ Times are seconds since the epoch (UTC, float); durations are seconds; sizes are
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
@@ -314,6 +316,23 @@ class KernelStarted(_Struct, frozen=True, tag="kernel"):
     packages: dict[str, str] = {}
 
 
+_PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
+
+
+class Turn(_Struct, frozen=True):
+    """One turn of one loop."""
+
+    #: label of the loop's header
+    loop: str
+    #: place in the item list, or number of the turn, from 0
+    index: int
+    key: str
+
+    def __str__(self) -> str:
+        key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
+        return f"{self.loop}[{key}]"
+
+
 class StepKept(_Struct, frozen=True, tag="kept"):
     """A step points to a job of an earlier run instead of executing."""
 
@@ -321,14 +340,41 @@ class StepKept(_Struct, frozen=True, tag="kept"):
     step: int
     job_id: str
     reason: KeptReason = KeptReason.ORIGIN
+    turns: tuple[Turn, ...] = ()
 
 
 class StepSkipped(_Struct, frozen=True, tag="skipped"):
-    """A step was not executed, on purpose (`skip-execution`, `--only`)."""
+    """A step was not executed, on purpose (`skip-execution`, `--only`, `--when`)."""
 
     time: float
     step: int
     reason: str
+    turns: tuple[Turn, ...] = ()
+
+
+class Decided(_Struct, frozen=True, tag="decided"):
+    """An expression of a step's line was evaluated."""
+
+    time: float
+    step: int
+    #: when, foreach, while, retry-if or stop-if
+    purpose: str
+    expression: str
+    #: whether it was true; of a loop's items, whether there were any
+    value: bool
+    #: of a loop's items, in order
+    keys: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+
+class RolledBack(_Struct, frozen=True, tag="rolled back"):
+    """The namespace was put back to what it was before a step that is tried again."""
+
+    time: float
+    step: int
+    #: names that cannot be stored, and stayed as the attempt left them
+    not_restored: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 class StepRebuilt(_Struct, frozen=True, tag="rebuilt"):
@@ -349,6 +395,8 @@ class JobStarted(_Struct, frozen=True, tag="started"):
     attempt: int = 1
     #: the step as it is now (live runs meet their steps as they are executed)
     info: StepInfo | None = None
+    #: the turns of loops that it belongs to, outermost first
+    turns: tuple[Turn, ...] = ()
 
 
 class StepError(_Struct, frozen=True):
@@ -393,6 +441,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     replaces: str = ""
     #: the job of the chain behind which this one stands (parameters assigned anew)
     follows: str = ""
+    #: the turns of loops that it belongs to, outermost first
+    turns: tuple[Turn, ...] = ()
 
 
 class RunEnded(_Struct, frozen=True, tag="end"):
@@ -412,6 +462,8 @@ Record = (
     | StepKept
     | StepSkipped
     | StepRebuilt
+    | Decided
+    | RolledBack
     | JobStarted
     | JobFinished
     | RunEnded

@@ -94,6 +94,9 @@ def test_step_lines_are_checked_and_transparent(front):
         "%%step a --tiemout 3\nprint('ran')"
     )
     assert front.run("%%step a --timeout 3\nimport asyncio\nawait asyncio.sleep(0)\n41 + 1") == "42"
+    assert "--foreach: only `cellrail run` does this" in front.run(
+        "%%step c --foreach x in [1, 2]\nprint('once')"
+    )
     assert front.run("%%step b\n1 / 0") == "ZeroDivisionError: division by zero"
     assert "did you mean restart?" in front.run("%flow restrat")
     assert "not available yet" in front.run("%flow panel")

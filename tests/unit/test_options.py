@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellrail.notebook.options import OptionError, StepOptions, duration, parse_line, parse_options
+from cellrail.notebook.options import (
+    Backoff,
+    Branch,
+    OptionError,
+    StepOptions,
+    duration,
+    parse_line,
+    parse_options,
+)
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True)
 OPTIONS = st.builds(
@@ -17,7 +25,18 @@ OPTIONS = st.builds(
     timeout=st.none() | st.floats(0, 1e6, allow_nan=False).map(lambda x: round(x, 3)),
     outputs=st.lists(st.sampled_from(["a", "b_1", "frame"]), unique=True).map(tuple),
     no_checkpoint=st.booleans(),
-)
+    retry=st.just(3),
+    backoff=st.builds(
+        Backoff,
+        st.floats(0.5, 5).map(lambda x: round(x, 2)),
+        st.integers(1, 4).map(float),
+        st.integers(5, 90).map(float),
+    ),
+    when=st.sampled_from(["", "a < 3", "x['--y']"]),
+    foreach=st.sampled_from(["", "i in range(3)"]),
+    in_=st.sampled_from(["", "other"]),
+    on_error=st.sampled_from(["stop", "skip", "continue"]),
+).filter(lambda options: not (options.always and (options.loops or options.in_)))
 
 
 @given(name=NAMES, options=OPTIONS)
@@ -66,20 +85,53 @@ def test_a_wrong_line_says_what_is_wrong(line, told):
     assert told in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["x --retry 3 --backoff 2s*2..60s", "x --when a -- b > (1 --c)", "x --foreach r in [1, '--no']",
-     "x --cache 1d", "x --reads data/*.csv"],
-)  # fmt: skip
+@pytest.mark.parametrize("line", ["x --cache 1d", "x --reads data/*.csv", "x --sleep 5m"])
 def test_options_that_are_still_to_come_are_checked_and_named(line):
     with pytest.raises(OptionError, match="is not available yet") as error:
         parse_line(line)
     assert error.value.later
 
 
-def test_quotes_and_brackets_protect_what_looks_like_an_option():
-    with pytest.raises(OptionError, match="--when is not available yet"):
-        parse_line("x --when f('a --always') and d[' --timeout 3']")
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("x --when f('a --always') and d[' --timeout 3']", "when",
+         "f('a --always') and d[' --timeout 3']"),
+        ("x --when a -- b > (1 --c) --always", "when", "a -- b > (1 --c)"),
+        ("x --foreach r in [1, '--no'] --key r", "foreach", "r in [1, '--no']"),
+        ("x --while n < 3 --max-turns 5", "while_", "n < 3"),
+        ("x --in loop-1", "in_", "loop-1"),
+        ("x --branch size:default", "branch", Branch("size", default=True)),
+        ("x --retry 2 --backoff 2s", "backoff", Backoff(2, 1, 2)),
+        ("x --retry 2 --backoff 2s*3", "backoff", Backoff(2, 3, 60)),
+        ("x --retry 2 --backoff 500ms*1.5..1m", "backoff", Backoff(0.5, 1.5, 60)),
+        ("x --foreach a in b --collect c, d", "collect", ("c", "d")),
+    ],
+)  # fmt: skip
+def test_values_reach_to_the_next_option_outside_quotes_and_brackets(line, field, value):
+    assert getattr(parse_line(line)[1], field) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("x --backoff 2s", "--backoff needs --retry"),
+        ("x --key a", "--key needs --foreach"),
+        ("x --collect a", "--collect needs --foreach or --while"),
+        ("x --max-turns 3 --foreach a in b", "--max-turns needs --while"),
+        ("x --foreach a in b --while c", "--foreach and --while exclude each other"),
+        ("x --branch g", "--branch g needs --when (or write g:default)"),
+        ("x --branch g:default --when x", "the default takes no --when"),
+        ("x --branch g:other", "write GROUP, or GROUP:default"),
+        ("x --retry 2 --backoff soon", "'soon' is no duration"),
+        ("x --retry 2 --backoff 2s*", "as in 2s*2..60s"),
+        ("x --retry 2 --backoff -2s", "is no duration"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_refused(line, told):
+    with pytest.raises(OptionError) as error:
+        parse_line(line)
+    assert told in str(error.value)
 
 
 def test_options_alone_need_no_name():

@@ -88,9 +88,23 @@ def test_every_problem_of_a_notebook_is_named_at_once():
     assert str(error.value).count("\n") == 1
 
 
-def test_loops_are_not_available_yet():
-    with pytest.raises(NotAvailableYet, match="--foreach is not available yet"):
-        flow(cell("%%step a --foreach x in xs\nx"))
+def test_what_is_still_to_come_is_named():
+    with pytest.raises(NotAvailableYet, match="--cache is not available yet"):
+        flow(cell("%%step a --cache 1d\nx"))
+
+
+def test_misplaced_loop_steps_are_named():
+    with pytest.raises(BadNotebook, match="cell #1: --in b: no step above"):
+        flow(cell("%%step a --in b\nx"))
+
+
+def test_a_step_reads_what_its_line_uses_and_writes_what_it_binds():
+    step = flow(
+        cell("%%step a --foreach x, y in xs --key k(x) --collect s --stop-if z\npass")
+    ).steps[0]
+
+    assert {"xs", "k", "z"} <= step.reads
+    assert {"x", "y", "s"} <= step.writes
 
 
 @pytest.mark.parametrize(

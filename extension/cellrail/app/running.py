@@ -15,7 +15,8 @@ from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
 from cellrail.notebook.plan import Plan, plan_run
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
-from cellrail.run.session import Progress, SessionOptions
+from cellrail.run.performer import RunLimits
+from cellrail.run.session import Progress
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
 
@@ -343,7 +344,7 @@ class Running(AppBase):
         *,
         secret: Mapping[str, Any],
         labels: dict[str, str],
-        options: SessionOptions,
+        options: RunLimits,
         restart: RestartPlan | None = None,
         changed: Sequence[str] = (),
         **rest: Any,
@@ -357,8 +358,8 @@ class Running(AppBase):
         run_id = launcher.run()
         return self._view(RunHistory(run_id, self._sources(verify=False)))
 
-    def _options(self, timeout: float | None, strict: bool | None) -> SessionOptions:
-        return SessionOptions(
+    def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
+        return RunLimits(
             timeout=timeout,
             cell_timeout=self.settings.cell_timeout,
             strict=self.settings.strict if strict is None else strict,

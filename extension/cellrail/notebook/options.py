@@ -8,8 +8,9 @@ number with a unit (`ms s m h d w`); a plain number is seconds.
 from __future__ import annotations
 
 import ast
+import keyword
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,12 +19,41 @@ import msgspec
 NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|w)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BACKOFF = re.compile(r"([^*.]+(?:\.\d+)?[^*.]*?)(?:\s*\*\s*(\d+(?:\.\d+)?))?(?:\s*\.\.\s*(.+))?")
 _OPTION = re.compile(r"--([A-Za-z][\w-]*)")
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
 
 #: why nothing can be restarted right after such a step
 NO_CHECKPOINT = "--no-checkpoint"
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """How long to wait between attempts: `base * factor ** (attempt - 1)`, at most `limit`."""
+
+    base: float = 1.0
+    factor: float = 2.0
+    limit: float = 60.0
+
+    def seconds(self, attempt: int) -> float:
+        """Seconds to wait after this attempt, from 1."""
+        try:
+            return min(self.base * self.factor ** (attempt - 1), self.limit)
+        except OverflowError:
+            return self.limit
+
+    def __str__(self) -> str:
+        return f"{_seconds_text(self.base)}*{self.factor:g}..{_seconds_text(self.limit)}"
+
+
+class Branch(msgspec.Struct, frozen=True):
+    """A step's place in a group of which one runs."""
+
+    group: str
+    default: bool = False
+
+    def __str__(self) -> str:
+        return self.group + ":default" * self.default
 
 
 class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,12 +67,43 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[str, ...] = ()
     #: no checkpoint right after this step
     no_checkpoint: bool = False
+    #: attempts after the first
+    retry: int = 0
+    backoff: Backoff = Backoff()
+    #: only where this is true of `error`
+    retry_if: str = ""
+    #: skipped where this is false
+    when: str = ""
+    branch: Branch | None = None
+    #: `VARIABLE in EXPRESSION`
+    foreach: str = ""
+    key: str = ""
+    while_: str = ""
+    max_turns: int = 1000
+    #: the loop that the step belongs to
+    in_: str = ""
+    collect: tuple[str, ...] = ()
+    #: stop, continue or skip
+    on_error: str = "stop"
+    stop_if: str = ""
+
+    @property
+    def loops(self) -> bool:
+        """Whether the step runs once per item or turn."""
+        return bool(self.foreach or self.while_)
+
+    @property
+    def control(self) -> tuple[str, ...]:
+        """The options that decide whether and how often the step runs."""
+        fields = ("retry", "when", "branch", "foreach", "while_", "in_", "on_error", "stop_if")
+        given = (f for f in fields if getattr(self, f) != getattr(_DEFAULTS, f))
+        return tuple(f"--{field.strip('_').replace('_', '-')}" for field in given)
 
     def __str__(self) -> str:
         words = []
         for spec in SPECS:
             value = getattr(self, spec.field, None) if spec.available else None
-            if value is None or value is False or value == ():
+            if value is None or value is False or value == getattr(_DEFAULTS, spec.field):
                 continue
             told = "" if value is True else f" {spec.text(value)}"
             words.append(f"--{spec.name}{told}")
@@ -63,7 +124,11 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def field(self) -> str:
         """Its attribute of `StepOptions`."""
-        return self.name.replace("-", "_")
+        name = self.name.replace("-", "_")
+        return f"{name}_" if keyword.iskeyword(name) else name
+
+
+_DEFAULTS = StepOptions()
 
 
 def duration(text: str) -> float:
@@ -110,8 +175,8 @@ def _positive(text: str) -> int:
 
 
 def _foreach(text: str) -> str:
-    name, found, items = text.strip().partition(" in ")
-    if not found or not name.strip().isidentifier():
+    names, found, items = text.strip().partition(" in ")
+    if not found or not all(n.strip().isidentifier() for n in names.strip("() ").split(",")):
         message = f"{text.strip()!r}: write VARIABLE in EXPRESSION"
         raise ValueError(message)
     _expression(items)
@@ -121,6 +186,34 @@ def _foreach(text: str) -> str:
 def _on_error(text: str) -> str:
     if text.strip() not in {"stop", "continue", "skip"}:
         message = f"{text.strip()!r} is none of stop, continue, skip"
+        raise ValueError(message)
+    return text.strip()
+
+
+def _backoff(text: str) -> Backoff:
+    found = _BACKOFF.fullmatch(text.strip())
+    if not found:
+        message = (
+            f"{text.strip()!r}: write BASE, BASE*FACTOR or BASE*FACTOR..LIMIT, as in 2s*2..60s"
+        )
+        raise ValueError(message)
+    base, factor, limit = found.groups()
+    first = duration(base)
+    longest = duration(limit) if limit else (first if factor is None else Backoff().limit)
+    return Backoff(first, float(factor or 1), max(first, longest))
+
+
+def _branch(text: str) -> Branch:
+    group, found, word = text.strip().partition(":")
+    if not NAME.fullmatch(group) or (found and word != "default"):
+        message = f"{text.strip()!r}: write GROUP, or GROUP:default"
+        raise ValueError(message)
+    return Branch(group, bool(found))
+
+
+def _step_name(text: str) -> str:
+    if not NAME.fullmatch(text.strip()):
+        message = f"{text.strip()!r} is no step name"
         raise ValueError(message)
     return text.strip()
 
@@ -137,21 +230,34 @@ SPECS: tuple[OptionSpec, ...] = (
     OptionSpec(name="outputs", value="NAME,…", help="store only these names", read=_names,
                text=",".join, available=True),
     OptionSpec(name="no-checkpoint", help="no checkpoint right after this step", available=True),
-    OptionSpec(name="retry", value="N", help="try again after a failure", read=_positive),
-    OptionSpec(name="backoff", value="SPEC", help="how long to wait between tries", read=str),
-    OptionSpec(name="retry-if", value="EXPR", help="try again only if", read=_expression),
-    OptionSpec(name="when", value="EXPR", help="skip the step when false", read=_expression),
-    OptionSpec(name="branch", value="GROUP[:default]", help="first true step of a group", read=str),
-    OptionSpec(name="foreach", value="VAR in EXPR", help="once per item", read=_foreach),
-    OptionSpec(name="key", value="EXPR", help="an item's key", read=_expression),
-    OptionSpec(name="while", value="EXPR", help="as long as true", read=_expression),
-    OptionSpec(name="max-turns", value="N", help="bound of --while", read=_positive),
-    OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=str),
-    OptionSpec(name="collect", value="NAME", help="gather a name into a list", read=_names),
+    OptionSpec(name="retry", value="N", help="try again after a failure", read=_positive,
+               available=True),
+    OptionSpec(name="backoff", value="SPEC", help="how long to wait between tries", read=_backoff,
+               available=True),
+    OptionSpec(name="retry-if", value="EXPR", help="try again only if", read=_expression,
+               available=True),
+    OptionSpec(name="when", value="EXPR", help="skip the step when false", read=_expression,
+               available=True),
+    OptionSpec(name="branch", value="GROUP[:default]", help="first true step of a group",
+               read=_branch, available=True),
+    OptionSpec(name="foreach", value="VAR in EXPR", help="once per item", read=_foreach,
+               available=True),
+    OptionSpec(name="key", value="EXPR", help="an item's key", read=_expression,
+               available=True),
+    OptionSpec(name="while", value="EXPR", help="as long as true", read=_expression,
+               available=True),
+    OptionSpec(name="max-turns", value="N", help="bound of --while", read=_positive,
+               available=True),
+    OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=_step_name,
+               available=True),
+    OptionSpec(name="collect", value="NAME", help="gather a name into a list", read=_names,
+               available=True),
     OptionSpec(name="parallel", value="N", help="so many at a time", read=_positive),
-    OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error),
+    OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error,
+               available=True),
     OptionSpec(name="on-failure", help="runs when a headless run fails"),
-    OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression),
+    OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression,
+               available=True),
     OptionSpec(name="cache", value="DUR", help="keep an equal job", read=duration),
     OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words),
     OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words),
@@ -226,7 +332,36 @@ def _options(pieces: list[str]) -> StepOptions:
             message = f"--{word} is not available yet"
             raise OptionError(message, later=True)
         values[spec.field] = value
-    return StepOptions(**values)
+    options = StepOptions(**values)
+    _check_together(options, values)
+    return options
+
+
+#: an option that means nothing without another
+_NEEDS = {
+    "backoff": ("retry",), "retry_if": ("retry",), "key": ("foreach",), "max_turns": ("while_",),
+    "collect": ("foreach", "while_"),
+}  # fmt: skip
+_EXCLUDES = (("foreach", "while_"), ("always", "foreach"), ("always", "while_"), ("always", "in_"))
+
+
+def _check_together(options: StepOptions, given: Collection[str]) -> None:
+    told = {spec.field: f"--{spec.name}" for spec in SPECS}
+    for field, others in _NEEDS.items():
+        if field in given and not any(other in given for other in others):
+            message = f"{told[field]} needs {' or '.join(told[other] for other in others)}"
+            raise OptionError(message)
+    for one, other in _EXCLUDES:
+        if one in given and other in given:
+            message = f"{told[one]} and {told[other]} exclude each other"
+            raise OptionError(message)
+    if options.branch is not None and options.branch.default == bool(options.when):
+        message = (
+            f"--branch {options.branch}: the default takes no --when"
+            if options.when
+            else f"--branch {options.branch} needs --when (or write {options.branch.group}:default)"
+        )
+        raise OptionError(message)
 
 
 def _value(spec: OptionSpec, text: str) -> Any:

@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import BadNotebook, NotANotebook, NotAvailableYet
+from cellrail.notebook.blocks import mistakes
 from cellrail.notebook.fingerprint import source_hash
 from cellrail.notebook.model import PARAMETERS, Flow, Step
 from cellrail.notebook.options import OptionError, StepOptions, parse_line, parse_options
 from cellrail.notebook.parameters import infer
-from cellrail.notebook.reads import names_of
+from cellrail.notebook.reads import names_of, option_names
 from cellrail.step_line import blank_step_line, step_line
 
 INJECTED = "injected-parameters"
@@ -102,6 +103,9 @@ def parse(notebook: Mapping[str, Any], path: Path) -> Flow:
     """
     steps, problems = read_steps(notebook)
     problems += _duplicates(steps)
+    problems += [
+        Problem(cell=f"cell #{step.number}", message=told) for step, told in mistakes(steps)
+    ]
     if problems:
         kind = NotAvailableYet if problems[0].later else BadNotebook
         rest = "".join(f"\n{problem}" for problem in problems[1:])
@@ -175,6 +179,7 @@ def _step(cell: Mapping[str, Any], index: int, number: int, tags: Sequence[str])
         options = msgspec.structs.replace(options, always=True)
     body = "".join(blank_step_line(source.splitlines(keepends=True)))
     names = names_of(body)
+    line = option_names(options)
     return Step(
         number=number,
         name=name,
@@ -184,13 +189,13 @@ def _step(cell: Mapping[str, Any], index: int, number: int, tags: Sequence[str])
         source_hash=source_hash(body),
         options=options,
         tags=tuple(tags),
-        reads=names.reads,
-        writes=names.writes,
+        reads=names.reads | line.reads,
+        writes=names.writes | line.writes,
         mutates=names.mutates,
         definitions=names.definitions,
-        opaque=names.opaque,
+        opaque=names.opaque or line.opaque,
         imports=names.imports,
-        mentions=names.mentions,
+        mentions=names.mentions | line.mentions,
         cell_indices=(index,),
     )
 

@@ -70,8 +70,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     #: the origin's number of the step at the cut, where it has one
     origin_cut: int | None = None
-    #: the origin's number of the last kept step
-    origin_last: int | None = None
     #: the namespace is the one of the origin's moment, not the end of the last kept step
     as_it_was: bool = False
 
@@ -245,8 +243,6 @@ class _Planner:
                 place: told.partition(": ")[2] or told for place, told in self._stale(cut)
             }
         label = self.steps[cut].label
-        before = [self.pairs[s.number] for s in self.steps[:cut] if s.number in self.pairs]
-        kept = [step for step in before if step.job_id]
         at_cut = self.pairs.get(self.steps[cut].number)
         return Plan(
             cut=label,
@@ -256,7 +252,6 @@ class _Planner:
             by_force=self.request.live and not self._unfinished(cut),
             warnings=self.request.packages,
             origin_cut=at_cut.number if at_cut is not None else None,
-            origin_last=kept[-1].number if kept else None,
             as_it_was=self.request.live or self.request.force,
         )
 
@@ -537,6 +532,9 @@ class _Planner:
             return Fate.PENDING, "after --to", ()
         if step.skips:
             return Fate.SKIPPED, "tag skip-execution", ()
+        old = self.pairs.get(step.number)
+        if place < cut and old is not None and old.status is StepStatus.SKIPPED:
+            return Fate.SKIPPED, old.cause or "skipped in the origin", ()
         if place >= cut:
             return Fate.EXECUTES, self._why_executed(place, cut), ()
         if step.number not in self.pairs and is_blank(step.body):

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
@@ -133,6 +134,7 @@ class KernelHooks:
         if len(self._running) > 1:
             return
         self._cell_order = self._order()
+        self._perform(self._cell_order.get("before", ()))
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
         self._started = time.time()
@@ -146,12 +148,23 @@ class KernelHooks:
             self._channel.send({"kind": "loading"})
             self.state.bring(names)
         except BaseException as error:  # noqa: BLE001 - the shell swallows what a callback raises
-            from cellrail.run.waiting import Refusal
-
-            transformers = self._shell.ast_transformers
-            why = str(error) or type(error).__name__
-            transformers.insert(0, Refusal(transformers.remove, why))
+            self._refuse(error)
         self._channel.send({"kind": "loaded"})
+
+    def _perform(self, orders: Sequence[Message]) -> None:
+        """Bind a loop's variable and the like; without it the cell must not run."""
+        try:
+            if orders:
+                self.state.turns.perform(orders)
+        except BaseException as error:  # noqa: BLE001 - the shell swallows what a callback raises
+            self._refuse(error)
+
+    def _refuse(self, error: BaseException) -> None:
+        from cellrail.run.waiting import Refusal
+
+        transformers = self._shell.ast_transformers
+        why = str(error) or type(error).__name__
+        transformers.insert(0, Refusal(transformers.remove, why))
 
     def _after(self, result: Any) -> None:
         # code of a cell may run cells of its own: only the outermost one is a step
@@ -170,6 +183,9 @@ class KernelHooks:
             "magics": setup_lines(self._shell, result.info),
             "packages": self._packages.news(),
         }
+        if not result.success:
+            raised = result.error_in_exec or result.error_before_exec
+            self.state.turns.failed(raised, order["binds_error"])
         well = result.success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
         if order["checkpoint"] and well:
             delta = self.state.delta(
@@ -186,6 +202,9 @@ class KernelHooks:
         """Carry out the driver's next command and answer it. Called by a silent request."""
         order = self._order()
         try:
+            self.state.turns.perform(order.get("before", ()))
+            if "needs" in order:
+                self.state.bring(order["needs"])
             answer = self.state.carry_out(order)
         except Exception as error:  # noqa: BLE001 - the driver decides what it means
             import traceback

@@ -113,6 +113,9 @@ class LiveRun:
         cell_id = str(getattr(info, "cell_id", "") or "")
         step, cell = self._book.info(info.raw_cell or "", cell_id)
         job_id = self.recorder.next_job_id()
+        if cell.options.control:
+            told = ", ".join(cell.options.control)
+            print(f"cellrail: {told}: only `cellrail run` does this; here the cell runs once")
         self._open = (step, cell, job_id, self._clock())
         self.recorder.started(step.number, job_id, step)
 

@@ -13,14 +13,18 @@ from typing import Any
 
 import msgspec
 
+from cellrail.notebook.control import Ask, Told
 from cellrail.run.masking import Masker
+from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    Decided,
     JobFinished,
     JobStarted,
     KeptReason,
     KernelStarted,
     ObjectRef,
+    RolledBack,
     RunEnded,
     RunStarted,
     RunStatus,
@@ -28,6 +32,7 @@ from cellrail_state.model import (
     StepKept,
     StepRebuilt,
     StepSkipped,
+    Turn,
     to_plain,
 )
 from cellrail_state.store import Store
@@ -94,19 +99,74 @@ class Recorder:
         for step, job_id in jobs:
             self._append(StepKept(time=now, step=step, job_id=job_id, reason=reason))
 
-    def skipped(self, step: int, reason: str) -> None:
+    def skipped(self, step: int, reason: str, turns: tuple[Turn, ...] = ()) -> None:
         """A step is not executed, on purpose."""
-        self._append(StepSkipped(time=self.clock(), step=step, reason=reason))
+        reason = self.masker.text(reason)
+        self._append(StepSkipped(time=self.clock(), step=step, reason=reason, turns=turns))
+
+    def decided(self, ask: Ask, told: Told) -> None:
+        """An expression of a step's line was evaluated."""
+        self._append(
+            Decided(
+                time=self.clock(),
+                step=ask.step.number,
+                purpose=str(ask.purpose),
+                expression=self.masker.text(ask.expression),
+                value=told.value,
+                keys=tuple(map(self.masker.text, told.keys)),
+                turns=ask.path,
+            )
+        )
+
+    def rolled_back(self, step: int, names: Sequence[str], turns: tuple[Turn, ...]) -> None:
+        """The namespace was put back for another attempt, except these names."""
+        self._append(
+            RolledBack(time=self.clock(), step=step, not_restored=tuple(names), turns=turns)
+        )
+
+    def kept_turn(self, step: int, job_id: str, turns: tuple[Turn, ...]) -> None:
+        """A turn of a loop points to a job of an earlier run."""
+        self._append(StepKept(time=self.clock(), step=step, job_id=job_id, turns=turns))
+
+    def kept_turns(self, origin: RunHistory, numbers: Mapping[int, int]) -> None:
+        """Turns of kept steps, and what was decided on their lines, as the origin tells.
+
+        Args:
+            origin: the run that they are kept from.
+            numbers: the step's number in this run, by its number there.
+        """
+        for decided in origin.decided.values():
+            if decided.step in numbers:
+                self._append(msgspec.structs.replace(decided, step=numbers[decided.step]))
+        for record in origin.turn_records:
+            step = numbers.get(record.step)
+            if step is None:
+                continue
+            if isinstance(record, StepSkipped):
+                self.skipped(step, record.reason, record.turns)
+            elif origin.turns.get((record.step, record.turns)) == record.job_id:
+                self.kept_turn(step, record.job_id, record.turns)
 
     def rebuilt(self, step: int, names: Sequence[str], seconds: float) -> None:
         """A kept step's cell ran again for what cannot be stored."""
         self._append(StepRebuilt(time=self.clock(), step=step, names=tuple(names), seconds=seconds))
 
-    def started(self, step: int, job_id: str, info: StepInfo | None = None) -> None:
+    def started(
+        self,
+        step: int,
+        job_id: str,
+        info: StepInfo | None = None,
+        *,
+        attempt: int = 1,
+        turns: tuple[Turn, ...] = (),
+    ) -> None:
         """A step fired."""
         if info is not None:
             info = msgspec.structs.replace(info, source=self.masker.text(info.source))
-        self._append(JobStarted(time=self.clock(), step=step, job_id=job_id, info=info))
+        record = JobStarted(
+            time=self.clock(), step=step, job_id=job_id, info=info, attempt=attempt, turns=turns
+        )
+        self._append(record)
 
     def finished(self, job: JobFinished) -> JobFinished:
         """Commit a step. Returns the job as it was recorded, secrets masked."""

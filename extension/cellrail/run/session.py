@@ -3,24 +3,13 @@
 The session carries a plan out: kept steps get their outputs, the namespace is put back as it stood
 before the cut, the rest executes, and each step is committed before the next one is believed.
 
-What a step's ending means for step and run is decided in one place, `_judge`:
-
-================  ==================  =======================  ==========================
-ending            step                run                      cause
-================  ==================  =======================  ==========================
-ok                success             goes on
-``sys.exit(0)``   success             success, ends here       exit
-error             failed              failed                   the user's error
-error, tolerated  failed (accepted)   goes on
-timeout           failed              failed                   timeout after N s
-kernel died       failed              failed                   the kernel died
-interrupted       cancelled           cancelled                interrupted
-================  ==================  =======================  ==========================
+What comes next, and what an ending means, the machine of `cellrail.notebook.control` decides; the
+`Performer` carries it out.
 """
 
 from __future__ import annotations
 
-import signal
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -28,21 +17,25 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.kernels.cold import ColdKernel
+from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.control import Action, Commit, End, Fire, Skip, address, conduct
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.output import OutputFile
+from cellrail.run.performer import Performer, RunLimits, nodes, stamp
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
-from cellrail.run.streams import coalesce
+from cellrail.run.replay import Replay
 from cellrail_state.history import RunHistory
-from cellrail_state.model import (
-    Delta,
-    JobFinished,
-    RunStatus,
-    StepStatus,
-)
+from cellrail_state.model import Delta, JobFinished, RunStatus, StepStatus
+
+#: waits before a retry vary by so much
+_JITTER = (0.9, 1.1)
+
+
+def _jitter() -> float:
+    return random.uniform(*_JITTER)  # noqa: S311 - no secret
 
 
 class Progress(Protocol):
@@ -71,17 +64,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     result: CellResult | None = None
 
 
-class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run."""
-
-    #: seconds for the whole run; None for no limit
-    timeout: float | None = None
-    #: seconds for each cell; None for no limit
-    cell_timeout: float | None = None
-    #: a checkpoint that cannot be written fails its step
-    strict: bool = False
-
-
 class Session:
     """Executes one run's steps in a kernel and records them."""
 
@@ -95,7 +77,8 @@ class Session:
         kernel: ColdKernel,
         origin: RunHistory | None = None,
         putback: PutBack | None = None,
-        options: SessionOptions | None = None,
+        replay: Replay | None = None,
+        limits: RunLimits | None = None,
         output: OutputFile | None = None,
         progress: Progress | None = None,
         sources: Mapping[int, str] | None = None,
@@ -111,7 +94,8 @@ class Session:
             kernel: a kernel that is starting or ready.
             origin: the run that kept steps come from.
             putback: how the namespace before the cut comes back; None for a run from the start.
-            options: limits.
+            replay: leads to a cut inside a loop; None where there is none.
+            limits: how long things may take.
             output: where the executed notebook is written meanwhile.
             progress: who is told.
             sources: what is executed where the notebook's own source is masked, by cell index.
@@ -124,12 +108,13 @@ class Session:
         self._kernel = kernel
         self._origin = origin
         self._putback = putback
-        self._options = options or SessionOptions()
+        self._replay = replay
+        self._limits = limits or RunLimits()
         self._output = output
         self._progress = progress
         self._sources = sources or {}
         self._clock = clock
-        self._deadline: float | None = None
+        self._client: CellClient | None = None
         self._steps: Mapping[int, Step] = {step.number: step for step in flow.steps}
 
     def run(self) -> Outcome:
@@ -154,22 +139,80 @@ class Session:
     # --- the plan ----------------------------------------------------------------------------
 
     def _run(self) -> Outcome:
-        if self._options.timeout is not None:
-            self._deadline = time.monotonic() + self._options.timeout
+        performer = self._performer()
         self._keep()
-        executing = [p for p in self._plan.steps if p.fate is Fate.EXECUTES]
+        numbers = {p.number for p in self._plan.steps if p.fate is Fate.EXECUTES}
+        steps = [step for step in self._flow.steps if step.number in numbers]
         if self._progress is not None:
-            self._progress.total(len(executing))
-        client = CellClient(self._kernel, self._notebook)
+            self._progress.total(len(steps))
         if self._putback is not None:
-            failure = self._put_back(client)
+            failure = self._put_back(performer)
             if failure is not None:
                 return failure
-        for planned in executing:
-            outcome = self._step(client, planned, last=planned is executing[-1])
-            if outcome is not None:
-                return outcome
-        return Outcome(status=RunStatus.SUCCESS)
+        final = steps[-1] if steps else None
+        performer.is_last = lambda step, path: step is final and not path
+        return self._conduct(performer, blocks_of(steps), taken=self._taken(), replay=self._replay)
+
+    def _performer(self) -> Performer:
+        self._client = CellClient(self._kernel, self._notebook)
+        return Performer(
+            client=self._client,
+            recorder=self._recorder,
+            cells=self._notebook["cells"],
+            sources=self._sources,
+            limits=self._limits,
+            lazy=self._putback is not None and self._putback.lazy_above is not None,
+            exit_code=self._kernel.exit_code,
+            refresh=self._refresh,
+            clock=self._clock,
+        )
+
+    def _refresh(self) -> None:
+        if self._output is not None:
+            self._output.refresh(self._notebook)
+
+    def _conduct(
+        self,
+        performer: Performer,
+        blocks: Sequence[Block],
+        *,
+        taken: Mapping[str, str] | None = None,
+        replay: Replay | None = None,
+    ) -> Outcome:
+        """Let the machine conduct these blocks."""
+        machine = conduct(blocks, taken=taken, jitter=_jitter)
+        answer: Any = None
+        while True:
+            try:
+                action = machine.send(answer)
+            except StopIteration as stop:
+                end: End = stop.value
+                return Outcome(
+                    status=end.status, cause=end.cause, step=end.step, result=performer.result
+                )
+            if replay is not None and replay.takes(action):
+                answer = replay.perform(action, performer, self._recorder)
+                continue
+            if self._progress is not None:
+                self._tell(self._progress, action)
+            answer = performer.perform(action)
+
+    def _tell(self, progress: Progress, action: Action) -> None:
+        if isinstance(action, Fire) and action.attempt == 1:
+            progress.step(address(action.step, action.path))
+        elif isinstance(action, (Commit, Skip)) and not action.path:
+            progress.done()
+
+    def _taken(self) -> dict[str, str]:
+        """Groups of branches that the kept steps decided."""
+        if self._origin is None:
+            return {}
+        kept = {p.number for p in self._plan.steps if p.fate in {Fate.KEPT, Fate.REBUILDS}}
+        return {
+            step.options.branch.group: step.label
+            for step in self._flow.steps
+            if step.number in kept and step.options.branch is not None
+        }
 
     def _keep(self) -> None:
         """Point to the kept jobs and show their outputs."""
@@ -180,23 +223,27 @@ class Session:
                 self._recorder.skipped(planned.number, planned.reason)
         if self._origin is None:
             return
+        numbers = {state.job_id: state.info.number for state in self._origin.states}
+        mapped = {numbers[planned.job_id]: planned.number for planned in kept}
+        self._recorder.kept_turns(self._origin, mapped)
         for planned in kept:
             job = self._origin.job_by_id(planned.job_id)
+            number = numbers[planned.job_id]
             cell = self._cells(self._steps[planned.number])[-1][1]
-            cell["outputs"] = _nodes(self._origin.outputs(job))
+            cell["outputs"] = nodes(self._origin.step_outputs(number))
             cell["execution_count"] = job.execution_count
-            self._stamp(cell, job.job_id, "kept")
+            stamp(cell, job.job_id, "kept")
 
-    def _put_back(self, client: CellClient) -> Outcome | None:
+    def _put_back(self, performer: Performer) -> Outcome | None:
         """Bring the namespace before the cut back; an outcome only where that failed."""
-        putback = self._putback
-        if putback is None:
+        putback, client = self._putback, self._client
+        if putback is None or client is None:
             return None
         for segment in putback.segments:
             putback.before(client, segment)
             planned = segment.planned
             if planned.fate is Fate.RUNS_AGAIN:
-                outcome = self._step(client, planned, replaces=segment.replaces)
+                outcome = self._run_again(performer, planned, segment.replaces)
             else:
                 outcome = self._rebuild(client, planned)
             if outcome is not None:
@@ -229,7 +276,7 @@ class Session:
             message_id = client.start(
                 self._sources.get(index, cell["source"]),
                 cell_id=step.cell_id or step.label,
-                orders={"checkpoint": False, "on_error": False},
+                orders={"checkpoint": False, "on_error": False, "binds_error": ""},
             )
             result = client.finish(message_id, scratch, index, self._limit(step))
             if result.ending is not Ending.OK and "raises-exception" not in step.tags:
@@ -274,182 +321,18 @@ class Session:
             )
         )
 
-    # --- one step ----------------------------------------------------------------------------
-
-    def _step(
-        self, client: CellClient, planned: PlannedStep, *, replaces: str = "", last: bool = False
+    def _run_again(
+        self, performer: Performer, planned: PlannedStep, replaces: str
     ) -> Outcome | None:
-        """Execute and commit one step; an outcome where the run ends with it."""
-        step = self._steps[planned.number]
-        if self._progress is not None:
-            self._progress.step(step.label)
-        job_id = self._recorder.next_job_id()
-        self._recorder.started(step.number, job_id)
-        fired = self._clock()
-        result = self._execute(client, step, job_id, last=last)
-        job, outcome = self._judge(step, job_id, result, fired)
-        if replaces:
-            job = msgspec.structs.replace(job, replaces=replaces)
-        self._recorder.finished(job)
-        if self._output is not None:
-            self._output.refresh(self._notebook)
-        if self._progress is not None:
-            self._progress.done()
-        return outcome
-
-    def _execute(self, client: CellClient, step: Step, job_id: str, *, last: bool) -> CellResult:
-        """Send the step's cells (the parameters step has two) and wait for each."""
-        cells = self._cells(step)
-        lazy = self._putback is not None and self._putback.lazy_above is not None
-        needs = {"needs": _sorted(step.needs)} if lazy else {}
-        result = CellResult(ending=Ending.OK)
-        for place, (index, cell) in enumerate(cells):
-            cell["outputs"] = []
-            cell["execution_count"] = None
-            self._stamp(cell, job_id, "running")
-            if not cell["source"].strip():
-                continue
-            final = place == len(cells) - 1
-            message_id = client.start(
-                self._sources.get(index, cell["source"]),
-                cell_id=step.cell_id or step.label,
-                orders={
-                    "checkpoint": final and not step.options.no_checkpoint,
-                    "only": list(step.options.outputs) or None,
-                    "touched": _sorted(step.touches),
-                    "last": last,
-                    "on_error": "raises-exception" in step.tags,
-                    **needs,
-                },
-            )
-            # the commit before becomes durable while this cell already runs
-            self._recorder.sync()
-            result = client.finish(message_id, cell, index, self._limit(step))
-            if result.ending is not Ending.OK:
-                break
-        return result
+        """Execute an `--always` step before the cut; an outcome where the run ends with it."""
+        performer.replaces = replaces
+        outcome = self._conduct(performer, [Block(step=self._steps[planned.number])])
+        performer.replaces = ""
+        return None if outcome.status is RunStatus.SUCCESS and not outcome.step else outcome
 
     def _limit(self, step: Step) -> float | None:
-        """Seconds the step's code may take."""
-        limits = [step.options.timeout, self._options.cell_timeout]
-        if self._deadline is not None:
-            limits.append(max(0.0, self._deadline - time.monotonic()))
-        known = [limit for limit in limits if limit is not None]
+        known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
         return min(known) if known else None
-
-    def _judge(
-        self, step: Step, job_id: str, result: CellResult, fired: float
-    ) -> tuple[JobFinished, Outcome | None]:
-        """What an ending means for the step and for the run: the only place that decides it."""
-        report = result.report or {}
-        delta = _delta(step, report)
-        status, accepted, cause = StepStatus.SUCCESS, False, ""
-        outcome: Outcome | None = None
-        if result.ending is Ending.OK:
-            if delta.failure and self._options.strict:
-                status, cause = StepStatus.FAILED, f"not restorable after: {delta.failure}"
-                outcome = Outcome(status=RunStatus.FAILED, cause=cause, step=step.label)
-        elif _is_clean_exit(result):
-            outcome = Outcome(status=RunStatus.SUCCESS, cause="exit", step=step.label)
-        elif result.ending is Ending.ERROR and "raises-exception" in step.tags:
-            status, accepted = StepStatus.FAILED, True
-        else:
-            status, cause = self._failure(step, result)
-            ended = RunStatus.CANCELLED if status is StepStatus.CANCELLED else RunStatus.FAILED
-            outcome = Outcome(status=ended, cause=cause, step=step.label, result=result)
-        now = self._clock()
-        # a kernel that died has told nothing
-        began = float(report.get("started") or fired)
-        cell = self._cells(step)[-1][1]
-        self._stamp(cell, job_id, "failed" if status is StepStatus.FAILED else str(status))
-        job = JobFinished(
-            time=now,
-            step=step.number,
-            job_id=job_id,
-            status=status,
-            accepted=accepted,
-            cause="" if result.ending is Ending.ERROR else cause,
-            started=began,
-            seconds=max(0.0, float(report.get("ended") or now) - began),
-            execution_count=result.execution_count,
-            outputs=self._recorder.put_outputs(self._outputs(step)),
-            error=result.error,
-            delta=delta,
-            magics=tuple(report.get("magics", ())),
-            packages=dict(report.get("packages", {})),
-        )
-        return job, outcome
-
-    def _failure(self, step: Step, result: CellResult) -> tuple[StepStatus, str]:
-        if result.ending is Ending.INTERRUPTED:
-            return StepStatus.CANCELLED, "interrupted"
-        if result.ending is Ending.TIMEOUT:
-            whole = self._deadline is not None and time.monotonic() >= self._deadline
-            limit = self._options.timeout if whole else self._step_limit(step)
-            return StepStatus.FAILED, f"timeout after {limit:g} s" + (" (whole run)" * whole)
-        if result.ending is Ending.DIED:
-            return StepStatus.FAILED, f"the kernel died{_signal_name(self._kernel.exit_code())}"
-        error = result.error
-        return StepStatus.FAILED, f"{error.name}: {error.value}" if error is not None else "error"
-
-    def _step_limit(self, step: Step) -> float:
-        known = [s for s in (step.options.timeout, self._options.cell_timeout) if s is not None]
-        return min(known) if known else 0.0
-
-    # --- cells -------------------------------------------------------------------------------
 
     def _cells(self, step: Step) -> Sequence[tuple[int, Any]]:
         return [(index, self._notebook["cells"][index]) for index in step.cell_indices]
-
-    def _outputs(self, step: Step) -> list[dict[str, Any]]:
-        """The step's outputs as they are kept, in the cells too: streams joined, secrets masked."""
-        outputs: list[dict[str, Any]] = []
-        for _, cell in self._cells(step):
-            kept = self._recorder.masker.value(coalesce(cell["outputs"]))
-            cell["outputs"] = _nodes(kept)
-            outputs += kept
-        return outputs
-
-    def _stamp(self, cell: Any, job_id: str, status: str) -> None:
-        cell["metadata"]["cellrail"] = {
-            **cell["metadata"].get("cellrail", {}),
-            "job": job_id,
-            "status": status,
-        }
-
-
-def _sorted(names: frozenset[str] | None) -> list[str] | None:
-    return None if names is None else sorted(names)
-
-
-def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
-    """The step's checkpoint, or why there is none."""
-    if "delta" in report:
-        delta: Delta = msgspec.convert(report["delta"], Delta)
-        return delta
-    if step.options.no_checkpoint:
-        return Delta(failure=NO_CHECKPOINT)
-    if not step.body.strip():
-        return Delta()
-    missed = tuple(report.get("missed", ()))
-    return Delta(failure="the step did not end well", audited="missed" in report, missed=missed)
-
-
-def _is_clean_exit(result: CellResult) -> bool:
-    error = result.error
-    return error is not None and error.name == "SystemExit" and error.value in {"", "0", "None"}
-
-
-def _signal_name(code: int | None) -> str:
-    if code is None or code >= 0:
-        return "" if code is None else f" (exit code {code})"
-    try:
-        return f" ({signal.Signals(-code).name})"
-    except ValueError:
-        return f" (signal {-code})"
-
-
-def _nodes(outputs: Sequence[Mapping[str, Any]]) -> list[Any]:
-    from nbformat import from_dict
-
-    return [from_dict(dict(output)) for output in outputs]

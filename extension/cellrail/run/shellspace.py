@@ -2,7 +2,8 @@
 
 The user's names are taken as they are. IPython's own (`In`, `Out`, `_`, `_3`, `exit`, ...) are left
 out, but the values behind `Out` and `_` come along as the roots `Out[3]` and `Out[_]`, so that they
-are restored and go on being the very objects that the user's names hold. A user who takes `_` for a
+are restored and go on being the very objects that the user's names hold. So do the items of a loop
+that is under way and what it has collected, as `Loop[…]`. A user who takes `_` for a
 name of their own (`for _ in ...`, `_ = gettext`) has a variable `_`, and keeps it.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 _MACHINERY = re.compile(r"_+\d*|_i{1,3}|_i\d+|_[ido]h|In|Out")
 _HISTORY = re.compile(r"Out\[(\d+|_{1,3})\]")
 _LAST = ("_", "__", "___")
+_LOOP = "Loop["
 
 
 def user_names(shell: Any) -> dict[str, object]:
@@ -46,9 +48,16 @@ def _is_taken(shell: Any, name: str, value: object) -> bool:
     return name in _LAST and own is not value and getattr(shell.displayhook, name) is not value
 
 
+def loop_roots(shell: Any) -> dict[str, object]:
+    """Items of the loops that are under way, and what they have collected, by root."""
+    found: dict[str, object] = vars(shell).setdefault("cellrail_loops", {})
+    return found
+
+
 def capture_roots(shell: Any) -> dict[str, object]:
-    """What a checkpoint looks at: the user's variables and the values behind `Out` and `_`."""
+    """What a checkpoint looks at: the user's variables, values behind `Out` and `_`, loops."""
     roots = user_names(shell)
+    roots.update(loop_roots(shell))
     for number, value in shell.user_ns.get("_oh", {}).items():
         roots[f"Out[{number}]"] = value
     for name in _LAST:
@@ -58,16 +67,18 @@ def capture_roots(shell: Any) -> dict[str, object]:
     return roots
 
 
-def is_history(name: str) -> bool:
-    """Whether a root stands for IPython's output history rather than for a user's variable."""
-    return _HISTORY.fullmatch(name) is not None
+def is_hidden(name: str) -> bool:
+    """Whether a root stands for output history or a loop rather than for a user's variable."""
+    return _HISTORY.fullmatch(name) is not None or name.startswith(_LOOP)
 
 
 def place(shell: Any, values: Mapping[str, object]) -> None:
     """Put restored roots where they belong."""
     for name, value in values.items():
         found = _HISTORY.fullmatch(name)
-        if found is None:
+        if name.startswith(_LOOP):
+            loop_roots(shell)[name] = value
+        elif found is None:
             shell.user_ns[name] = value
         elif found.group(1).isdecimal():
             number = int(found.group(1))
@@ -86,6 +97,19 @@ def _set_last(shell: Any, name: str, value: object) -> None:
         shell.push({name: value}, interactive=False)
 
 
+def remove(shell: Any, names: Collection[str]) -> None:
+    """Delete these roots, as far as they are there."""
+    for name in names:
+        found = _HISTORY.fullmatch(name)
+        if name.startswith(_LOOP):
+            loop_roots(shell).pop(name, None)
+        elif found is None:
+            shell.user_ns.pop(name, None)
+        elif found.group(1).isdecimal():
+            shell.user_ns.get("_oh", {}).pop(int(found.group(1)), None)
+            shell.user_ns.pop(f"_{found.group(1)}", None)
+
+
 def clear(shell: Any, *, keep: Collection[str]) -> None:
     """Delete the user's variables and the output history, except the names in `keep`."""
     for name in list(user_names(shell)):
@@ -93,6 +117,8 @@ def clear(shell: Any, *, keep: Collection[str]) -> None:
             del shell.user_ns[name]
             if name in _LAST:  # it is IPython's again
                 shell.push({name: getattr(shell.displayhook, name, "")}, interactive=False)
+    for name in loop_roots(shell).keys() - set(keep):
+        del loop_roots(shell)[name]
     history = shell.user_ns.get("_oh", {})
     for number in list(history):
         if f"Out[{number}]" not in keep:

@@ -15,6 +15,7 @@ import msgspec
 from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
 from cellrail.run.setup import run_setup_line
+from cellrail.run.turns import Turns
 from cellrail.run.waiting import Waiting
 from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
@@ -84,6 +85,7 @@ class ShellState:
         self._restored: Checkpoint | None = None
         self._placed: dict[str, object] = {}
         self._waiting = Waiting(shell, objects, self._capture)
+        self.turns = Turns(shell)
 
     @classmethod
     def from_settings(
@@ -143,16 +145,27 @@ class ShellState:
 
     def carry_out(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Do what a driver (or a live restart) asks for between cells."""
-        command = order["command"]
-        if command == "restore":
-            return self.restore(order)
-        if command == "finish":
-            return self.finish_restore(order)
-        if command == "assign":
-            exec(compile(order["source"], "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
-            return {"delta": to_plain(self.delta())}
-        message = f"unknown command {command!r}"
-        raise ValueError(message)
+        commands: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            "restore": self.restore,
+            "finish": self.finish_restore,
+            "assign": self._assign,
+            "evaluate": self.turns.evaluate,
+            "items": self.turns.items,
+            "leave": self._leave,
+            "roll back": self._roll_back,
+        }
+        return commands[order["command"]](order)
+
+    def _assign(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        exec(compile(order["source"], "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
+        return {"delta": to_plain(self.delta())}
+
+    def _leave(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        self.turns.leave(order)
+        return {"delta": to_plain(self.delta(touched=order["collect"]))}
+
+    def _roll_back(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        return {"not_restored": list(self.roll_back(order["touched"]))}
 
     @property
     def current(self) -> Checkpoint:
@@ -188,7 +201,7 @@ class ShellState:
             told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
             raise StateError(f"not every value could be put back: {told}")
         self._definitions = dict(report.definitions)
-        history = [name for name in report.restored if shellspace.is_history(name)]
+        history = [name for name in report.restored if shellspace.is_hidden(name)]
         shellspace.place(self._shell, {n: self._shell.user_ns.pop(n) for n in history})
         shellspace.set_history(
             self._shell,
@@ -223,6 +236,37 @@ class ShellState:
 
     def _any_or(self, names: Collection[str] | None) -> Collection[str] | None:
         return None if self._bystanders.may_run() else names
+
+    def roll_back(self, touched: Collection[str] | None) -> tuple[str, ...]:
+        """Put back what changed since the last checkpoint, in this very kernel.
+
+        Args:
+            touched: names that the code used that ran since; None where it may have used any.
+
+        Returns:
+            Names that cannot be stored and stay as they are now.
+        """
+        touched = self._any_or(touched)
+        change = self._capture.change(shellspace.capture_roots(self._shell), touched)
+        shellspace.remove(self._shell, change.new)
+        checkpoint = self._capture.current
+        state = self._ambient_of(checkpoint.ambient)
+        ambient.apply(state)
+        placed: dict[str, Any] = {}
+        report = restore(
+            checkpoint,
+            self._shell.user_ns,
+            self._objects,
+            names=change.restored,
+            place=placed,
+            definitions=self._capture.definitions.living(),
+            defined=not change.definitions,
+        )
+        shellspace.place(self._shell, placed)
+        self._capture.forget(change.new)
+        self._capture.admit(placed)
+        ambient.apply_generators(state)
+        return tuple(sorted({*report.failed, *report.not_stored, *change.unknown}))
 
     def _ambient_of(self, ref: ObjectRef | None) -> dict[str, Any]:
         if ref is None:

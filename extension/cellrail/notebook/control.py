@@ -1,0 +1,387 @@
+"""Control flow as one pure state machine: what is to be done next, and what an ending means.
+
+`conduct` is a generator. It yields actions, one at a time; whoever carries them out (the driver of
+a headless run, the shell of a live one) sends the answer in and gets the next. It reads no clock
+and draws no number: the jitter of a backoff is an argument.
+
+What a job's ending means is decided here and nowhere else (`_Machine._verdict`):
+
+=========================  ==================  =======================  =====================
+ending                     step                run                      cause
+=========================  ==================  =======================  =====================
+ok                         success             goes on
+``sys.exit(0)``            success             success, ends here       exit
+ok, not restorable         failed (--strict)   failed                   not restorable after
+error                      failed              failed                   the user's error
+error, tolerated           failed (accepted)   goes on
+timeout                    failed              failed                   timeout after N s
+the kernel died            failed              failed                   the kernel died
+interrupted                cancelled           cancelled                interrupted
+=========================  ==================  =======================  =====================
+
+A failure is tolerated by the tag `raises-exception` (an error of the user's code only) and by
+`--on-error continue|skip`; a failed attempt that `--retry` tries again decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from cellrail.notebook.blocks import Block
+from cellrail.notebook.model import Step
+from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
+
+#: the turns that an action happens in, outermost first
+Path = tuple[Turn, ...]
+
+
+# --- actions, and what answers them ----------------------------------------------------------
+
+
+class Purpose(StrEnum):
+    """What an expression is evaluated for."""
+
+    WHEN = "when"
+    FOREACH = "foreach"
+    WHILE = "while"
+    RETRY_IF = "retry-if"
+    STOP_IF = "stop-if"
+
+
+class _Action(msgspec.Struct, frozen=True, kw_only=True):
+    step: Step
+    path: Path = ()
+
+
+class Ask(_Action, frozen=True, kw_only=True):
+    """Evaluate an expression of the step's line; answered by `Told`."""
+
+    purpose: Purpose
+    expression: str
+    #: of the attempt that failed, for `--retry-if`
+    error: StepError | None = None
+
+
+class Fire(_Action, frozen=True, kw_only=True):
+    """Execute the step's code; answered by `Ended`."""
+
+    attempt: int = 1
+
+
+class Commit(_Action, frozen=True, kw_only=True):
+    """Record what was fired last, with this verdict."""
+
+    attempt: int = 1
+    status: StepStatus
+    accepted: bool = False
+    cause: str = ""
+
+
+class RollBack(_Action, frozen=True, kw_only=True):
+    """Put the namespace back to what it was before the step fired."""
+
+
+class Wait(_Action, frozen=True, kw_only=True):
+    """Let so many seconds pass."""
+
+    seconds: float
+    why: str
+
+
+class Skip(_Action, frozen=True, kw_only=True):
+    """Record that the step is not executed, on purpose."""
+
+    reason: str
+
+
+class Enter(_Action, frozen=True, kw_only=True):
+    """Begin a turn of the loop: the last place of `path`; its variable is bound to the item."""
+
+
+class Turned(_Action, frozen=True, kw_only=True):
+    """A turn of the loop has ended: gather what `--collect` names, None where it was skipped."""
+
+    skipped: bool = False
+
+
+class Leave(_Action, frozen=True, kw_only=True):
+    """The loop has ended: what it collected is bound."""
+
+
+Action = Ask | Fire | Commit | RollBack | Wait | Skip | Enter | Turned | Leave
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """An expression's value: true or false, or the keys of a loop's items in order."""
+
+    value: bool = False
+    keys: tuple[str, ...] = ()
+    #: it raised
+    error: StepError | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job's code ended."""
+
+    #: ok, error, timeout, died or interrupted
+    ending: str
+    error: StepError | None = None
+    #: in words, where it is not the user's error
+    cause: str = ""
+    #: `sys.exit(0)`
+    exited: bool = False
+    #: why `--strict` fails it
+    refused: str = ""
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run came to."""
+
+    status: RunStatus
+    cause: str = ""
+    #: address of the step that decided it
+    step: str = ""
+
+
+def address(step: Step, path: Path = ()) -> str:
+    """How a job is called: `load`, `score[north]`, `outer[k]/inner[0]/load`."""
+    inside = [str(place) for place in path]
+    own = [] if path and path[-1].loop == step.label else [step.label]
+    return "/".join([*inside, *own])
+
+
+# --- the machine -----------------------------------------------------------------------------
+
+
+class _Stop(Exception):
+    """The run ends here."""
+
+    def __init__(self, end: End) -> None:
+        self.end = end
+
+
+class _ItemFailed(Exception):
+    """A loop goes on with its next item."""
+
+    def __init__(self, loop: Step) -> None:
+        self.loop = loop
+
+
+def conduct(
+    blocks: Sequence[Block],
+    *,
+    taken: Mapping[str, str] | None = None,
+    jitter: Callable[[], float] = lambda: 1.0,
+) -> Generator[Action, Any, End]:
+    """Conduct a run through these blocks.
+
+    Args:
+        blocks: what is to be executed, in order.
+        taken: groups of branches that were decided before the first block: group -> step.
+        jitter: a factor for each wait before a retry.
+
+    Yields:
+        What is to be done; `Ask` and `Fire` are answered, everything else by None.
+
+    Returns:
+        What the run came to.
+    """
+    machine = _Machine(jitter)
+    try:
+        yield from machine.sequence(blocks, (), dict(taken or {}))
+    except _Stop as stop:
+        return stop.end
+    return End(status=RunStatus.SUCCESS)
+
+
+_Steps = Generator[Action, Any, None]
+
+
+class _Machine:
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self._jitter = jitter
+        #: the loops around, outermost first
+        self._loops: list[Step] = []
+
+    def sequence(self, blocks: Sequence[Block], path: Path, taken: dict[str, str]) -> _Steps:
+        """The blocks of one level, in order."""
+        for block in blocks:
+            step = block.step
+            skipped = yield from self._skips(step, path, taken)
+            if skipped:
+                yield from self._skip(block, path, skipped)
+            elif block.is_loop:
+                yield from self._loop(block, path)
+            else:
+                yield from self._job(step, path)
+
+    # --- conditions --------------------------------------------------------------------------
+
+    def _skips(self, step: Step, path: Path, taken: dict[str, str]) -> Generator[Action, Any, str]:
+        """Why a step is skipped; empty where it is not."""
+        options = step.options
+        if options.branch is not None and options.branch.group in taken:
+            return f"branch {options.branch.group}: {taken[options.branch.group]} was taken"
+        if options.when:
+            met = yield from self._ask(step, path, Purpose.WHEN, options.when)
+            if not met:
+                return f"{options.when} is false"
+        if options.branch is not None:
+            taken[options.branch.group] = step.label
+        return ""
+
+    def _skip(self, block: Block, path: Path, reason: str) -> _Steps:
+        yield Skip(step=block.step, path=path, reason=reason)
+        for inner in block.body:
+            yield from self._skip(inner, path, f"{block.step.label} is skipped")
+
+    def _ask(
+        self, step: Step, path: Path, purpose: Purpose, expression: str
+    ) -> Generator[Action, Any, bool]:
+        told: Told = yield Ask(step=step, path=path, purpose=purpose, expression=expression)
+        if told.error is not None:
+            yield from self._broken(step, path, purpose, expression, told.error)
+        return told.value
+
+    def _broken(
+        self, step: Step, path: Path, purpose: Purpose, expression: str, error: StepError
+    ) -> _Steps:
+        cause = f"--{purpose} {expression}: {error.name}: {error.value}"
+        yield Commit(step=step, path=path, status=StepStatus.FAILED, cause=cause)
+        raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
+
+    # --- one job -----------------------------------------------------------------------------
+
+    def _job(self, step: Step, path: Path) -> _Steps:
+        options, attempt = step.options, 1
+        while True:
+            ended: Ended = yield Fire(step=step, path=path, attempt=attempt)
+            again = attempt <= options.retry and ended.ending in {"error", "timeout", "died"}
+            if again and options.retry_if:
+                told: Told = yield Ask(
+                    step=step,
+                    path=path,
+                    purpose=Purpose.RETRY_IF,
+                    expression=options.retry_if,
+                    error=ended.error,
+                )
+                if told.error is not None:
+                    yield from self._broken(
+                        step, path, Purpose.RETRY_IF, options.retry_if, told.error
+                    )
+                again = told.value
+            if not again:
+                break
+            cause = ended.cause
+            yield Commit(
+                step=step, path=path, attempt=attempt, status=StepStatus.FAILED, cause=cause
+            )
+            yield RollBack(step=step, path=path)
+            seconds = options.backoff.seconds(attempt) * self._jitter()
+            yield Wait(step=step, path=path, seconds=seconds, why="retry")
+            attempt += 1
+        yield from self._settle(step, path, attempt, ended)
+        yield from self._afterwards(step, path)
+
+    def _settle(self, step: Step, path: Path, attempt: int, ended: Ended) -> _Steps:
+        commit, end = self._verdict(step, path, ended)
+        loop = self._skipping_loop()
+        passes = commit.status is StepStatus.FAILED and ended.ending in {"error", "timeout"}
+        if loop is not None and passes and step.options.on_error != "continue":
+            yield msgspec.structs.replace(commit, attempt=attempt, accepted=True)
+            raise _ItemFailed(loop)
+        yield msgspec.structs.replace(commit, attempt=attempt)
+        if end is not None:
+            raise _Stop(end)
+
+    def _verdict(self, step: Step, path: Path, ended: Ended) -> tuple[Commit, End | None]:
+        """What an ending means for the step and for the run."""
+        where = address(step, path)
+        status, accepted, cause, end = StepStatus.SUCCESS, False, ended.cause, None
+        if ended.exited:
+            end = End(status=RunStatus.SUCCESS, cause="exit", step=where)
+        elif ended.ending == "ok":
+            if ended.refused:
+                status, cause = StepStatus.FAILED, f"not restorable after: {ended.refused}"
+                end = End(status=RunStatus.FAILED, cause=cause, step=where)
+        elif ended.ending == "interrupted":
+            status, cause = StepStatus.CANCELLED, "interrupted"
+            end = End(status=RunStatus.CANCELLED, cause=cause, step=where)
+        else:
+            status, accepted = StepStatus.FAILED, _tolerates(step, ended)
+            if not accepted:
+                error = ended.error
+                told = cause or (f"{error.name}: {error.value}" if error is not None else "error")
+                end = End(status=RunStatus.FAILED, cause=told, step=where)
+        commit = Commit(step=step, path=path, status=status, accepted=accepted, cause=cause)
+        return commit, end
+
+    def _afterwards(self, step: Step, path: Path) -> _Steps:
+        options = step.options
+        if options.stop_if:
+            stop = yield from self._ask(step, path, Purpose.STOP_IF, options.stop_if)
+            if stop:
+                cause = f"{options.stop_if} is true"
+                raise _Stop(End(status=RunStatus.SUCCESS, cause=cause, step=address(step, path)))
+
+    # --- loops -------------------------------------------------------------------------------
+
+    def _loop(self, block: Block, path: Path) -> _Steps:
+        step, options = block.step, block.step.options
+        if options.foreach:
+            told: Told = yield Ask(
+                step=step, path=path, purpose=Purpose.FOREACH, expression=options.foreach
+            )
+            if told.error is not None:
+                yield from self._broken(step, path, Purpose.FOREACH, options.foreach, told.error)
+            for index, key in enumerate(told.keys):
+                yield from self._turn(block, (*path, Turn(step.label, index, key)))
+        else:
+            yield from self._while(block, path)
+        yield Leave(step=step, path=path)
+
+    def _while(self, block: Block, path: Path) -> _Steps:
+        step, options = block.step, block.step.options
+        index = 0
+        while True:
+            inside = (*path, Turn(step.label, index, str(index)))
+            met = yield from self._ask(step, inside, Purpose.WHILE, options.while_)
+            if not met:
+                return
+            if index == options.max_turns:
+                cause = f"{options.while_} is still true after {index} turns (--max-turns)"
+                yield Commit(step=step, path=inside, status=StepStatus.FAILED, cause=cause)
+                raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
+            yield from self._turn(block, inside)
+            index += 1
+
+    def _turn(self, block: Block, path: Path) -> _Steps:
+        yield Enter(step=block.step, path=path)
+        skipped = False
+        self._loops.append(block.step)
+        try:
+            yield from self._job(block.step, path)
+            yield from self.sequence(block.body, path, {})
+        except _ItemFailed as failed:
+            if failed.loop is not block.step:
+                raise
+            skipped = True
+        finally:
+            self._loops.pop()
+        yield Turned(step=block.step, path=path, skipped=skipped)
+
+    def _skipping_loop(self) -> Step | None:
+        """The innermost loop around that goes on past failed items."""
+        return next((s for s in reversed(self._loops) if s.options.on_error == "skip"), None)
+
+
+def _tolerates(step: Step, ended: Ended) -> bool:
+    """Whether the flow goes on after a failure of this step."""
+    if ended.ending == "error" and step.may_fail:
+        return True
+    # after a dead kernel there is nothing to go on with
+    return step.options.on_error in {"continue", "skip"} and ended.ending != "died"

@@ -1,0 +1,416 @@
+"""Carries out what the control machine asks for: in the kernel, in the journal, in the notebook."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import InternalError
+from cellrail.notebook import control
+from cellrail.notebook.model import Step
+from cellrail.notebook.options import NO_CHECKPOINT
+from cellrail.run.client import CellClient, CellResult, Ending
+from cellrail.run.recorder import Recorder
+from cellrail.run.streams import coalesce
+from cellrail_state.model import Delta, JobFinished, StepError, StepStatus, Turn
+
+
+class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long things may take, and what fails a step."""
+
+    #: seconds for the whole run; None for no limit
+    timeout: float | None = None
+    #: seconds for each cell; None for no limit
+    cell_timeout: float | None = None
+    #: a checkpoint that cannot be written fails its step
+    strict: bool = False
+
+
+class _Fired(msgspec.Struct, frozen=True, kw_only=True):
+    """What was executed and waits for its verdict."""
+
+    job_id: str
+    fired: float
+    result: CellResult
+
+
+class Performer:
+    """Answers actions, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        client: CellClient,
+        recorder: Recorder,
+        cells: Sequence[Any],
+        sources: Mapping[int, str],
+        limits: RunLimits,
+        lazy: bool,
+        exit_code: Callable[[], int | None],
+        refresh: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            client: the kernel's.
+            recorder: the run's journal.
+            cells: of the notebook; receive outputs.
+            sources: what is executed where a cell's own source is masked, by cell index.
+            limits: how long things may take.
+            lazy: restored values wait until a cell can reach them.
+            exit_code: how the kernel's process ended.
+            refresh: is called after each commit: the notebook shows more.
+            clock: seconds since the epoch.
+        """
+        self._client, self._recorder, self._cells = client, recorder, cells
+        self._sources, self._limits, self._lazy = sources, limits, lazy
+        self._exit_code, self._refresh, self._clock = exit_code, refresh, clock
+        self._deadline: float | None = None
+        if limits.timeout is not None:
+            self._deadline = time.monotonic() + limits.timeout
+        self._fired: _Fired | None = None
+        #: the cell's result that was committed last
+        self.result: CellResult | None = None
+        #: what the kernel shall do before the next cell or command
+        self._before: list[dict[str, Any]] = []
+        #: turns of each loop that is under way, by root
+        self._counts: dict[str, int] = {}
+        #: outputs of earlier turns, by cell index
+        self._shown: dict[int, list[Any]] = {}
+        #: id of the origin's job that the next commit stands for
+        self.replaces = ""
+        #: whether the cell that runs is the run's last
+        self.is_last: Callable[[Step, control.Path], bool] = lambda *_: False
+
+        self._methods: dict[type, Callable[[Any], Any]] = {
+            control.Ask: self._ask,
+            control.Fire: self._fire,
+            control.Commit: self._commit,
+            control.RollBack: self._roll_back,
+            control.Wait: self._wait,
+            control.Skip: self._skip,
+            control.Enter: self._enter,
+            control.Turned: self._turned,
+            control.Leave: self._leave,
+        }
+
+    def perform(self, action: control.Action) -> Any:
+        """Carry an action out; its answer."""
+        return self._methods[type(action)](action)
+
+    def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Show the outputs of a kept turn."""
+        cell = self._cells_of(step)[-1][1]
+        cell["outputs"] = [*cell["outputs"], *nodes(outputs)]
+
+    def settle(self) -> None:
+        """What was to be done before the next cell is part of a kept checkpoint already."""
+        self._before.clear()
+
+    # --- conditions and items ----------------------------------------------------------------
+
+    def _ask(self, action: control.Ask) -> control.Told:
+        step, options = action.step, action.step.options
+        if action.purpose is control.Purpose.FOREACH:
+            targets, _, source = action.expression.partition(" in ")
+            order: dict[str, Any] = {
+                "command": "items",
+                "source": source.strip(),
+                "names": _targets(targets),
+                "key": options.key,
+                "root": _root(step, action.path),
+            }
+        else:
+            failed = action.purpose is control.Purpose.RETRY_IF
+            order = {
+                "command": "evaluate",
+                "source": action.expression,
+                "purpose": str(action.purpose),
+                "failed": failed,
+            }
+        answer = self._command(order, step)
+        raised = answer.get("raised")
+        error = msgspec.convert(raised, StepError) if raised is not None else None
+        keys = tuple(answer.get("keys", ()))
+        told = control.Told(value=bool(answer.get("value", keys)), keys=keys, error=error)
+        if error is None:
+            self._recorder.decided(action, told)
+        return told
+
+    def _command(self, order: dict[str, Any], step: Step) -> dict[str, Any]:
+        before, self._before = self._before, []
+        needs = {"needs": _sorted(step.needs)} if self._lazy else {}
+        answer = self._client.command({**order, "before": before, **needs})
+        if "error" in answer:
+            message = f"the kernel could not {order['command']}: {answer['error']}"
+            raise InternalError(message)
+        return answer
+
+    # --- jobs --------------------------------------------------------------------------------
+
+    def _fire(self, action: control.Fire) -> control.Ended:
+        step = action.step
+        job_id = self._recorder.next_job_id()
+        self._recorder.started(step.number, job_id, attempt=action.attempt, turns=action.path)
+        fired = self._clock()
+        result = self._execute(action, job_id)
+        self._fired = _Fired(job_id=job_id, fired=fired, result=result)
+        delta = _delta(step, result.report or {})
+        refused = delta.failure if result.ending is Ending.OK and self._limits.strict else ""
+        return control.Ended(
+            ending=str(result.ending),
+            error=result.error,
+            cause="" if result.ending is Ending.ERROR else self._cause(step, result),
+            exited=_is_clean_exit(result),
+            refused=refused,
+        )
+
+    def _execute(self, action: control.Fire, job_id: str) -> CellResult:
+        """Send the step's cells (the parameters step has two) and wait for each."""
+        step = action.step
+        cells = self._cells_of(step)
+        needs = {"needs": _sorted(step.needs)} if self._lazy else {}
+        before, self._before = self._before, []
+        result = CellResult(ending=Ending.OK)
+        for place, (index, cell) in enumerate(cells):
+            if action.path and action.attempt == 1:
+                self._shown[index] = cell["outputs"]
+            cell["outputs"] = []
+            cell["execution_count"] = None
+            stamp(cell, job_id, "running")
+            if not cell["source"].strip():
+                continue
+            final = place == len(cells) - 1
+            message_id = self._client.start(
+                self._sources.get(index, cell["source"]),
+                cell_id=step.cell_id or step.label,
+                orders={
+                    "before": before,
+                    "checkpoint": final and not step.options.no_checkpoint,
+                    "only": list(step.options.outputs) or None,
+                    "touched": _sorted(step.touches),
+                    "last": self.is_last(step, action.path),
+                    "binds_error": _error_name(step),
+                    "on_error": step.may_fail or step.options.on_error != "stop",
+                    **needs,
+                },
+            )
+            before = []
+            # the commit before becomes durable while this cell already runs
+            self._recorder.sync()
+            result = self._client.finish(message_id, cell, index, self._limit(step))
+            if result.ending is not Ending.OK:
+                break
+        return result
+
+    def _limit(self, step: Step) -> float | None:
+        """Seconds the step's code may take."""
+        limits = [step.options.timeout, self._limits.cell_timeout]
+        if self._deadline is not None:
+            limits.append(max(0.0, self._deadline - time.monotonic()))
+        known = [limit for limit in limits if limit is not None]
+        return min(known) if known else None
+
+    def _cause(self, step: Step, result: CellResult) -> str:
+        """Why the step's code ended, where its own error does not tell."""
+        if result.ending is Ending.TIMEOUT:
+            whole = self._deadline is not None and time.monotonic() >= self._deadline
+            known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
+            limit = self._limits.timeout if whole else min(known, default=0.0)
+            return f"timeout after {limit:g} s" + (" (whole run)" * whole)
+        if result.ending is Ending.DIED:
+            return f"the kernel died{_signal_name(self._exit_code())}"
+        return ""
+
+    def _commit(self, action: control.Commit) -> None:
+        step, fired, self._fired = action.step, self._fired, None
+        now = self._clock()
+        if fired is None:  # nothing ran: an expression of its line is at fault
+            job_id = self._recorder.next_job_id()
+            self._recorder.started(step.number, job_id, turns=action.path)
+            result, began = CellResult(ending=Ending.OK), now
+        else:
+            job_id, result, began = fired.job_id, fired.result, fired.fired
+        self.result = result
+        report = result.report or {}
+        # a kernel that died has told nothing
+        began = float(report.get("started") or began)
+        cell = self._cells_of(step)[-1][1]
+        failed = action.status is StepStatus.FAILED
+        stamp(cell, job_id, "failed" if failed else str(action.status))
+        self._recorder.finished(
+            JobFinished(
+                time=now,
+                step=step.number,
+                job_id=job_id,
+                status=action.status,
+                accepted=action.accepted,
+                attempt=action.attempt,
+                cause=action.cause,
+                started=began,
+                seconds=max(0.0, float(report.get("ended") or now) - began),
+                execution_count=result.execution_count,
+                outputs=self._recorder.put_outputs(self._outputs(step)) if fired else None,
+                error=result.error,
+                delta=_delta(step, report) if fired else Delta(failure=action.cause),
+                magics=tuple(report.get("magics", ())),
+                packages=dict(report.get("packages", {})),
+                replaces=self.replaces,
+                turns=action.path,
+            )
+        )
+        self._show_earlier_turns(step)
+        self._refresh()
+
+    # --- between jobs ------------------------------------------------------------------------
+
+    def _roll_back(self, action: control.RollBack) -> None:
+        answer = self._command(
+            {"command": "roll back", "touched": _sorted(action.step.touches)}, action.step
+        )
+        self._recorder.rolled_back(action.step.number, answer["not_restored"], action.path)
+
+    def _wait(self, action: control.Wait) -> None:
+        time.sleep(action.seconds)
+
+    def _skip(self, action: control.Skip) -> None:
+        self._recorder.skipped(action.step.number, action.reason, action.path)
+
+    # --- loops -------------------------------------------------------------------------------
+
+    def _enter(self, action: control.Enter) -> None:
+        step, turn = action.step, action.path[-1]
+        self._counts[_root(step, action.path[:-1])] = turn.index + 1
+        if step.options.foreach:
+            self._before.append(
+                {
+                    "what": "enter",
+                    "root": _root(step, action.path[:-1]),
+                    "index": turn.index,
+                    "names": _targets(step.options.foreach.partition(" in ")[0]),
+                }
+            )
+
+    def _turned(self, action: control.Turned) -> None:
+        step = action.step
+        if step.options.collect:
+            self._before.append(
+                {
+                    "what": "turned",
+                    "root": _root(step, action.path[:-1]),
+                    "index": action.path[-1].index,
+                    "collect": list(step.options.collect),
+                    "skipped": action.skipped,
+                }
+            )
+
+    def _leave(self, action: control.Leave) -> None:
+        """The loop itself is a job: it holds what was collected."""
+        step, root = action.step, _root(action.step, action.path)
+        job_id, began = self._recorder.next_job_id(), self._clock()
+        self._recorder.started(step.number, job_id, turns=action.path)
+        answer = self._command(
+            {
+                "command": "leave",
+                "root": root,
+                "collect": list(step.options.collect),
+                "count": self._counts.pop(root, 0),
+            },
+            step,
+        )
+        self._recorder.finished(
+            JobFinished(
+                time=self._clock(),
+                step=step.number,
+                job_id=job_id,
+                status=StepStatus.SUCCESS,
+                started=began,
+                seconds=self._clock() - began,
+                delta=msgspec.convert(answer["delta"], Delta),
+                turns=action.path,
+            )
+        )
+
+    # --- cells -------------------------------------------------------------------------------
+
+    def _cells_of(self, step: Step) -> Sequence[tuple[int, Any]]:
+        return [(index, self._cells[index]) for index in step.cell_indices]
+
+    def _outputs(self, step: Step) -> list[dict[str, Any]]:
+        """The step's outputs as they are kept, in the cells too: streams joined, secrets masked."""
+        outputs: list[dict[str, Any]] = []
+        for _, cell in self._cells_of(step):
+            kept = self._recorder.masker.value(coalesce(cell["outputs"]))
+            cell["outputs"] = nodes(kept)
+            outputs += kept
+        return outputs
+
+    def _show_earlier_turns(self, step: Step) -> None:
+        for index, cell in self._cells_of(step):
+            cell["outputs"] = [*self._shown.pop(index, ()), *cell["outputs"]]
+
+
+def nodes(outputs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Outputs as nbformat nodes."""
+    from nbformat import from_dict
+
+    return [from_dict(dict(output)) for output in outputs]
+
+
+def stamp(cell: Any, job_id: str, status: str) -> None:
+    """Say in a cell's metadata which job it shows."""
+    known = cell["metadata"].get("cellrail", {})
+    cell["metadata"]["cellrail"] = {**known, "job": job_id, "status": status}
+
+
+def _error_name(step: Step) -> str:
+    """The variable that the flow goes on with after the step's error; "" where it does not."""
+    if step.options.on_error != "continue":
+        return ""
+    return "error_" + (re.sub(r"\W", "_", step.name) or str(step.number))
+
+
+def _sorted(names: frozenset[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
+
+
+def _targets(text: str) -> list[str]:
+    return [name.strip() for name in text.strip().strip("()").split(",") if name.strip()]
+
+
+def _root(step: Step, path: Sequence[Turn]) -> str:
+    """The root of the checkpoint that holds a loop's items."""
+    return "Loop[" + "/".join([*map(str, path), step.label]) + "]"
+
+
+def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
+    """The step's checkpoint, or why there is none."""
+    if "delta" in report:
+        delta: Delta = msgspec.convert(report["delta"], Delta)
+        return delta
+    if step.options.no_checkpoint:
+        return Delta(failure=NO_CHECKPOINT)
+    if not step.body.strip():
+        return Delta()
+    missed = tuple(report.get("missed", ()))
+    return Delta(failure="the step did not end well", audited="missed" in report, missed=missed)
+
+
+def _is_clean_exit(result: CellResult) -> bool:
+    error = result.error
+    return error is not None and error.name == "SystemExit" and error.value in {"", "0", "None"}
+
+
+def _signal_name(code: int | None) -> str:
+    if code is None or code >= 0:
+        return "" if code is None else f" (exit code {code})"
+    try:
+        return f" ({signal.Signals(-code).name})"
+    except ValueError:
+        return f" (signal {-code})"

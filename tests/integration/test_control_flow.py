@@ -1,0 +1,327 @@
+"""Control flow headless: conditions, branches, retries, loops, and restarts in their midst.
+
+Laws: what runs is what the step lines say, told in the journal; a retry begins on the namespace
+before the step; a restart inside a loop executes nothing before its cut, and ends as the
+uninterrupted run did.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cellrail.errors import BadNotebook, RestartRefused, StepNotFound
+
+
+def statuses(run) -> dict[str, str]:
+    return {step.label: str(step.status) for step in run.steps}
+
+
+def printed(run, label: str) -> str:
+    return "".join(
+        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
+    )
+
+
+def decided(app, run) -> list[tuple[str, bool]]:
+    return [(r["purpose"], r["value"]) for r in app.journal(run.id) if r["type"] == "decided"]
+
+
+# --- conditions, branches, early stop --------------------------------------------------------
+
+
+def test_conditions_and_branches_choose_what_runs(make, app):
+    run = app.run(
+        make(
+            "n = 5",
+            "%%step none --when n > 10\nraise ValueError",
+            "%%step small --branch size --when n < 3\nkind = 'small'",
+            "%%step middle --branch size --when n < 10\nkind = 'middle'",
+            "%%step large --branch size:default\nkind = 'large'",
+            "%%step end --stop-if n == 5\nprint(kind)",
+            "%%step never\nraise ValueError",
+        )
+    )
+
+    assert (run.status, run.cause) == ("success", "n == 5 is true")
+    assert statuses(run) == {
+        "#1": "success", "none": "skipped", "small": "skipped", "middle": "success",
+        "large": "skipped", "end": "success", "never": "pending",
+    }  # fmt: skip
+    assert printed(run, "end") == "middle\n"
+    assert run["large"].cause == "branch size: middle was taken"
+
+
+def test_a_condition_that_raises_fails_its_step_and_names_the_expression(make, app):
+    run = app.run(make("n = 5", "%%step a --when m > 1\nx = 1", "y = 2"))
+
+    assert run.status == "failed"
+    assert run.cause == "--when m > 1: NameError: name 'm' is not defined"
+    assert statuses(run) == {"#1": "success", "a": "failed", "#3": "pending"}
+
+
+def test_a_restart_keeps_what_was_skipped_and_decides_anew_at_the_cut(make, app):
+    notebook = make(
+        "n = 1",
+        "%%step a --branch g --when n == 2\nkind = 'a'",
+        "%%step b --branch g:default\nkind = 'b'",
+        "%%step c --when n == 1\nprint(kind)",
+    )
+    run = app.run(notebook)
+
+    behind = app.restart(run.id, from_step="c")
+    inside = app.restart(run.id, from_step="b")
+    at = app.restart(run.id, from_step="a")
+
+    for again in (behind, inside, at):
+        assert app.diff(run.id, again.id).equal
+        assert statuses(again)["a"] == "skipped"
+        assert printed(again, "c") == "b\n"
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_a_retry_begins_on_the_namespace_before_the_step(make, app):
+    run = app.run(
+        make(
+            "import random\nrandom.seed(1)\ntries, count, shared = [], 0, [1]\nalias = shared\n"
+            "class Config:\n    level = 0",
+            "%%step flaky --retry 3 --backoff 10ms*2\n"
+            "tries.append(random.random()); shared.append(2); fresh = 1; Config.level += 1\n"
+            "with open('w.txt', 'a') as f: f.write('x')\n"
+            "if len(open('w.txt').read()) < 3: del count; raise ValueError('again')\n"
+            "count += 1",
+            "print(len(tries), shared is alias, shared, count, Config.level)",
+        )
+    )
+
+    assert run.status == "success", run.cause
+    assert printed(run, "#3") == "1 True [1, 2] 1 1\n"
+    attempts = [
+        (line.get("attempt", 1), line["status"])
+        for line in app.journal(run.id)
+        if line["type"] == "finished" and line["step"] == 2
+    ]
+    assert attempts == [(1, "failed"), (2, "failed"), (3, "success")]
+
+
+def test_what_cannot_be_put_back_before_a_retry_is_named_in_the_journal(make, app):
+    run = app.run(
+        make(
+            "numbers = iter(range(5)); numbers = (n for n in numbers)",
+            "%%step use --retry 1 --backoff 1ms\nif next(numbers) == 0: raise ValueError",
+        )
+    )
+
+    assert run.status == "success"
+    back = [r for r in app.journal(run.id) if r["type"] == "rolled back"]
+    assert back[0].get("not_restored", ()) == ("numbers",)
+
+
+def test_retry_if_sees_the_error(make, app):
+    run = app.run(
+        make(
+            "%%step a --retry 5 --backoff 1ms --retry-if isinstance(error, OSError)\n"
+            "open('w.txt', 'a').write('x')\n"
+            "raise (OSError if len(open('w.txt').read()) < 3 else KeyError)('no')",
+        )
+    )
+
+    assert run.cause == "KeyError: 'no'"
+    assert decided(app, run) == [("retry-if", True), ("retry-if", True), ("retry-if", False)]
+
+
+def test_a_timeout_is_tried_again(make, app):
+    run = app.run(
+        make(
+            "%%step a --retry 1 --backoff 1ms --timeout 1\nimport os, time\n"
+            "if not os.path.exists('w.txt'):\n    open('w.txt', 'w').close(); time.sleep(30)\n"
+            "done = True",
+        )
+    )
+
+    assert run.status == "success", run.cause
+
+
+def test_on_error_continue_binds_the_error_and_goes_on(make, app):
+    run = app.run(
+        make(
+            "%%step load --on-error continue\npart = 1\n1 / 0",
+            "print(type(error_load).__name__, part)",
+        )
+    )
+
+    assert run.status == "success"
+    assert run["load"].status == "failed"
+    assert printed(run, "#2") == "ZeroDivisionError 1\n"
+    again = app.restart(run.id, from_step="#2")
+    assert app.diff(run.id, again.id).equal
+
+
+# --- loops -----------------------------------------------------------------------------------
+
+LOOP = (
+    "regions = ['north', 'south', 'east']\nseen, totals = [], {}",
+    "%%step score --foreach region in regions --collect mark\n"
+    "mark = [region]\nseen.append(mark)\nprint(region)",
+    "%%step inner --in score --foreach day in range(2) --collect t\n"
+    "t = (region, day)\nwith open('w.txt', 'a') as f: f.write(f'{region[0]}{day} ')",
+    "%%step deep --in inner\ntotals[t] = len(seen)",
+    "%%step odd --in score --when region != 'south'\nkept = region",
+    "%%step show\nprint(mark, seen, t, totals, mark[0] is seen[0], kept)",
+)
+
+
+def test_a_loop_over_several_cells_collects_in_order(make, app):
+    run = app.run(make(*LOOP))
+
+    assert run.status == "success", run.cause
+    assert printed(run, "score") == "north\nsouth\neast\n"
+    assert printed(run, "show").startswith("[['north'], ['south'], ['east']] [['north'],")
+    assert " True east" in printed(run, "show")
+    assert not [name for name in run["show"].variables if name.startswith("Loop")]
+
+
+@pytest.mark.parametrize(
+    ("cut", "executed"),
+    [
+        ("score", "n0 n1 s0 s1 e0 e1 "),
+        ("score[north]", "n0 n1 s0 s1 e0 e1 "),
+        ("score[north]/inner[1]", "n1 s0 s1 e0 e1 "),
+        ("score[south]", "s0 s1 e0 e1 "),
+        ("score[#2]", "e0 e1 "),
+        ("score[south]/inner", "s0 s1 e0 e1 "),
+        ("score[east]/inner[#1]/deep", ""),
+        ("score[south]/odd", "e0 e1 "),
+        ("show", ""),
+    ],
+)
+def test_a_restart_inside_loops_executes_nothing_before_its_cut(cut, executed, make, app, tmp_path):
+    run = app.run(make(*LOOP))
+    (tmp_path / "w.txt").write_text("")
+
+    again = app.restart(run.id, tmp_path / "out.ipynb", from_step=cut)
+
+    assert again.status == "success", again.cause
+    assert (tmp_path / "w.txt").read_text() == executed
+    difference = app.diff(run.id, again.id)
+    assert difference.equal, [step for step in difference.steps if not step.equal]
+    # and of the restart, too
+    third = app.restart(again.id, from_step="score[east]")
+    assert third.status == "success", third.cause
+    assert app.diff(run.id, third.id).equal
+
+
+def test_a_failed_item_is_where_a_restart_begins(make, app, tmp_path):
+    notebook = make(
+        "n = 0",
+        "%%step a --foreach x in 'abc'\nn += 1\nopen('w.txt', 'a').write(x)",
+        "%%step b --in a\nimport os\nif x == 'b' and not os.path.exists('ok'): raise ValueError",
+        "print(n)",
+    )
+    run = app.run(notebook)
+    assert run.cause.startswith("ValueError")
+    (tmp_path / "ok").touch()
+
+    plan = app.restart(run.id, plan=True)
+    again = app.restart(run.id)
+
+    assert plan.cut == "a[b]/b"
+    assert again.status == "success", again.cause
+    assert (tmp_path / "w.txt").read_text() == "abc"
+    assert printed(again, "#4") == "3\n"
+
+
+def test_a_loop_goes_on_past_failed_items(make, app):
+    run = app.run(
+        make(
+            "%%step a --foreach x in [1, 0, 2] --on-error skip --collect y\ny = 1 / x",
+            "print(y)",
+        )
+    )
+
+    assert run.status == "success", run.cause
+    assert printed(run, "#2") == "[1.0, None, 0.5]\n"
+
+
+def test_a_while_loop_carries_its_changes_over(make, app):
+    run = app.run(make("n = 1", "%%step grow --while n < 100 --collect n\nn *= 3", "print(n)"))
+    assert printed(run, "#3") == "[3, 9, 27, 81, 243]\n"
+
+    again = app.restart(run.id, from_step="grow[3]")
+
+    assert app.diff(run.id, again.id).equal
+
+
+def test_a_while_loop_that_does_not_end_fails_with_its_bound(make, app):
+    run = app.run(make("n = 0", "%%step forever --while True --max-turns 3\nn += 1"))
+
+    assert run.status == "failed"
+    assert run.cause == "True is still true after 3 turns (--max-turns)"
+
+
+def test_items_may_be_objects_and_share_with_variables(make, app):
+    notebook = make(
+        "boxes = [{'n': 1}, {'n': 2}]",
+        "%%step fill --foreach box in boxes --key box['n']\nbox['n'] += 10",
+        "print(boxes)",
+    )
+    run = app.run(notebook)
+    assert printed(run, "#3") == "[{'n': 11}, {'n': 12}]\n"
+
+    again = app.restart(run.id, from_step="fill[2]")
+
+    assert app.diff(run.id, again.id).equal
+
+
+def test_an_empty_loop_collects_an_empty_list(make, app):
+    run = app.run(make("%%step a --foreach x in [] --collect y\ny = x", "print(y)"))
+
+    assert (run.status, printed(run, "#2")) == ("success", "[]\n")
+
+
+def test_several_targets_take_an_item_apart(make, app):
+    run = app.run(make("d = {'a': 1}", "%%step s --foreach k, v in d.items()\nprint(k, v)"))
+
+    assert printed(run, "s") == "a 1\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--foreach x in 5", "TypeError: 'int' object is not iterable"),
+        ("--foreach x in [[1], [2]] --key x", "a list is no key; make it a string"),
+        ("--foreach x in [1, 2] --key 'same'", "'same' is the key of two items"),
+        ("--foreach x, y in [(1, 2, 3)]", "an item has 3 parts"),
+    ],
+)
+def test_bad_items_are_named(line, told, make, app):
+    run = app.run(make(f"%%step a {line}\npass"))
+
+    assert run.status == "failed"
+    assert told in run.cause
+
+
+@pytest.mark.parametrize(
+    ("cut", "error", "told"),
+    [
+        ("inner", RestartRefused, "belongs to the loop 'score': which item?"),
+        ("score[nort]", StepNotFound, "did you mean 'north'?"),
+        ("score[#9]", StepNotFound, "had no item '#9'"),
+        ("show[1]", StepNotFound, "step 'show' is no loop"),
+        ("inner[0]/deep", StepNotFound, "inner"),
+        ("score[north", StepNotFound, "is no step's address"),
+        ("score[north]/show", StepNotFound, "not how the loops are nested"),
+    ],
+)
+def test_addresses_that_lead_nowhere_say_so(cut, error, told, make, app):
+    run = app.run(make(*LOOP))
+
+    with pytest.raises(error, match=r".") as raised:
+        app.restart(run.id, from_step=cut)
+    assert told in str(raised.value)
+
+
+def test_a_loop_without_its_header_is_refused_before_anything_runs(make, app):
+    with pytest.raises(BadNotebook, match="--in nothing: no step above"):
+        app.run(make("x = 1", "%%step a --in nothing\ny = 1"))

@@ -1,0 +1,389 @@
+"""The state machine of control flow, carried out by a pretended driver.
+
+Laws: it yields the same actions for the same answers; every job that was fired is committed once,
+before anything else is done; nothing happens behind the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellrail.notebook.blocks import blocks_of, mistakes
+from cellrail.notebook.control import (
+    Ask,
+    Commit,
+    End,
+    Ended,
+    Enter,
+    Fire,
+    Leave,
+    RollBack,
+    Skip,
+    Told,
+    Turned,
+    Wait,
+    address,
+    conduct,
+)
+from cellrail.notebook.model import Step
+from cellrail.notebook.options import parse_line
+from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
+
+ERROR = StepError(name="ValueError", value="bad")
+
+
+def flow(*lines: str, tags: dict[str, tuple[str, ...]] | None = None) -> list[Step]:
+    """Steps from their lines."""
+    steps = []
+    for number, line in enumerate(lines, 1):
+        name, options = parse_line(line)
+        found = (tags or {}).get(name, ())
+        steps.append(Step(number=number, name=name, options=options, tags=found))
+    return steps
+
+
+class Driver:
+    """Answers as told, and writes down what it was asked to do."""
+
+    def __init__(self, answers: dict[str, Any] | None = None) -> None:
+        #: address, or `address ?purpose` -> an answer, or a list of answers in turn
+        self.answers = dict(answers or {})
+        self.log: list[str] = []
+
+    def run(self, steps: list[Step], **options: Any) -> End:
+        assert mistakes(steps) == []
+        machine = conduct(blocks_of(steps), **options)
+        answer = None
+        while True:
+            try:
+                action = machine.send(answer)
+            except StopIteration as stop:
+                end: End = stop.value
+                return end
+            answer = self.do(action)
+
+    def do(self, action: Any) -> Any:
+        where = address(action.step, action.path)
+        if isinstance(action, Ask):
+            self.log.append(f"{where} ?{action.purpose}")
+            return self.next(f"{where} ?{action.purpose}", Told(value=True))
+        if isinstance(action, Fire):
+            self.log.append(where)
+            return self.next(where, Ended(ending="ok"))
+        if isinstance(action, Commit):
+            accepted = " accepted" * action.accepted
+            attempt = f" #{action.attempt}" if action.attempt > 1 else ""
+            self.log.append(f"{where} = {action.status}{accepted}{attempt}")
+        elif isinstance(action, Wait):
+            self.log.append(f"wait {action.seconds:g}")
+        elif isinstance(action, Skip):
+            self.log.append(f"{where} skipped: {action.reason}")
+        elif isinstance(action, Turned):
+            self.log.append(f"{where} turned" + " without" * action.skipped)
+        else:
+            word = {Enter: "enter", Leave: "leave", RollBack: "roll back"}
+            self.log.append(f"{word[type(action)]} {where}")
+        return None
+
+    def next(self, where: str, default: Any) -> Any:
+        answer = self.answers.get(where, default)
+        if isinstance(answer, list):
+            answer = answer.pop(0) if answer else default
+        if isinstance(answer, str):
+            answer = Ended(ending=answer, error=ERROR if answer == "error" else None)
+        if isinstance(answer, bool):
+            answer = Told(value=answer)
+        if isinstance(answer, tuple):
+            answer = Told(keys=answer)
+        return answer
+
+
+def test_steps_run_in_order():
+    driver = Driver()
+
+    assert driver.run(flow("a", "b")) == End(status=RunStatus.SUCCESS)
+    assert driver.log == ["a", "a = success", "b", "b = success"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "run"),
+    [("error", "failed", "failed"), ("timeout", "failed", "failed"), ("died", "failed", "failed"),
+     ("interrupted", "cancelled", "cancelled")],
+)  # fmt: skip
+def test_what_does_not_end_well_ends_the_run(ending, status, run):
+    driver = Driver({"a": ending})
+
+    end = driver.run(flow("a", "b"))
+
+    assert (end.status, end.step) == (run, "a")
+    assert driver.log == ["a", f"a = {status}"]
+
+
+def test_an_exit_ends_the_run_well():
+    driver = Driver({"a": Ended(ending="error", exited=True)})
+
+    assert driver.run(flow("a", "b")) == End(status=RunStatus.SUCCESS, cause="exit", step="a")
+    assert driver.log == ["a", "a = success"]
+
+
+def test_strict_fails_what_cannot_be_restored():
+    driver = Driver({"a": Ended(ending="ok", refused="disk full")})
+
+    assert driver.run(flow("a")).cause == "not restorable after: disk full"
+
+
+def test_a_false_condition_skips_a_step_and_its_loop():
+    driver = Driver({"a ?when": False})
+
+    driver.run(flow("a --when x --foreach i in y", "b --in a", "c"))
+
+    assert driver.log == [
+        "a ?when", "a skipped: x is false", "b skipped: a is skipped", "c", "c = success",
+    ]  # fmt: skip
+
+
+def test_the_first_true_branch_runs():
+    steps = flow("a --branch g --when x", "b --branch g --when y", "c --branch g:default", "d")
+    driver = Driver({"a ?when": False})
+
+    driver.run(steps)
+
+    assert driver.log == [
+        "a ?when", "a skipped: x is false", "b ?when", "b", "b = success",
+        "c skipped: branch g: b was taken", "d", "d = success",
+    ]  # fmt: skip
+
+
+def test_the_default_branch_runs_where_none_is_true():
+    driver = Driver({"a ?when": False})
+
+    driver.run(flow("a --branch g --when x", "b --branch g:default"))
+
+    assert driver.log[-1] == "b = success"
+
+
+def test_a_branch_that_was_taken_before_the_cut_is_known():
+    driver = Driver()
+
+    driver.run(flow("b --branch g --when y", "c --branch g:default"), taken={"g": "a"})
+
+    assert driver.log == [
+        "b skipped: branch g: a was taken", "c skipped: branch g: a was taken",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("purpose", ["when", "stop-if"])
+def test_a_condition_that_raises_fails_its_step_with_the_expression(purpose):
+    driver = Driver({f"a ?{purpose}": Told(error=ERROR)})
+
+    end = driver.run(flow(f"a --{purpose} x.y", "b"))
+
+    assert end.status == RunStatus.FAILED
+    assert end.cause == f"--{purpose} x.y: ValueError: bad"
+    assert driver.log[-1] == "a = failed"
+
+
+def test_a_retry_rolls_back_waits_longer_each_time_and_keeps_each_attempt():
+    driver = Driver({"a": ["error", "timeout", "error", "ok"]})
+
+    end = driver.run(flow("a --retry 3 --backoff 2s*3..10s"))
+
+    assert end.status == RunStatus.SUCCESS
+    assert driver.log == [
+        "a", "a = failed", "roll back a", "wait 2",
+        "a", "a = failed #2", "roll back a", "wait 6",
+        "a", "a = failed #3", "roll back a", "wait 10",
+        "a", "a = success #4",
+    ]  # fmt: skip
+
+
+def test_after_the_last_attempt_the_run_fails():
+    driver = Driver({"a": ["error", "error"]})
+
+    assert driver.run(flow("a --retry 1", "b")).status == RunStatus.FAILED
+    assert driver.log[-1] == "a = failed #2"
+
+
+def test_what_retry_if_denies_is_not_tried_again():
+    driver = Driver({"a": ["error", "error"], "a ?retry-if": [True, False]})
+
+    driver.run(flow("a --retry 5 --retry-if 'bad' in error.value"))
+
+    assert driver.log.count("a") == 2
+
+
+def test_an_interrupt_is_never_tried_again():
+    driver = Driver({"a": "interrupted"})
+
+    assert driver.run(flow("a --retry 5")).status == RunStatus.CANCELLED
+    assert driver.log == ["a", "a = cancelled"]
+
+
+def test_the_flow_goes_on_after_a_tolerated_failure():
+    driver = Driver({"a": "error"})
+
+    assert driver.run(flow("a --on-error continue", "b")).status == RunStatus.SUCCESS
+    assert driver.log == ["a", "a = failed accepted", "b", "b = success"]
+
+
+def test_raises_exception_tolerates_errors_only():
+    tags = {"a": ("raises-exception",)}
+
+    assert Driver({"a": "error"}).run(flow("a", tags=tags)).status == RunStatus.SUCCESS
+    assert Driver({"a": "timeout"}).run(flow("a", tags=tags)).status == RunStatus.FAILED
+
+
+def test_after_a_dead_kernel_nothing_is_tolerated():
+    driver = Driver({"a": "died"})
+
+    assert driver.run(flow("a --on-error continue", "b")).status == RunStatus.FAILED
+
+
+def test_stop_if_ends_the_run_early_as_success():
+    driver = Driver()
+
+    end = driver.run(flow("a --stop-if not rows", "b"))
+
+    assert end == End(status=RunStatus.SUCCESS, cause="not rows is true", step="a")
+    assert driver.log == ["a", "a = success", "a ?stop-if"]
+
+
+def test_a_loop_runs_its_steps_once_per_item():
+    driver = Driver({"a ?foreach": ("x", "y")})
+
+    driver.run(flow("a --foreach i in xs --collect s", "b --in a", "c"))
+
+    assert driver.log == [
+        "a ?foreach",
+        "enter a[x]", "a[x]", "a[x] = success", "a[x]/b", "a[x]/b = success", "a[x] turned",
+        "enter a[y]", "a[y]", "a[y] = success", "a[y]/b", "a[y]/b = success", "a[y] turned",
+        "leave a", "c", "c = success",
+    ]  # fmt: skip
+
+
+def test_loops_nest():
+    driver = Driver({"a ?foreach": ("x", "y"), "a[x]/b ?foreach": ("1",), "a[y]/b ?foreach": ()})
+
+    driver.run(flow("a --foreach i in xs", "b --in a --foreach j in i", "c --in b"))
+
+    assert [line for line in driver.log if "=" in line] == [
+        "a[x] = success", "a[x]/b[1] = success", "a[x]/b[1]/c = success", "a[y] = success",
+    ]  # fmt: skip
+
+
+def test_branches_are_decided_anew_in_each_turn():
+    driver = Driver({"a ?foreach": ("x", "y"), "a[y]/b ?when": False})
+
+    driver.run(
+        flow("a --foreach i in xs", "b --in a --branch g --when i", "c --in a --branch g:default")
+    )
+
+    assert "a[x]/b = success" in driver.log
+    assert "a[x]/c skipped: branch g: b was taken" in driver.log
+    assert "a[y]/c = success" in driver.log
+
+
+@pytest.mark.parametrize("failing", ["a[x]", "a[x]/b"])
+def test_a_loop_can_go_on_past_failed_items(failing):
+    driver = Driver({"a ?foreach": ("x", "y"), failing: "error"})
+
+    end = driver.run(flow("a --foreach i in xs --on-error skip", "b --in a"))
+
+    assert end.status == RunStatus.SUCCESS
+    assert f"{failing} = failed accepted" in driver.log
+    assert "a[x] turned without" in driver.log
+    assert "a[y]/b = success" in driver.log
+
+
+def test_an_inner_failure_skips_the_item_of_the_loop_that_says_so():
+    answers = {"a ?foreach": ("x", "y"), "a[x]/b ?foreach": ("1", "2"), "a[x]/b[1]": "error",
+               "a[y]/b ?foreach": ("3",)}  # fmt: skip
+    driver = Driver(answers)
+
+    driver.run(flow("a --foreach i in xs --on-error skip", "b --in a --foreach j in i"))
+
+    assert "a[x]/b[2]" not in driver.log
+    assert "a[y]/b[3] = success" in driver.log
+
+
+def test_a_while_loop_asks_before_each_turn():
+    driver = Driver({"a[0] ?while": True, "a[1] ?while": True, "a[2] ?while": False})
+
+    driver.run(flow("a --while x < 2", "b"))
+
+    assert [line for line in driver.log if "=" in line] == [
+        "a[0] = success", "a[1] = success", "b = success",
+    ]  # fmt: skip
+
+
+def test_a_while_loop_that_does_not_end_fails():
+    driver = Driver()
+
+    end = driver.run(flow("a --while True --max-turns 3", "b"))
+
+    assert end.status == RunStatus.FAILED
+    assert end.cause == "True is still true after 3 turns (--max-turns)"
+    assert driver.log.count("b") == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (("a", "b --in a"), "no step above has this name and --foreach or --while"),
+        (("a --foreach i in x", "b --in aa"), "did you mean 'a'?"),
+        (("a --foreach i in x", "b", "c --in a"), "the steps of a loop stand together"),
+        (("b --in a", "a --foreach i in x"), "the steps of a loop stand together"),
+        (("a --branch g:default", "b --branch g --when x"), "behind the group's default"),
+    ],
+)
+def test_misplaced_steps_are_named(lines, told):
+    assert any(told in message for _, message in mistakes(flow(*lines)))
+
+
+LINES = st.lists(
+    st.sampled_from(
+        ["--retry 2", "--when x", "--on-error continue", "--on-error skip", "--stop-if x",
+         "--foreach i in x", "--foreach i in x --on-error skip", "--while x --max-turns 2",
+         "--branch g --when x", "", ""]
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@given(lines=LINES, nested=st.booleans(), data=st.data())
+def test_whatever_happens_each_job_is_committed_once_before_anything_else(lines, nested, data):
+    named = [f"s{number} {line}" for number, line in enumerate(lines)]
+    if nested and ("--foreach" in lines[0] or "--while" in lines[0]):
+        named[1:] = [f"{line} --in s0" for line in named[1:]]
+    answers = st.sampled_from(["ok", "ok", "error", "timeout", "died", "interrupted"])
+
+    class Any_(Driver):
+        def next(self, where, default):
+            if "?foreach" in where:
+                return Told(keys=tuple("xyz"[: data.draw(st.integers(0, 3))]))
+            if "?" in where:
+                return Told(value=data.draw(st.booleans()))
+            return Ended(ending=data.draw(answers), error=ERROR)
+
+    driver = Any_()
+    end = driver.run(flow(*named), jitter=lambda: 1.0)
+
+    fired: str | None = None
+    for line in driver.log:
+        if fired is not None and "?retry-if" not in line:
+            assert line.startswith(f"{fired} = ")
+        word = line.split(" ")[0]
+        fired = line if line == word and "?" not in line else None
+    assert fired is None
+    assert end.status in {RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED}
+
+
+def test_places_are_addresses():
+    step = flow("load --in b")[0]
+
+    assert address(step, (Turn("a", 0, "x"), Turn("b", 1, "y"))) == "a[x]/b[y]/load"
+    assert StepStatus.FAILED == "failed"
