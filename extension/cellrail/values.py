@@ -29,6 +29,9 @@ def load_values(store: Store, checkpoint: Checkpoint, names: list[str]) -> dict[
             raise CannotRestore(f"{name!r} is {variable.verdict}: {variable.reason}")
     namespace: dict[str, Any] = {}
     report = restore(checkpoint, namespace, store.objects, names=names)
+    if report.failed:  # code that runs while one is loaded may use any other
+        namespace = {}
+        report = restore(checkpoint, namespace, store.objects)
     for name in names:
         if name in report.failed:
             raise CannotRestore(f"{name!r} does not load here: {report.failed[name]}")

@@ -80,7 +80,7 @@ class Ambient:
         """The whole state, JSON-able."""
         made: dict[str, Any] = {
             "cwd": _cwd(),
-            "path": [entry for entry in sys.path if isinstance(entry, str)],
+            "path": [entry for entry in sys.path if self._is_told(entry)],
             **self._environment(),
             "modules": self._modules(),
             "recursion_limit": sys.getrecursionlimit(),
@@ -150,6 +150,9 @@ class Ambient:
         if any(word in name.upper() for word in _SECRET_LIKE):
             return True
         return any(secret in value for secret in self._secrets)
+
+    def _is_told(self, entry: object) -> bool:
+        return isinstance(entry, str) and not any(secret in entry for secret in self._secrets)
 
     def _modules(self) -> list[str]:
         return [
@@ -321,11 +324,16 @@ def _colour_codes(colors: Any) -> dict[str, Any]:
     return {code: list(now[code]) for code in base if now.get(code, base[code]) != base[code]}
 
 
+def _sklearn_options(sklearn: Any) -> dict[str, Any]:
+    return {key: value for key, value in sklearn.get_config().items() if _plain(value)}
+
+
 _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "numpy": _numpy_options,
     "pandas": _pandas_options,
     "matplotlib": _matplotlib_options,
     "matplotlib.colors": _colour_codes,
+    "sklearn": _sklearn_options,
 }
 
 
@@ -460,6 +468,7 @@ _PUT: dict[str, Callable[[Any], object]] = {
     "pandas": _put_pandas,
     "matplotlib": _put_matplotlib,
     "matplotlib.colors": _put_colour_codes,
+    "sklearn": lambda state: importlib.import_module("sklearn").set_config(**state),
 }
 _GENERATORS: dict[str, Callable[[Any], object]] = {
     "random": _put_random,

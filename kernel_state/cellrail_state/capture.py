@@ -113,6 +113,10 @@ class Capture:
         self._inspector = inspection.Inspector(self.definitions)
         self._reach = Reach(self.definitions)
         self._drawing = False
+        #: names that the last capture looked at
+        self._looked_at: set[str] = set()
+        #: names that were found changed since, before any code that names them ran
+        self._found: tuple[str, ...] = ()
 
     # --- public ------------------------------------------------------------------------------
 
@@ -156,6 +160,32 @@ class Capture:
         with self._pieces() as pieces:
             reached = self._look(pieces, roots, touched, audit=True)
             return self._missed(pieces, self._changed(pieces)[0] - reached)
+
+    def look_before(
+        self, roots: Mapping[str, object], touched: Collection[str] | None
+    ) -> tuple[str, ...]:
+        """Before a cell runs: names that it can reach and that changed since they were looked at.
+
+        What the last capture looked at is as it left it. The rest could have been changed by code
+        that named nothing; after the cell it would pass for the cell's own doing. The next delta
+        tells what was found as missed.
+
+        Args:
+            roots: as for `checkpoint`.
+            touched: names that the cell's code uses; None where it may use any.
+        """
+        reached = None if touched is None else self.leads_to(roots, touched)
+        idle = (self._entries.keys() if reached is None else reached) & self._entries.keys()
+        idle -= self._looked_at
+        if not idle:
+            return ()
+        with self._pieces() as pieces:
+            looked_at = self._look(pieces, roots, idle)
+            changed, _ = self._changed(pieces)
+            found = self._missed(pieces, changed & self._entries.keys())
+        self._looked_at |= looked_at - set(found)
+        self._found = tuple(sorted({*self._found, *found}))
+        return found
 
     def change(self, roots: Mapping[str, object], touched: Collection[str] | None) -> Change:
         """What is not as it was at the last capture.
@@ -235,6 +265,7 @@ class Capture:
         self._pinned = known if missing else {}
         self.current = checkpoint
         self._entries, self._groups, self._group_of, self._bodies = {}, {}, {}, {}
+        self._looked_at, self._found = set(), ()
         self.admit(roots)
 
     def admit(self, roots: Mapping[str, object]) -> None:
@@ -260,6 +291,7 @@ class Capture:
                 if all(self._is_held(name, component, pieces) for name in component.variables):
                     self._remember(component, pieces)
             self._bodies |= pieces.bodies()
+        self._looked_at |= known.keys()
 
     def _stands_alone(self, name: str) -> bool:
         component = self.current.components.get(self.current.variables[name].component or "")
@@ -348,10 +380,12 @@ class Capture:
             self._forget(name)
         with self._pieces() as pieces:
             reached = self._look(pieces, roots, touched, audit=audit)
+            self._looked_at = set(roots) if audit else reached
             changed, self._bodies = self._changed(pieces)
             for name, piece in pieces.all.items():
                 self._entries[name] = Entry.of(piece)
-            missed = self._missed(pieces, changed - reached)
+            missed = (*self._missed(pieces, changed - reached), *self._found)
+            self._found = ()
             made = _Made(written={*deleted, *changed}, only=only)
             for piece in pieces.groups():
                 self._commit(piece, made, pieces)
@@ -367,7 +401,7 @@ class Capture:
             ambient=self._ambient(self._objects) if self._ambient is not None else None,
             stored_bytes=made.size,
             audited=audit or touched is None,
-            missed=missed,
+            missed=tuple(sorted(set(missed))),
         )
 
     def _changed(self, pieces: Pieces) -> tuple[set[str], dict[str, bytes]]:

@@ -382,15 +382,21 @@ class RunHistory:
         return job.delta.failure or self._found_late(job)
 
     def _found_late(self, job: JobFinished) -> str:
-        """Names that the first audit after this job found changed, though no code showed it."""
+        """Names that were found changed after this job, though no code showed it.
+
+        An audit looks at everything, so what changed before one does not concern what follows it.
+        """
         place = _place(self.jobs, job.job_id)
         if place is None or job.delta.audited:
             return ""
-        audit = next((later for later in self.jobs[place + 1 :] if later.delta.audited), None)
-        if audit is None or not audit.delta.missed:
-            return ""
-        names = ", ".join(f"`{name}`" for name in audit.delta.missed)
-        return f"{names} changed unseen before step {self._states[audit.step].info.label!r} ended"
+        for later in self.jobs[place + 1 :]:
+            if later.delta.missed:
+                names = ", ".join(f"`{name}`" for name in later.delta.missed)
+                label = self._states[later.step].info.label
+                return f"{names} changed unseen before step {label!r} ended"
+            if later.delta.audited:
+                break
+        return ""
 
 
 def _loop_start(chain: Sequence[JobFinished], place: int, label: str) -> int:

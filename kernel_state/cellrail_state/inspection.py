@@ -136,7 +136,13 @@ class Inspector:
 
 
 def _acts_when_copied(kinds: Iterable[type]) -> bool:
-    """Whether code of the notebook runs when objects of these types are made or deleted."""
+    """Whether code of the notebook runs when objects of these types are made or deleted.
+
+    Or something else happens: the copy of a figure that is open opens another.
+    """
+    kinds = list(kinds)
+    if any(str(kind.__module__).startswith("matplotlib") for kind in kinds):
+        return True
     return any(
         isinstance(vars(base).get(name), (FunctionType, staticmethod))
         for kind in kinds

@@ -50,6 +50,13 @@ _OPAQUE = frozenset(
         "__import__",
     )
 )
+#: functions that look names up by texts, or by what they load, wherever these come from
+LOOK_UP = frozenset(
+    ("query", "eval", "sql", "SQLContext", "execute", "loads", "load", "read_pickle", "Unpickler",
+     "testmod", "testfile", "main", "runctx", "run_path", "run_module", "run_cell", "ex", "ev",
+     "timeit", "repeat", "getmodule", "getclosurevars", "stack", "instance", "__subclasses__",
+     "import_module", "get_objects", "get_referrers")
+)  # fmt: skip
 _WORD = re.compile(r"[^\W\d]\w*")
 _WRAPPERS = (staticmethod, classmethod, functools.cached_property)
 #: what `abc` and `dataclasses` keep on a class for themselves
@@ -117,7 +124,8 @@ class Reach:
                 # values inside definitions are not looked into: any other definition may be there
                 waiting += self._definitions.alive()
             waiting += [part for part in parts if part is not _DEEP]
-        return None if found & _OPAQUE else frozenset(found)
+        opaque = found & (_OPAQUE | LOOK_UP) if spoken else found & _OPAQUE
+        return None if opaque else frozenset(found)
 
     def _used(self, code: types.CodeType, *, spoken: bool) -> frozenset[str]:
         known = self._names.get((code, spoken))

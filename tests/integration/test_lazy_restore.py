@@ -62,11 +62,12 @@ REACHES = {
     "print(holder.look())": "c",
     "def f():\n    return d.name\nprint(f())": "d",
     "print(pair[0].name)": "b",
-    "import pandas\nprint(pandas.eval('c.name'))": "c",
+    "import pandas\nprint(pandas.eval('c.name'))": "abcd",
     "print(query.upper())": "d",
     "%time print(a.name)": "a",
     "print(evaluate())": "abcd",
     "print(len(globals()))": "abcd",
+    "print('c.name', a.name)": "ac",
     "del d": "d",
 }
 

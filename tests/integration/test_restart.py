@@ -364,3 +364,47 @@ def test_values_of_another_major_of_their_package_need_force(make, app, tmp_path
     with pytest.raises(RestartRefused, match=r"t: stored with things 1\.4, here is 2\.0"):
         app.restart(origin.id, from_step="#3")
     assert app.restart(origin.id, from_step="#3", force=True).status == "success"
+
+
+def test_a_change_that_no_code_shows_is_found_and_refuses_the_cuts_it_spoils(make, app):
+    hidden = "operator.attrgetter('__glo' + 'bals__')(f)['ac' + 'c'].append(3)"
+    path = make("import operator\nacc = []\ndef f(): pass", hidden, "x = 1", "print(acc)", "y = 2")
+    run = app.run(path)
+
+    for cut in ("#3", "#4"):
+        with pytest.raises(RestartRefused, match="`acc` changed unseen before step '#4' ended"):
+            app.restart(run.id, from_step=cut)
+    for cut in ("#2", "#5"):
+        again = app.restart(run.id, from_step=cut)
+        assert again["#4"].outputs == run["#4"].outputs
+
+
+@pytest.mark.parametrize(
+    "code", ["import cProfile\ncProfile.run('f()', 'o')", "import timeit\ntimeit.timeit('f()', "
+             "setup='from __main__ import f', number=2)"],
+)  # fmt: skip
+def test_code_in_strings_counts(code, make, app):
+    run = app.run(make("acc = []\ndef f(): acc.append(1)", code, "x = 1", "print(acc)"))
+
+    again = app.restart(run.id, from_step="#3")
+
+    assert app.diff(run.id, again.id).equal
+
+
+@pytest.mark.parametrize("lazy_above", ["0", "1000000"])
+def test_a_value_whose_loading_needs_another_is_loaded_after_it(lazy_above, make, app, monkeypatch):
+    monkeypatch.setenv("CELLRAIL_LAZY_ABOVE", lazy_above)
+    run = app.run(
+        make(
+            "class Model:\n    def __setstate__(self, d): self.n = len(table)\n"
+            "    def __getstate__(self): return {'x': 1}\na_model = Model(); a_model.n = 1",
+            "table = [1]",
+            "x = 1",
+            "print(a_model.n, x, table)",
+        )
+    )
+
+    again = app.restart(run.id, from_step="#4")
+
+    assert again.status == "success", again.cause
+    assert app.diff(run.id, again.id).equal

@@ -254,3 +254,26 @@ def test_what_leaves_a_group_that_a_lost_definition_held_together_is_stored_anew
     assert book.capture.current.variables["b"].component not in {
         c.id for c in book.capture.current.components.values() if c.definitions
     }
+
+
+def test_a_change_that_no_code_showed_is_found_before_the_next_cell_that_uses_the_name():
+    library = types.ModuleType("library")
+    library.held = []
+    book = Notebook()
+    book.cell("a = [1]; c = 1")
+    library.held.append(book.ns["a"])
+    book.cell("b = 1")
+    library.held[0].append(2)
+    book.cell("b = 2")
+
+    names = names_of("print(a)")
+    found = book.capture.look_before(user_names(book.ns), names.reads | names.writes)
+    delta = book.cell("print(a)")
+
+    assert found == ("a",)
+    assert delta.missed == ("a",)
+    assert "a" in delta.written
+    assert book.restored()["a"] == [1, 2]
+    # what was looked at just now is not looked at again
+    assert book.capture.look_before(user_names(book.ns), {"a"}) == ()
+    assert book.cell("c = 2").missed == ()

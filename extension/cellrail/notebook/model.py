@@ -54,6 +54,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     imports: tuple[str, ...] = ()
     #: words of its strings, which may name variables
     mentions: frozenset[str] = frozenset()
+    #: it calls what may look names up that its text does not tell
+    looks_up: bool = False
     #: the cells it stands for, by place in the notebook
     cell_indices: tuple[int, ...] = ()
 
@@ -64,16 +66,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def touches(self) -> frozenset[str] | None:
-        """Names that its code uses when it runs; None where it may use any."""
-        return None if self.opaque or self.name == PARAMETERS else self.reads | self.writes
+        """Names that its code uses when it runs, in strings that may be code, too; None for any."""
+        if self.opaque or self.name == PARAMETERS:
+            return None
+        return self.reads | self.writes | self.mentions
 
     @property
     def needs(self) -> frozenset[str] | None:
         """Names that have to be there when it runs, and words that may be names."""
         touched = self.touches
-        if touched is None:
+        if touched is None or self.looks_up:
             return None
-        return touched.union(self.mentions, *self.definitions.values())
+        return touched.union(*self.definitions.values())
 
     @property
     def skips(self) -> bool:

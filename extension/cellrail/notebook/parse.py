@@ -196,6 +196,7 @@ def _step(cell: Mapping[str, Any], index: int, number: int, tags: Sequence[str])
         opaque=names.opaque or line.opaque,
         imports=names.imports,
         mentions=names.mentions | line.mentions,
+        looks_up=names.looks_up or line.looks_up,
         cell_indices=(index,),
     )
 

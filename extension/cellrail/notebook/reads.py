@@ -19,6 +19,7 @@ import msgspec
 from cellrail.notebook.options import StepOptions
 from cellrail.notebook.scopes import scope_names
 from cellrail.notebook.shelllines import ShellLines, parsed
+from cellrail_state.reach import LOOK_UP
 
 #: names that give code the whole namespace
 _OPAQUE = frozenset(
@@ -47,6 +48,8 @@ class CellNames(msgspec.Struct, frozen=True, kw_only=True):
     imports: tuple[str, ...] = ()
     #: words of its strings: queries and formulas name variables there
     mentions: frozenset[str] = frozenset()
+    #: it calls what may look names up that its text does not tell
+    looks_up: bool = False
 
 
 def names_of(body: str) -> CellNames:
@@ -71,6 +74,7 @@ def names_of(body: str) -> CellNames:
         opaque=shell.opaque or visitor.opaque or bool(reads & _OPAQUE) or _is_automagic(body),
         imports=tuple(dict.fromkeys(visitor.imports)),
         mentions=frozenset(visitor.mentioned),
+        looks_up=bool(visitor.called & LOOK_UP),
     )
 
 
@@ -103,6 +107,8 @@ class _Visitor(ast.NodeVisitor):
         self.deleted: set[str] = set()
         self.mutated: set[str] = set()
         self.mentioned: set[str] = set()
+        #: names of what is called, and every attribute: it may be called elsewhere
+        self.called: set[str] = set()
         #: the namespace is used in ways that name nothing
         self.opaque = False
 
@@ -127,6 +133,8 @@ class _Visitor(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute):
             self._mutate(node.func)
+        elif isinstance(node.func, ast.Name):
+            self.called.add(node.func.id)
         arguments: Iterable[ast.expr] = [*node.args, *(k.value for k in node.keywords)]
         for argument in arguments:
             self._mutate(argument)
@@ -149,6 +157,7 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.opaque |= node.attr in _INSIDES
+        self.called.add(node.attr)
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node)
         self.generic_visit(node)

@@ -137,6 +137,8 @@ class KernelHooks:
         self._perform(self._cell_order.get("before", ()))
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
+        if self._cell_order.get("checkpoint"):
+            self.state.look_before(self._cell_order["touched"])
         self._started = time.time()
 
     def _bring(self, names: list[str] | None) -> None:

@@ -116,6 +116,7 @@ class LiveRun:
         if cell.options.control:
             told = ", ".join(cell.options.control)
             print(f"cellrail: {told}: only `cellrail run` does this; here the cell runs once")
+        self.state.look_before(cell.touches)
         self._open = (step, cell, job_id, self._clock())
         self.recorder.started(step.number, job_id, step)
 

@@ -9,9 +9,10 @@ name of their own (`for _ in ...`, `_ = gettext`) has a variable `_`, and keeps 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 _MACHINERY = re.compile(r"_+\d*|_i{1,3}|_i\d+|_[ido]h|In|Out")
@@ -127,6 +128,25 @@ def clear(shell: Any, *, keep: Collection[str]) -> None:
     for name in _LAST:
         if f"Out[{name}]" not in keep:
             _set_last(shell, name, "")
+
+
+@contextlib.contextmanager
+def whole_or_not_at_all(shell: Any) -> Iterator[None]:
+    """Where the block fails, every variable is the very object again that it was before."""
+    space, history = dict(shell.user_ns), dict(shell.user_ns.get("_oh", {}))
+    last = {name: getattr(shell.displayhook, name, "") for name in _LAST}
+    loops = dict(loop_roots(shell))
+    try:
+        yield
+    except BaseException:
+        shell.user_ns.clear()
+        shell.user_ns.update(space)
+        for kept, now in ((history, shell.user_ns.get("_oh", {})), (loops, loop_roots(shell))):
+            now.clear()
+            now.update(kept)
+        for name, value in last.items():
+            setattr(shell.displayhook, name, value)
+        raise
 
 
 def set_history(shell: Any, inputs: Mapping[int, str], execution_count: int) -> None:

@@ -27,6 +27,8 @@ from cellrail_state.restore import incompatibilities, needed_at_once, restore
 
 #: audits take at most one part in so many of a run's time
 _AUDIT_SHARE = 50.0
+#: so do looks before cells
+_LOOKING_SHARE = 20.0
 #: bytes that an audit looks at in a second, as a first guess
 _AUDITED_PER_SECOND = 5e8
 
@@ -86,6 +88,8 @@ class ShellState:
         self._placed: dict[str, object] = {}
         self._waiting = Waiting(shell, objects, self._capture)
         self.turns = Turns(shell)
+        #: seconds that looks before cells took, and when this began
+        self._spent, self._began = 0.0, time.monotonic()
 
     @classmethod
     def from_settings(
@@ -136,6 +140,23 @@ class ShellState:
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
             return Delta(failure=f"{type(error).__name__}: {error}")
 
+    def look_before(self, touched: Collection[str] | None) -> None:
+        """Before a cell: find what changed unseen, lest it passes for the cell's own doing.
+
+        As far as that takes a small share of the time; an audit finds the rest.
+
+        Args:
+            touched: names that the cell's code uses; None where it may use any.
+        """
+        started = time.monotonic()
+        if self._spent > (started - self._began) / _LOOKING_SHARE:
+            return
+        # what cannot be looked at has not been found
+        with contextlib.suppress(Exception):
+            roots = shellspace.capture_roots(self._shell)
+            self._capture.look_before(roots, self._any_or(touched))
+        self._spent += time.monotonic() - started
+
     def missed(self, touched: Collection[str] | None) -> tuple[str, ...]:
         """After a cell that failed: names that changed before it, though no code showed it."""
         try:
@@ -182,6 +203,16 @@ class ShellState:
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
         if not order.get("force"):
             _refuse_incompatible(checkpoint, order.get("python", ""))
+        before = self._ambient.snapshot()
+        try:
+            with shellspace.whole_or_not_at_all(self._shell):
+                return self._replace(order, checkpoint)
+        except BaseException:
+            ambient.apply(before)
+            ambient.apply_generators(before)
+            raise
+
+    def _replace(self, order: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         keep = set(order["keep"]) | self._unchanged(checkpoint)
         shellspace.clear(self._shell, keep=keep)
         state = self._ambient_of(checkpoint.ambient)
@@ -217,7 +248,9 @@ class ShellState:
         above = order.get("lazy_above")
         if above is None:
             return set()
-        return checkpoint.variables.keys() - needed_at_once(checkpoint, above)
+        # IPython takes a line for a magic where no variable has the magic's name
+        magics: set[str] = set(self._shell.magics_manager.magics["line"])
+        return checkpoint.variables.keys() - needed_at_once(checkpoint, above) - magics
 
     def needs(self, names: Collection[str] | None) -> bool:
         """Whether something has to be put back before code that uses these names runs."""
@@ -301,6 +334,8 @@ class ShellState:
         later = self._left_for_later(order, checkpoint)
         self._waiting.begin(later, self._definitions, order.get("ahead"))
         self._ambient.adopt()
+        # nothing of ours keeps the user's objects alive: a `del` is to delete
+        self._restored, self._placed = None, {}
         return {}
 
 

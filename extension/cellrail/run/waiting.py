@@ -20,6 +20,7 @@ from cellrail.run import shellspace
 from cellrail_state import ambient
 from cellrail_state.capture import Capture
 from cellrail_state.errors import StateError
+from cellrail_state.model import Checkpoint
 from cellrail_state.objects import Objects
 from cellrail_state.restore import Reader, restore
 
@@ -96,21 +97,29 @@ class Waiting:
         checkpoint = self._capture.current
         wanted = {checkpoint.variables[name].component for name in names}
         together = [n for n in self._names if checkpoint.variables[n].component in wanted]
+        failed = self._restore(checkpoint, together)
+        if failed and self._names - set(together):
+            # code that runs while a value is loaded may use any other
+            failed = self._restore(checkpoint, list(self._names))
+            failed = {name: why for name, why in failed.items() if name in together}
+        if failed:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
+            raise StateError(f"not every value could be put back: {told}")
+
+    def _restore(self, checkpoint: Checkpoint, names: Collection[str]) -> dict[str, str]:
         with ambient.generators_kept():
             report = restore(
                 checkpoint,
                 self._shell.user_ns,
                 self._objects,
-                names=together,
+                names=names,
                 place={},
                 definitions=self._definitions,
                 defined=True,
                 each=self._take,
                 ahead=self._ahead,
             )
-        if report.failed:
-            told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
-            raise StateError(f"not every value could be put back: {told}")
+        return report.failed
 
     def _take(self, values: Mapping[str, Any]) -> None:
         shellspace.place(self._shell, values)
