@@ -141,6 +141,7 @@ class RunConductor:
             output=output,
             progress=self._progress,
             sources=sources,
+            modules=request.modules,
             clock=self._clock,
         )
         try:

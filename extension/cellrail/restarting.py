@@ -186,9 +186,11 @@ def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
 
 
 def _origin_step(history: RunHistory, state: StepState) -> OriginStep:
-    job = state.job
+    job, info = state.job, state.info
+    if job is not None and job.modules:  # a cell of the run wrote them
+        info = msgspec.structs.replace(info, modules=job.modules)
     return OriginStep(
-        info=state.info,
+        info=info,
         status=state.status,
         accepted=state.accepted,
         cause=state.cause,

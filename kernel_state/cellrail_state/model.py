@@ -443,6 +443,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     follows: str = ""
     #: the turns of loops that it belongs to, outermost first
     turns: tuple[Turn, ...] = ()
+    #: digests of the local modules it imported, where the run wrote them after it began
+    modules: dict[str, str] = {}
 
 
 class RunEnded(_Struct, frozen=True, tag="end"):

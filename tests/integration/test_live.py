@@ -102,6 +102,24 @@ def test_step_lines_are_checked_and_transparent(front):
     assert "not available yet" in front.run("%flow panel")
 
 
+def test_a_restart_that_fails_leaves_every_object_as_it_was(make, front):
+    sources = [
+        "%load_ext cellrail",
+        "spoiled = False\nclass S:\n    def __getstate__(self): return {'x': 1}\n"
+        "    def __setstate__(self, state):\n        if spoiled: raise ValueError('spoiled')\n"
+        "s = S(); keep = [s]",
+        "spoiled = True",
+        "%%step go\nx = 1",
+    ]
+    make(*sources)
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    for place, source in enumerate(sources[1:], 2):
+        front.run(source, f"cell-{place}")
+
+    assert "spoiled" in front.run("%flow restart --from go --force")
+    assert front.run("(keep[0] is s, spoiled, x)", "scratch") == "(True, True, 1)"
+
+
 def test_what_is_not_stored_is_told_in_one_quiet_line(front):
     front.run("%load_ext cellrail")
 

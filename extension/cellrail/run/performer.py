@@ -53,6 +53,7 @@ class Performer:
         lazy: bool,
         exit_code: Callable[[], int | None],
         refresh: Callable[[], None] = lambda: None,
+        news: Callable[[Step], dict[str, str]] = lambda _: {},
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare.
@@ -66,11 +67,14 @@ class Performer:
             lazy: restored values wait until a cell can reach them.
             exit_code: how the kernel's process ended.
             refresh: is called after each commit: the notebook shows more.
+            news: digests of the local modules that a step imports, where they are not as they were
+                when the run began.
             clock: seconds since the epoch.
         """
         self._client, self._recorder, self._cells = client, recorder, cells
         self._sources, self._limits, self._lazy = sources, limits, lazy
         self._exit_code, self._refresh, self._clock = exit_code, refresh, clock
+        self._news = news
         self._deadline: float | None = None
         if limits.timeout is not None:
             self._deadline = time.monotonic() + limits.timeout
@@ -263,6 +267,7 @@ class Performer:
                 packages=dict(report.get("packages", {})),
                 replaces=self.replaces,
                 turns=action.path,
+                modules=self._news(step) if fired else {},
             )
         )
         self._show_earlier_turns(step)

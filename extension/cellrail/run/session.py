@@ -19,6 +19,7 @@ import msgspec
 from cellrail.kernels.cold import ColdKernel
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.control import Action, Commit, End, Fire, Skip, address, conduct
+from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
@@ -82,6 +83,7 @@ class Session:
         output: OutputFile | None = None,
         progress: Progress | None = None,
         sources: Mapping[int, str] | None = None,
+        modules: Mapping[int, Mapping[str, str]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the run.
@@ -99,8 +101,10 @@ class Session:
             output: where the executed notebook is written meanwhile.
             progress: who is told.
             sources: what is executed where the notebook's own source is masked, by cell index.
+            modules: digests of the local modules that steps import, as the run begins.
             clock: seconds since the epoch.
         """
+        self._modules = modules or {}
         self._flow = flow
         self._notebook = notebook
         self._plan = plan
@@ -164,8 +168,16 @@ class Session:
             lazy=self._putback is not None and self._putback.lazy_above is not None,
             exit_code=self._kernel.exit_code,
             refresh=self._refresh,
+            news=self._module_news,
             clock=self._clock,
         )
+
+    def _module_news(self, step: Step) -> dict[str, str]:
+        """Digests of its local modules, where a cell has written them since the run began."""
+        if not step.imports:
+            return {}
+        now = local_modules(step.imports, self._flow.path.parent)
+        return now if now != self._modules.get(step.number, {}) else {}
 
     def _refresh(self) -> None:
         if self._output is not None:

@@ -88,6 +88,8 @@ class ShellState:
         self._placed: dict[str, object] = {}
         self._waiting = Waiting(shell, objects, self._capture)
         self.turns = Turns(shell)
+        #: code of the notebook ran beside the cell when it began
+        self._beside = False
         #: seconds that looks before cells took, and when this began
         self._spent, self._began = 0.0, time.monotonic()
 
@@ -126,8 +128,8 @@ class ShellState:
         """
         try:
             roots = shellspace.capture_roots(self._shell)
-            if touched is not None and self._bystanders.may_run():
-                touched = None
+            touched = None if self._beside else self._any_or(touched)
+            self._beside = False
             audit = last or self._audits.are_due(lambda: self._capture.stored_bytes)
             delta = self._capture.checkpoint(roots, only=only, touched=touched, audit=audit)
             if delta.audited:
@@ -148,6 +150,8 @@ class ShellState:
         Args:
             touched: names that the cell's code uses; None where it may use any.
         """
+        # what runs beside the cell may be gone when it ends
+        self._beside = self._bystanders.may_run()
         started = time.monotonic()
         if self._spent > (started - self._began) / _LOOKING_SHARE:
             return

@@ -1,0 +1,86 @@
+"""What sceptical users tried: each was wrong, or refused without need, once."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def said(run, label: str) -> list[dict]:
+    return run[label].outputs
+
+
+def holds(app, run, *, first: int = 2) -> None:
+    """Every restart shows what the run showed."""
+    for number in range(first, len(run.steps) + 1):
+        again = app.restart(run.id, from_step=f"#{number}")
+        assert again.status == "success", (number, again.cause)
+        for step in run.steps:
+            assert again[step.label].outputs == step.outputs, (number, step.label)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pytest.param(
+            ("class Node:\n    def __init__(s, k): s.k = k\n"
+             "    def __hash__(s): return hash((Node.__name__, s.k))\n"
+             "    def __eq__(s, o): return isinstance(o, Node) and s.k == o.k\n"
+             "graph = {Node(i): i for i in range(3)}", "print(graph[Node(2)])"),
+            id="a class that uses its own name while it is loaded",
+        ),
+        pytest.param(
+            ("import numpy as np\nhistory = np.arange(100_000.); config = history + 1; "
+             "env = [0] * 200_000", "history", "config[0] = 7", "print(len(env), config[0])"),
+            id="large variables with the names of magics",
+        ),
+        pytest.param(
+            ("import sklearn, numpy as np\nfrom sklearn.preprocessing import StandardScaler\n"
+             "sklearn.set_config(transform_output='pandas')",
+             "print(type(StandardScaler().fit_transform(np.ones((3, 2)))))"),
+            id="settings of scikit-learn",
+        ),
+        pytest.param(
+            ("import numpy as np\nbig = np.arange(200_000.)\nclass Base:\n    @classmethod\n"
+             "    def all(cls): return [c().go() for c in cls.__subclasses__()]\n"
+             "class Plug(Base):\n    def go(self): return big.sum()", "x = 1", "print(Base.all())"),
+            id="a registry of subclasses",
+        ),
+        pytest.param(
+            ("%%writefile helper_made_here.py\ndef f(): return 3", "import helper_made_here",
+             "print(helper_made_here.f())"),
+            id="a local module that the notebook writes",
+        ),
+    ],
+)  # fmt: skip
+def test_a_restart_shows_what_the_run_showed(cells, make, app):
+    run = app.run(make(*cells))
+    assert run.status == "success", run.cause
+    holds(app, run)
+
+
+def test_a_deleted_object_is_deleted_after_a_restart_too(make, app):
+    run = app.run(
+        make(
+            "log = []\nclass D:\n    def __del__(self): log.append('gone')\nd = D()",
+            "del d",
+            "print(log)",
+        )
+    )
+    again = app.restart(run.id, from_step="#2")
+
+    assert said(again, "#3") == said(run, "#3")
+
+
+def test_checkpoints_do_not_touch_open_figures(make, app):
+    pytest.importorskip("matplotlib")
+    run = app.run(
+        make(
+            "import matplotlib; matplotlib.use('agg')\nimport matplotlib.pyplot as plt\n"
+            "fig, ax = plt.subplots(); plt.plot([1, 2]);",
+            "plt.title('q'); print(plt.gcf() is fig, plt.get_fignums())",
+            "plt.plot([3, 4]); print(len(ax.lines), plt.get_fignums())",
+        )
+    )
+
+    assert said(run, "#2")[0]["text"] == "True [1]\n"
+    assert said(run, "#3")[0]["text"] == "2 [1]\n"
