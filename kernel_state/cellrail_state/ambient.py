@@ -89,10 +89,10 @@ class Ambient:
             "logging": _loggers(),
             "locale": locale.setlocale(locale.LC_ALL),
         }
-        for name, read in _OPTIONS.items():
-            if name in sys.modules:
-                with contextlib.suppress(Exception):
-                    made[name] = read(sys.modules[name])
+        for name in _OPTIONS:
+            found = _read(name)
+            if found is not None:
+                made[name] = found
         made["generators"] = _generators()
         return made
 
@@ -134,6 +134,7 @@ class Ambient:
             repr((np.get_printoptions(), np.geterr())) if np is not None else None,
             repr(getattr(pandas, "_global_config", None)) if pandas is not None else None,
             dict(dict.items(mpl.rcParams)) if mpl is not None and _rc_ready(mpl) else None,
+            *(repr(_read(name)) for name in ("matplotlib.colors", "sklearn")),
         )
 
     def _environment(self) -> dict[str, Any]:
@@ -335,6 +336,17 @@ _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "matplotlib.colors": _colour_codes,
     "sklearn": _sklearn_options,
 }
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    """A library's options; None where it is not imported, or does not tell."""
+    module = sys.modules.get(name)
+    if module is None:
+        return None
+    try:
+        return _OPTIONS[name](module)
+    except Exception:  # noqa: BLE001 - half imported
+        return None
 
 
 # --- putting back ----------------------------------------------------------------------------

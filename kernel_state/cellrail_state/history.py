@@ -54,9 +54,6 @@ class StepState(msgspec.Struct, frozen=True, kw_only=True):
     fired: float | None = None
     #: it ran again before the cut for names that cannot be stored
     rebuilt: tuple[str, ...] = ()
-    #: of a step in a loop: how many of its jobs ended, and how many of these failed
-    turns: int = 0
-    failed_turns: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -192,9 +189,6 @@ class RunHistory:
             self._change(job.step, status=StepStatus.KEPT, job_id=job.follows)
             return
         if job.turns:
-            state = self._states[job.step]
-            failed = state.failed_turns + (job.status is StepStatus.FAILED)
-            self._change(job.step, turns=state.turns + 1, failed_turns=failed)
             self.turns[job.step, job.turns] = job.job_id
         cause = job.cause
         if job.error is not None and not cause:

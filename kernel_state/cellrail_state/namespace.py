@@ -10,6 +10,19 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
+#: names that give code the whole namespace
+WHOLE = frozenset(
+    ("exec", "eval", "globals", "locals", "vars", "dir", "get_ipython", "__import__", "Out", "_oh")
+)
+#: attributes through which code gets at it
+INSIDES = frozenset({"f_globals", "f_locals", "f_back", "__globals__", "user_ns", "currentframe"})
+#: functions that look names up by texts, or by what they load, wherever these come from
+LOOK_UP = frozenset(
+    ("query", "eval", "sql", "SQLContext", "execute", "loads", "load", "read_pickle", "Unpickler",
+     "testmod", "testfile", "main", "runctx", "run_path", "run_module", "run_cell", "ex", "ev",
+     "timeit", "repeat", "getmodule", "getclosurevars", "stack", "instance", "__subclasses__",
+     "import_module", "get_objects", "get_referrers")
+)  # fmt: skip
 _MAX = 80
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
 _SIZED = frozenset({list, tuple, dict, set, frozenset, bytearray, range})

@@ -23,40 +23,14 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from .definitions import _LRU, Definitions, is_definition
+from .namespace import INSIDES, LOOK_UP, WHOLE
 
-#: names that give code the whole namespace
-_OPAQUE = frozenset(
-    (
-        "exec",
-        "eval",
-        "globals",
-        "locals",
-        "vars",
-        "get_ipython",
-        "dir",
-        "Out",
-        "_oh",
-        "__main__",
-        "f_globals",
-        "f_locals",
-        "f_back",
-        "__globals__",
-        "user_ns",
-        "currentframe",
-        "__import__",
-    )
-)
-#: functions that look names up by texts, or by what they load, wherever these come from
-LOOK_UP = frozenset(
-    ("query", "eval", "sql", "SQLContext", "execute", "loads", "load", "read_pickle", "Unpickler",
-     "testmod", "testfile", "main", "runctx", "run_path", "run_module", "run_cell", "ex", "ev",
-     "timeit", "repeat", "getmodule", "getclosurevars", "stack", "instance", "__subclasses__",
-     "import_module", "get_objects", "get_referrers")
-)  # fmt: skip
+#: names and attributes in code that can reach any name
+_OPAQUE = WHOLE | INSIDES | {"__main__"}
 _WORD = re.compile(r"[^\W\d]\w*")
 _WRAPPERS = (staticmethod, classmethod, functools.cached_property)
 #: what `abc` and `dataclasses` keep on a class for themselves
@@ -100,39 +74,53 @@ class Reach:
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
-        self._names: dict[tuple[types.CodeType, bool], frozenset[str]] = {}
+        self._names: dict[types.CodeType, frozenset[str]] = {}
+        self._words: dict[types.CodeType, frozenset[str]] = {}
 
     def names(self, keys: Iterable[str], *, spoken: bool = False) -> frozenset[str] | None:
         """The names that these definitions can use; None for any.
 
         Args:
             keys: of functions and classes of the notebook.
-            spoken: words of their strings count as well.
+            spoken: what code is about to look up counts as well: words of its strings, and
+                anything where it calls what looks names up by texts.
         """
+        found: set[str] = set()
+        said: set[str] = set()
+        for code in self._codes(keys):
+            found |= _remembered(self._names, code, code_names)
+            if spoken:
+                said |= _remembered(self._words, code, code_words)
+        opaque = _OPAQUE | LOOK_UP if spoken else _OPAQUE
+        return None if found & opaque else frozenset(found | said)
+
+    def _codes(self, keys: Iterable[str]) -> Iterator[types.CodeType]:
+        """The code of these definitions and of what they are made of."""
         waiting: list[Any] = [self._definitions.get(key) for key in keys]
         seen: set[int] = set()
-        found: set[str] = set()
         while waiting:
             obj = waiting.pop()
             if obj is None or id(obj) in seen:
                 continue
             seen.add(id(obj))
             if type(obj) is types.FunctionType:
-                found |= self._used(obj.__code__, spoken=spoken)
+                yield obj.__code__
             parts = list(_parts(obj))
             if any(part is _DEEP for part in parts):
                 # values inside definitions are not looked into: any other definition may be there
                 waiting += self._definitions.alive()
             waiting += [part for part in parts if part is not _DEEP]
-        opaque = found & (_OPAQUE | LOOK_UP) if spoken else found & _OPAQUE
-        return None if opaque else frozenset(found)
 
-    def _used(self, code: types.CodeType, *, spoken: bool) -> frozenset[str]:
-        known = self._names.get((code, spoken))
-        if known is None:
-            known = code_names(code) | code_words(code) if spoken else code_names(code)
-            self._names[code, spoken] = known
-        return known
+
+def _remembered(
+    known: dict[types.CodeType, frozenset[str]],
+    code: types.CodeType,
+    find: Callable[[types.CodeType], frozenset[str]],
+) -> frozenset[str]:
+    found = known.get(code)
+    if found is None:
+        found = known[code] = find(code)
+    return found
 
 
 _DEEP: Any = object()

@@ -143,6 +143,19 @@ def test_a_timeout_is_tried_again(make, app):
     assert run.status == "success", run.cause
 
 
+def test_a_kernel_that_died_is_told_and_not_tried_again(make, app):
+    run = app.run(
+        make(
+            "%%step a --retry 3 --backoff 1ms\nimport os, signal\n"
+            "open('w.txt', 'a').write('x'); os.kill(os.getpid(), signal.SIGKILL)",
+            "x = 1",
+        )
+    )
+
+    assert (run.status, run.cause) == ("failed", "the kernel died (SIGKILL)")
+    assert statuses(run) == {"a": "failed", "#2": "pending"}
+
+
 def test_on_error_continue_binds_the_error_and_goes_on(make, app):
     run = app.run(
         make(
@@ -278,6 +291,46 @@ def test_an_empty_loop_collects_an_empty_list(make, app):
     run = app.run(make("%%step a --foreach x in [] --collect y\ny = x", "print(y)"))
 
     assert (run.status, printed(run, "#2")) == ("success", "[]\n")
+
+
+def test_a_run_that_ends_with_a_loop_is_audited_at_its_end(make, app):
+    run = app.run(make("a = [1]", "%%step s --foreach x in [1, 2]\nb = x"))
+
+    finished = [r for r in app.journal(run.id) if r["type"] == "finished"]
+    assert finished[-1]["delta"]["audited"]
+
+
+def test_progress_counts_a_loop_once_and_an_attempt_never(make, app):
+    class Bar:
+        counted, expected, names = 0, 0, ()
+
+        def total(self, steps):
+            self.expected = steps
+
+        def step(self, label):
+            self.names += (label,)
+
+        def done(self):
+            self.counted += 1
+
+        def close(self):
+            pass
+
+    bar = Bar()
+    app.run(
+        make(
+            "n = 0",
+            "%%step s --foreach x in 'ab'\nb = x",
+            "%%step inner --in s\nc = b",
+            "%%step t --when False\nb = 1",
+            "%%step f --retry 2 --backoff 1ms\nimport os\n"
+            "if not os.path.exists('w'): open('w', 'w').close(); raise ValueError",
+        ),
+        progress=bar,
+    )
+
+    assert bar.counted == bar.expected == 4
+    assert bar.names == ("#1", "s[a]", "s[a]/inner", "s[b]", "s[b]/inner", "f")
 
 
 def test_several_targets_take_an_item_apart(make, app):

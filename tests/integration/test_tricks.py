@@ -40,6 +40,14 @@ def holds(app, run, *, first: int = 2) -> None:
             id="settings of scikit-learn",
         ),
         pytest.param(
+            ("import sklearn\nimport matplotlib as mpl, matplotlib.colors",
+             "sklearn.set_config(transform_output='pandas')",
+             "mpl.colors.colorConverter.colors['b'] = (0.25, 0.5, 0.75)\n"
+             "mpl.colors.colorConverter.colors.cache.clear()",
+             "print(sklearn.get_config()['transform_output'], mpl.colors.to_hex('b'))"),
+            id="settings that a cell changes without importing anything",
+        ),
+        pytest.param(
             ("import numpy as np\nbig = np.arange(200_000.)\nclass Base:\n    @classmethod\n"
              "    def all(cls): return [c().go() for c in cls.__subclasses__()]\n"
              "class Plug(Base):\n    def go(self): return big.sum()", "x = 1", "print(Base.all())"),

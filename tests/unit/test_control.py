@@ -237,6 +237,27 @@ def test_raises_exception_tolerates_errors_only():
     assert Driver({"a": "timeout"}).run(flow("a", tags=tags)).status == RunStatus.FAILED
 
 
+@pytest.mark.parametrize("ending", ["died", "timeout"])
+def test_what_took_its_kernel_along_is_not_tried_again(ending):
+    driver = Driver({"a": Ended(ending=ending, alive=False)})
+
+    assert driver.run(flow("a --retry 3 --on-error continue", "b")).status == RunStatus.FAILED
+    assert driver.log == ["a", "a = failed"]
+
+
+def test_an_exit_is_not_tried_again():
+    driver = Driver({"a": Ended(ending="error", exited=True)})
+
+    assert driver.run(flow("a --retry 3")).status == RunStatus.SUCCESS
+    assert driver.log == ["a", "a = success"]
+
+
+def test_an_interrupted_condition_cancels_the_run():
+    stopped = Told(error=StepError(name="KeyboardInterrupt", value=""))
+
+    assert Driver({"a ?when": stopped}).run(flow("a --when x")).status == RunStatus.CANCELLED
+
+
 def test_after_a_dead_kernel_nothing_is_tolerated():
     driver = Driver({"a": "died"})
 

@@ -277,3 +277,20 @@ def test_a_change_that_no_code_showed_is_found_before_the_next_cell_that_uses_th
     # what was looked at just now is not looked at again
     assert book.capture.look_before(user_names(book.ns), {"a"}) == ()
     assert book.cell("c = 2").missed == ()
+
+
+def test_words_of_a_docstring_are_no_calls():
+    book = Notebook()
+    book.cell("""def f():
+    'the main instance: load, eval, vars'
+    return used
+def g():
+    return loads(used)
+""")
+    reach, key = book.capture._reach, book.capture.definitions.key
+
+    found = reach.names([key(book.ns["f"])], spoken=True)
+    assert found is not None
+    assert {"used", "instance"} <= found
+    assert reach.names([key(book.ns["g"])], spoken=True) is None
+    assert reach.names([key(book.ns["g"])]) is not None

@@ -79,6 +79,8 @@ class Commit(_Action, frozen=True, kw_only=True):
     status: StepStatus
     accepted: bool = False
     cause: str = ""
+    #: the step will not be tried again
+    final: bool = True
 
 
 class RollBack(_Action, frozen=True, kw_only=True):
@@ -89,7 +91,6 @@ class Wait(_Action, frozen=True, kw_only=True):
     """Let so many seconds pass."""
 
     seconds: float
-    why: str
 
 
 class Skip(_Action, frozen=True, kw_only=True):
@@ -136,6 +137,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     exited: bool = False
     #: why `--strict` fails it
     refused: str = ""
+    #: the kernel lives: without it nothing can be tried again, and the flow cannot go on
+    alive: bool = True
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,9 +253,12 @@ class _Machine:
     def _broken(
         self, step: Step, path: Path, purpose: Purpose, expression: str, error: StepError
     ) -> _Steps:
+        status, ended = StepStatus.FAILED, RunStatus.FAILED
         cause = f"--{purpose} {expression}: {error.name}: {error.value}"
-        yield Commit(step=step, path=path, status=StepStatus.FAILED, cause=cause)
-        raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
+        if error.name == "KeyboardInterrupt":
+            status, ended, cause = StepStatus.CANCELLED, RunStatus.CANCELLED, "interrupted"
+        yield Commit(step=step, path=path, status=status, cause=cause)
+        raise _Stop(End(status=ended, cause=cause, step=address(step, path)))
 
     # --- one job -----------------------------------------------------------------------------
 
@@ -260,7 +266,7 @@ class _Machine:
         options, attempt = step.options, 1
         while True:
             ended: Ended = yield Fire(step=step, path=path, attempt=attempt)
-            again = attempt <= options.retry and ended.ending in {"error", "timeout", "died"}
+            again = attempt <= options.retry and _may_go_on(ended) and not ended.exited
             if again and options.retry_if:
                 told: Told = yield Ask(
                     step=step,
@@ -276,13 +282,17 @@ class _Machine:
                 again = told.value
             if not again:
                 break
-            cause = ended.cause
             yield Commit(
-                step=step, path=path, attempt=attempt, status=StepStatus.FAILED, cause=cause
+                step=step,
+                path=path,
+                attempt=attempt,
+                status=StepStatus.FAILED,
+                cause=ended.cause,
+                final=False,
             )
             yield RollBack(step=step, path=path)
             seconds = options.backoff.seconds(attempt) * self._jitter()
-            yield Wait(step=step, path=path, seconds=seconds, why="retry")
+            yield Wait(step=step, path=path, seconds=seconds)
             attempt += 1
         yield from self._settle(step, path, attempt, ended)
         yield from self._afterwards(step, path)
@@ -290,7 +300,7 @@ class _Machine:
     def _settle(self, step: Step, path: Path, attempt: int, ended: Ended) -> _Steps:
         commit, end = self._verdict(step, path, ended)
         loop = self._skipping_loop()
-        passes = commit.status is StepStatus.FAILED and ended.ending in {"error", "timeout"}
+        passes = commit.status is StepStatus.FAILED and _may_go_on(ended)
         if loop is not None and passes and step.options.on_error != "continue":
             yield msgspec.structs.replace(commit, attempt=attempt, accepted=True)
             raise _ItemFailed(loop)
@@ -379,9 +389,13 @@ class _Machine:
         return next((s for s in reversed(self._loops) if s.options.on_error == "skip"), None)
 
 
+def _may_go_on(ended: Ended) -> bool:
+    """Whether a failure of the code leaves a kernel to go on with."""
+    return ended.ending in {"error", "timeout"} and ended.alive
+
+
 def _tolerates(step: Step, ended: Ended) -> bool:
     """Whether the flow goes on after a failure of this step."""
     if ended.ending == "error" and step.may_fail:
         return True
-    # after a dead kernel there is nothing to go on with
-    return step.options.on_error in {"continue", "skip"} and ended.ending != "died"
+    return step.options.on_error in {"continue", "skip"} and _may_go_on(ended)

@@ -19,14 +19,8 @@ import msgspec
 from cellrail.notebook.options import StepOptions
 from cellrail.notebook.scopes import scope_names
 from cellrail.notebook.shelllines import ShellLines, parsed
-from cellrail_state.reach import LOOK_UP
+from cellrail_state.namespace import INSIDES, LOOK_UP, WHOLE
 
-#: names that give code the whole namespace
-_OPAQUE = frozenset(
-    {"exec", "eval", "globals", "locals", "vars", "dir", "get_ipython", "__import__", "Out", "_oh"}
-)
-#: attributes through which code gets at it
-_INSIDES = frozenset({"f_globals", "f_locals", "f_back", "__globals__", "user_ns", "currentframe"})
 _MAIN = "__main__"
 #: one of these alone in a cell is a magic, if no variable has its name
 _AUTOMAGIC = frozenset({"reset", "store", "pylab", "recall", "rerun", "run", "who", "whos"})
@@ -71,7 +65,7 @@ def names_of(body: str) -> CellNames:
         mutates=frozenset(visitor.mutated - _BUILTINS),
         deletes=frozenset(visitor.deleted),
         definitions=names.definitions,
-        opaque=shell.opaque or visitor.opaque or bool(reads & _OPAQUE) or _is_automagic(body),
+        opaque=shell.opaque or visitor.opaque or bool(reads & WHOLE) or _is_automagic(body),
         imports=tuple(dict.fromkeys(visitor.imports)),
         mentions=frozenset(visitor.mentioned),
         looks_up=bool(visitor.called & LOOK_UP),
@@ -156,7 +150,7 @@ class _Visitor(ast.NodeVisitor):
             self.visit(part)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        self.opaque |= node.attr in _INSIDES
+        self.opaque |= node.attr in INSIDES
         self.called.add(node.attr)
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node)
@@ -220,7 +214,7 @@ def lineage(cells: Sequence[_Cell]) -> list[frozenset[str] | None]:
             # what it defines may be called by it at once
             known = {**carried, **cell.definitions}
             reached = _closure(cell.reads, known)
-            found.append(None if reached & _OPAQUE else reached)
+            found.append(None if reached & WHOLE else reached)
         made = frozenset().union(*(carried.get(name, frozenset()) for name in cell.reads))
         for name in cell.writes:
             free = cell.definitions.get(name)

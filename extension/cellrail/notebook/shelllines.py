@@ -13,8 +13,6 @@ from collections.abc import Iterable
 
 #: magics that run the code behind them, and their options that take a value
 _RUN_CODE = {"time": "", "timeit": "nrpv", "prun": "lsTD", "memit": "rt"}
-#: cell magics that run their body as code of the notebook
-_RUN_BODY = frozenset({*_RUN_CODE, "capture"})
 #: line magics that bind none of the notebook's names and change no value
 _QUIET = frozenset(
     (

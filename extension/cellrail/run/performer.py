@@ -173,6 +173,7 @@ class Performer:
             cause="" if result.ending is Ending.ERROR else self._cause(step, result),
             exited=_is_clean_exit(result),
             refused=refused,
+            alive=self._exit_code() is None,
         )
 
     def _execute(self, action: control.Fire, job_id: str) -> CellResult:
@@ -208,12 +209,12 @@ class Performer:
             before = []
             # the commit before becomes durable while this cell already runs
             self._recorder.sync()
-            result = self._client.finish(message_id, cell, index, self._limit(step))
+            result = self._client.finish(message_id, cell, index, self.limit(step))
             if result.ending is not Ending.OK:
                 break
         return result
 
-    def _limit(self, step: Step) -> float | None:
+    def limit(self, step: Step) -> float | None:
         """Seconds the step's code may take."""
         limits = [step.options.timeout, self._limits.cell_timeout]
         if self._deadline is not None:
@@ -326,6 +327,7 @@ class Performer:
                 "root": root,
                 "collect": list(step.options.collect),
                 "count": self._counts.pop(root, 0),
+                "last": self.is_last(step, action.path),
             },
             step,
         )

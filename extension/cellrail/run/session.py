@@ -18,7 +18,7 @@ import msgspec
 
 from cellrail.kernels.cold import ColdKernel
 from cellrail.notebook.blocks import Block, blocks_of
-from cellrail.notebook.control import Action, Commit, End, Fire, Skip, address, conduct
+from cellrail.notebook.control import Action, Commit, End, Fire, Leave, Skip, address, conduct
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
@@ -147,15 +147,16 @@ class Session:
         self._keep()
         numbers = {p.number for p in self._plan.steps if p.fate is Fate.EXECUTES}
         steps = [step for step in self._flow.steps if step.number in numbers]
+        blocks = blocks_of(steps)
         if self._progress is not None:
-            self._progress.total(len(steps))
+            self._progress.total(len(blocks))
         if self._putback is not None:
             failure = self._put_back(performer)
             if failure is not None:
                 return failure
-        final = steps[-1] if steps else None
+        final = blocks[-1].step if blocks else None
         performer.is_last = lambda step, path: step is final and not path
-        return self._conduct(performer, blocks_of(steps), taken=self._taken(), replay=self._replay)
+        return self._conduct(performer, blocks, taken=self._taken(), replay=self._replay)
 
     def _performer(self) -> Performer:
         self._client = CellClient(self._kernel, self._notebook)
@@ -212,8 +213,13 @@ class Session:
     def _tell(self, progress: Progress, action: Action) -> None:
         if isinstance(action, Fire) and action.attempt == 1:
             progress.step(address(action.step, action.path))
-        elif isinstance(action, (Commit, Skip)) and not action.path:
+        elif isinstance(action, (Commit, Skip, Leave)) and self._ends_a_block(action):
             progress.done()
+
+    @staticmethod
+    def _ends_a_block(action: Commit | Skip | Leave) -> bool:
+        again = isinstance(action, Commit) and not action.final
+        return not (again or action.path or action.step.options.in_)
 
     def _taken(self) -> dict[str, str]:
         """Groups of branches that the kept steps decided."""
@@ -257,7 +263,7 @@ class Session:
             if planned.fate is Fate.RUNS_AGAIN:
                 outcome = self._run_again(performer, planned, segment.replaces)
             else:
-                outcome = self._rebuild(client, planned)
+                outcome = self._rebuild(client, planned, performer.limit)
             if outcome is not None:
                 return outcome
             putback.after(segment)
@@ -277,7 +283,12 @@ class Session:
                 names.update(dict.fromkeys(sorted(needs)))
         return list(names)
 
-    def _rebuild(self, client: CellClient, planned: PlannedStep) -> Outcome | None:
+    def _rebuild(
+        self,
+        client: CellClient,
+        planned: PlannedStep,
+        limit: Callable[[Step], float | None],
+    ) -> Outcome | None:
         """Run a kept step's cell again for what cannot be stored; nothing of it is committed."""
         import copy
 
@@ -290,7 +301,7 @@ class Session:
                 cell_id=step.cell_id or step.label,
                 orders={"checkpoint": False, "on_error": False, "binds_error": ""},
             )
-            result = client.finish(message_id, scratch, index, self._limit(step))
+            result = client.finish(message_id, scratch, index, limit(step))
             if result.ending is not Ending.OK and "raises-exception" not in step.tags:
                 return self._fail_rebuild(planned, result)
         self._recorder.rebuilt(planned.number, planned.names, time.monotonic() - began)
@@ -341,10 +352,6 @@ class Session:
         outcome = self._conduct(performer, [Block(step=self._steps[planned.number])])
         performer.replaces = ""
         return None if outcome.status is RunStatus.SUCCESS and not outcome.step else outcome
-
-    def _limit(self, step: Step) -> float | None:
-        known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
-        return min(known) if known else None
 
     def _cells(self, step: Step) -> Sequence[tuple[int, Any]]:
         return [(index, self._notebook["cells"][index]) for index in step.cell_indices]

@@ -158,7 +158,7 @@ class ShellState:
         # what cannot be looked at has not been found
         with contextlib.suppress(Exception):
             roots = shellspace.capture_roots(self._shell)
-            self._capture.look_before(roots, self._any_or(touched))
+            self._capture.look_before(roots, None if self._beside else touched)
         self._spent += time.monotonic() - started
 
     def missed(self, touched: Collection[str] | None) -> tuple[str, ...]:
@@ -187,7 +187,8 @@ class ShellState:
 
     def _leave(self, order: Mapping[str, Any]) -> dict[str, Any]:
         self.turns.leave(order)
-        return {"delta": to_plain(self.delta(touched=order["collect"]))}
+        delta = self.delta(touched=order["collect"], last=order["last"])
+        return {"delta": to_plain(delta)}
 
     def _roll_back(self, order: Mapping[str, Any]) -> dict[str, Any]:
         return {"not_restored": list(self.roll_back(order["touched"]))}

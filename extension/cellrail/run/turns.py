@@ -10,6 +10,7 @@ import datetime as dt
 import decimal
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,8 +73,8 @@ class Turns:
         items = tuple(self._value(order["source"], "foreach"))
         if order["key"]:
             keys = [self._key(item, order) for item in items]
-            twice = next((key for key in keys if keys.count(key) > 1), None) if keys else None
-            if twice is not None:
+            twice, count = next(iter(Counter(keys).most_common(1)), ("", 0))
+            if count > 1:
                 message = f"--key {order['key']}: {twice!r} is the key of two items"
                 raise ValueError(message)
         else:
