@@ -22,8 +22,8 @@ from cellrail_state.model import Checkpoint, Variable
 _VOLATILE = ("execution_count",)
 #: what differs from process to process: addresses (scikit-learn shortens them), ids, folders
 _ADDRESS = re.compile(
-    r"(?:\b0|\.\.\.)x[0-9a-fA-F]{6,16}\b|(?<=sk-container-id-)\d+|(?<=sk-estimator-id-)\d+"
-    r"|(?<=ipykernel_)\d+"
+    r"(?:\b0|\.\.\.)x(?:[0-9a-fA-F]{6,16}\b|[0-9a-fA-F]+\.\.\.)"
+    r"|(?<=sk-container-id-)\d+|(?<=sk-estimator-id-)\d+|(?<=ipykernel_)\d+"
 )
 #: Python's own memory of the warnings it has shown
 _UNCOMPARED = frozenset({"__warningregistry__"})
@@ -130,19 +130,19 @@ def _outputs(history: RunHistory, state: StepState) -> list[dict[str, Any]]:
     if state.job is None:
         return []
     return [
-        {key: _readable(value) for key, value in output.items() if key not in _VOLATILE}
+        {key: readable(value) for key, value in output.items() if key not in _VOLATILE}
         for output in history.step_outputs(state.info.number)
     ]
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """An output's part without addresses."""
     if isinstance(value, str):
         return _ADDRESS.sub("…", value)
     if isinstance(value, Mapping):
-        return {key: _readable(part) for key, part in value.items()}
+        return {key: readable(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_readable(part) for part in value]
+        return [readable(part) for part in value]
     return value
 
 
