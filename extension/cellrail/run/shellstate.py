@@ -26,7 +26,7 @@ from cellrail_state.objects import Objects
 from cellrail_state.restore import incompatibilities, needed_at_once, restore
 
 #: audits take at most one part in so many of a run's time
-_AUDIT_SHARE = 50.0
+_AUDIT_SHARE = 100.0
 #: so do looks before cells
 _LOOKING_SHARE = 20.0
 #: bytes that an audit looks at in a second, as a first guess
