@@ -9,21 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeVar
 
+from cellrail.notebook.address import Addressed
 
-class Identified(Protocol):
+
+class Identified(Addressed, Protocol):
     """What identifies a step."""
-
-    @property
-    def number(self) -> int:
-        """Its place among the code cells."""
-
-    @property
-    def name(self) -> str:
-        """Its given name."""
-
-    @property
-    def cell_id(self) -> str:
-        """Its cell's id."""
 
     @property
     def source_hash(self) -> str:
