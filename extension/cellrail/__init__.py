@@ -1,7 +1,8 @@
 """Turns a plain Jupyter notebook into a durable flow.
 
 `%load_ext cellrail` records a notebook and gives it `%%step` and `%flow`; `App` runs and restarts
-notebooks from Python; `flow` is what a cell imports. Nothing heavy is imported until it is used.
+notebooks from Python; `flow`, `get_state`, `set_state` and the like are what a cell imports.
+Nothing heavy is imported until it is used.
 """
 
 from __future__ import annotations
@@ -11,13 +12,52 @@ from typing import TYPE_CHECKING, Any
 from cellrail.version import __version__
 
 if TYPE_CHECKING:
-    from cellrail.api import flow
+    from cellrail.api import (
+        flow,
+        get_flow_user_state,
+        get_resource,
+        get_state,
+        get_state_path,
+        get_variable,
+        set_flow_user_state,
+        set_resource,
+        set_state,
+        set_variable,
+    )
     from cellrail.app import App
     from cellrail.errors import CellrailError
 
-__all__ = ["App", "CellrailError", "__version__", "flow", "load_ipython_extension"]
+__all__ = [
+    "App",
+    "CellrailError",
+    "__version__",
+    "flow",
+    "get_flow_user_state",
+    "get_resource",
+    "get_state",
+    "get_state_path",
+    "get_variable",
+    "load_ipython_extension",
+    "set_flow_user_state",
+    "set_resource",
+    "set_state",
+    "set_variable",
+]
 
-_HOMES = {"App": "cellrail.app", "CellrailError": "cellrail.errors", "flow": "cellrail.api"}
+_HOMES = {
+    "App": "cellrail.app",
+    "CellrailError": "cellrail.errors",
+    "flow": "cellrail.api",
+    "get_flow_user_state": "cellrail.api",
+    "get_resource": "cellrail.api",
+    "get_state": "cellrail.api",
+    "get_state_path": "cellrail.api",
+    "get_variable": "cellrail.api",
+    "set_flow_user_state": "cellrail.api",
+    "set_resource": "cellrail.api",
+    "set_state": "cellrail.api",
+    "set_variable": "cellrail.api",
+}
 
 
 def __getattr__(name: str) -> Any:

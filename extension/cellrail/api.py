@@ -1,34 +1,263 @@
-"""What a cell imports: `from cellrail import flow`.
+"""What a cell imports: `from cellrail import flow, get_state, set_state`.
 
-State, waits, `once` and loops are specified and still to come; asking for them says so.
+Each call asks the desk of the run that the cell is part of: over the kernel's channel in a headless
+run, directly in an open notebook that is recorded. Where no run is recorded (nbval, plain
+papermill, a script) what is set lives as long as this process, and one fixed line says so.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellrail.errors import NotAvailableYet
+from cellrail.errors import BadState, CellrailError, NotAvailableYet, NotJson
+from cellrail_state.errors import StateError
 
-_LATER = frozenset(
-    (
-        "call", "callback_request", "context", "each", "error", "forced", "once", "previous",
-        "recovering", "rerun", "resume_data", "runs", "shared", "step", "suspend", "tick",
-        "woke_by",
-    )
-)  # fmt: skip
+if TYPE_CHECKING:
+    from cellrail.run.asking import Backend
+
+T = TypeVar("T")
+
+_LATER = frozenset(("call", "each", "previous", "rerun", "step", "suspend"))
+#: plain facts about the run, and what they are where nobody knows better
+_FACTS: dict[str, Any] = {
+    "callback_request": None, "context": None, "error": None, "forced": False,
+    "recovering": False, "resume_data": None, "runs": 1, "tick": None, "woke_by": None,
+}  # fmt: skip
+#: seconds between two looks at a function that another run is running
+_ONCE_SECONDS = 0.2
+
+
+class _Missing:
+    """No default was given."""
+
+    def __repr__(self) -> str:
+        return "<none>"
+
+
+_MISSING = _Missing()
+
+
+@functools.cache
+def _unrecorded() -> Backend:
+    from cellrail.run.unrecorded import Unrecorded
+
+    return Unrecorded()
+
+
+def _backend() -> Backend:
+    """Whom to ask: the desk of the run that this kernel executes."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    desk: Backend | None = getattr(shell, "cellrail_desk", None)
+    return desk if desk is not None else _unrecorded()
+
+
+def _ask(question: str, /, **arguments: Any) -> Any:
+    """Ask; what goes wrong has a traceback that begins here."""
+    error: Exception
+    try:
+        return _backend().ask(question, arguments)
+    except (CellrailError, StateError) as found:
+        error = found.with_traceback(None)
+    raise error
+
+
+def _text(value: object, what: str) -> str:
+    from cellrail.run.jsontext import to_text
+
+    return to_text(value, what)
+
+
+def _value(text: str | None, default: Any) -> Any:
+    from cellrail.run.jsontext import from_text
+
+    return default if text is None else from_text(text)
+
+
+def _key(key: object, what: str) -> str:
+    if not isinstance(key, str) or not key:
+        message = f"{what}: the key is a string, not {key!r}"
+        raise BadState(message)
+    return key
+
+
+# --- states ----------------------------------------------------------------------------------
+
+
+def get_state(default: Any = None) -> Any:
+    """The state that this step has kept from run to run; `default` the first time.
+
+    There is one for each flow, step, and user or trigger.
+    """
+    return _value(_ask("get_state"), default)
+
+
+def set_state(value: Any) -> None:
+    """Keep a JSON value for the next run of this step. It counts when the step succeeds.
+
+    Raises:
+        NotJson: the value is no JSON (a `TypeError`).
+        StateConflict: another run has written it since this step read it.
+    """
+    _ask("set_state", value=_text(value, "set_state()"))
+
+
+def get_state_path() -> str:
+    """Where this step's state lies, as a resource of type `state`."""
+    return str(_ask("state_path"))
+
+
+def get_flow_user_state(key: str, default: Any = None) -> Any:
+    """What this run keeps under a key; a restart sees it as it stood at its cut."""
+    return _value(_ask("get_user_state", key=_key(key, "get_flow_user_state()")), default)
+
+
+def set_flow_user_state(key: str, value: Any) -> None:
+    """Keep a JSON value under a key of this run. It counts when the step succeeds.
+
+    Raises:
+        NotJson: the value is no JSON (a `TypeError`).
+    """
+    text = _text(value, f"set_flow_user_state({key!r})")
+    _ask("set_user_state", key=_key(key, "set_flow_user_state()"), value=text)
+
+
+def get_resource(path: str, default: Any = _MISSING) -> Any:
+    """The JSON value at a path, across runs and flows.
+
+    Raises:
+        NotSet: there is none, and no default was given (a `KeyError`).
+    """
+    text = _ask("get_resource", path=path, required=default is _MISSING)
+    return _value(text, default)
+
+
+def set_resource(value: Any, path: str | None = None, resource_type: str | None = None) -> None:
+    """Set the JSON value at a path; without one, this step's state. It counts on success.
+
+    Args:
+        value: the value.
+        path: `a/b/c`.
+        resource_type: what kind of thing it is, told when it is created; later it must agree.
+
+    Raises:
+        NotJson: the value is no JSON (a `TypeError`).
+        BadState: the path is none, or the type is another (a `ValueError`).
+        StateConflict: somebody has written it since this step read it.
+    """
+    text = _text(value, "set_resource()")
+    _ask("set_resource", value=text, path=path, resource_type=resource_type)
+
+
+def get_variable(path: str, default: Any = _MISSING) -> Any:
+    """The string at a path, across runs and flows. A secret is masked wherever it is shown.
+
+    Raises:
+        NotSet: there is none, and no default was given (a `KeyError`).
+    """
+    found = _ask("get_variable", path=path, required=default is _MISSING)
+    return default if found is None else found
+
+
+def set_variable(path: str, value: str, secret: bool = False) -> None:
+    """Set the string at a path; with `secret`, encrypted from now on. It counts on success.
+
+    Raises:
+        BadState: the value is no string (a `ValueError`).
+        StateConflict: somebody has written it since this step read it.
+    """
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise BadState(f"set_variable({path!r}): a variable is a string, not a {kind}")
+    _ask("set_variable", path=path, value=value, secret=bool(secret))
+
+
+# --- the flow --------------------------------------------------------------------------------
 
 
 class FlowApi:
     """The flow that a cell runs in."""
 
+    @property
+    def shared(self) -> Path:
+        """The run's shared folder. Its files are checkpointed after each step that used it."""
+        from cellrail.shared import SharedPath
+
+        return SharedPath(_ask("shared"))
+
+    def once(self, key: str, fn: Callable[[], T], scope: str = "run") -> T:
+        """Run a function once, and return what it returned then (JSON).
+
+        It is not repeated by a retry, a restart or a recovery. A crash between its end and the
+        record of it repeats it: use the key as its idempotency key.
+
+        Args:
+            key: what identifies it.
+            fn: takes nothing and returns JSON (or None).
+            scope: `run`: this run and everything restarted from it; `flow`: all runs of the flow.
+
+        Raises:
+            NotJson: the function returned something else; it has run and does not run again.
+        """
+        if scope not in {"run", "flow"}:
+            raise BadState(f"flow.once(): the scope is run or flow, not {scope!r}")
+        _key(key, "flow.once()")
+        if not callable(fn):
+            raise BadState(f"flow.once({key!r}): a function is needed, not {fn!r}")
+        while (found := _ask("once_find", key=key, scope=scope)).get("wait"):
+            time.sleep(_ONCE_SECONDS)
+        if not found:
+            value: T = _run_once(key, fn, scope)
+        elif "lost" in found:
+            raise _no_json(key, found["lost"], f"it has run in run {found['run']}")
+        else:
+            value = _value(found["value"], None)
+        return value
+
     def __getattr__(self, name: str) -> Any:
+        if name in _FACTS:
+            found = _ask("fact", name=name)
+            return _FACTS[name] if found is None else found
         if name in _LATER:
             raise NotAvailableYet(f"flow.{name} is not available yet")
         message = f"flow has no attribute {name!r}"
         raise AttributeError(message)
 
+    def __reduce__(self) -> str:
+        return "flow"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_FACTS})
+
     def __repr__(self) -> str:
         return "<cellrail flow>"
+
+
+def _run_once(key: str, fn: Callable[[], Any], scope: str) -> Any:
+    try:
+        result = fn()
+    except BaseException:
+        _ask("once_failed", key=key)
+        raise
+    try:
+        text = _text(result, "its result")
+    except NotJson as error:
+        _ask("once_keep", key=key, scope=scope, value=None, lost=str(error))
+        raise _no_json(key, str(error), "it has run") from None
+    _ask("once_keep", key=key, scope=scope, value=text, lost="")
+    return _value(text, None)
+
+
+def _no_json(key: str, why: str, ran: str) -> NotJson:
+    return NotJson(
+        f"flow.once({key!r}): {ran}, and does not run again; but {why}, so it was not kept",
+        hint="return JSON or None from it, and use another key if it may run again",
+    )
 
 
 flow = FlowApi()

@@ -18,6 +18,8 @@ from cellrail.notebook.parameters import to_json
 from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
+from cellrail.run.desk import Desk
+from cellrail.run.desks import desk_of, past_of
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -50,6 +52,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     options: RunLimits = RunLimits()
     #: told in the record
     told: dict[str, Any] = {}
+    #: whose states the steps see: `user:NAME`, `trigger:ID` or `backfill:ID`
+    scope: str = ""
+    #: the origin's number of each step
+    numbers: dict[int, int] = {}
+    #: steps see the state of now, not what they saw in the origin
+    current_state: bool = False
 
 
 class RunConductor:
@@ -127,6 +135,8 @@ class RunConductor:
             implementation=hello["implementation"],
             packages=hello["packages"],
         )
+        if self._history is not None and request.origin is not None:
+            recorder.once_inherited(self._history)
         output = OutputFile(self._output) if self._output is not None else None
         session = Session(
             flow=flow,
@@ -142,6 +152,7 @@ class RunConductor:
             progress=self._progress,
             sources=sources,
             modules=request.modules,
+            desk=open_desk(recorder, request, self._history),
             clock=self._clock,
         )
         try:
@@ -208,8 +219,18 @@ class RunConductor:
             hash_seed=request.hash_seed,
             chain=request.chain,
             options=request.told,
+            scope=request.scope,
             cellrail=__version__,
         )
+
+
+def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) -> Desk:
+    """The desk of a run, with everybody who answers there."""
+    past = None
+    if history is not None and not request.current_state:
+        past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
+    once = history.once if history is not None else {}
+    return desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
 
 
 def _clear(notebook: Any, indices: list[int]) -> None:

@@ -14,6 +14,11 @@ The tree::
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
     │   ├── NotAvailableYet        specified, and still to come
     │   ├── SettingsError          a setting is unknown or wrong
+    │   ├── NotSet                 no resource or variable of this name (a `KeyError`)
+    │   ├── NotJson                the value is no JSON (a `TypeError`)
+    │   ├── BadState               a path, type or value of state is wrong (a `ValueError`)
+    │   ├── HoldsSecret            the value would be kept in clear and holds a secret
+    │   ├── OutsideStep            nothing is being executed that this could be committed with
     │   └── KernelProblem          the kernel cannot be used
     │       ├── KernelNotInstalled
     │       ├── KernelNotIPython
@@ -108,6 +113,40 @@ class SettingsError(UserError):
     """A setting is unknown or wrong."""
 
     code = "settings"
+
+
+class NotSet(UserError, KeyError):
+    """There is no such resource or variable."""
+
+    code = "not-set"
+
+    def __str__(self) -> str:
+        # a KeyError shows the repr of its argument
+        return str(self.args[0])
+
+
+class NotJson(UserError, TypeError):
+    """The value is no JSON."""
+
+    code = "not-json"
+
+
+class BadState(UserError, ValueError):
+    """A path, type or value of state is wrong."""
+
+    code = "bad-state"
+
+
+class HoldsSecret(UserError, ValueError):
+    """The value holds a secret, and would be kept in clear."""
+
+    code = "holds-secret"
+
+
+class OutsideStep(UserError):
+    """No step is being executed that this could be committed with."""
+
+    code = "outside-step"
 
 
 class KernelProblem(UserError):

@@ -23,6 +23,7 @@ from cellrail.notebook.parameters import expressions, plain_values, to_json
 from cellrail.notebook.plan import Plan
 from cellrail.restarting import RestartPlan
 from cellrail.run import prepare
+from cellrail.run.desks import own_scope
 from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.session import Progress
@@ -56,6 +57,8 @@ class Launcher(msgspec.Struct, kw_only=True):
     told: dict[str, Any] = {}
     restart: RestartPlan | None = None
     changed: tuple[str, ...] = ()
+    #: with `restart`: steps see the state of now, not what they saw in the origin
+    current_state: bool = False
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -181,6 +184,9 @@ class Launcher(msgspec.Struct, kw_only=True):
             },
             options=self.options,
             told=self.told,
+            scope=restart.history.started.scope if restart is not None else own_scope(),
+            numbers=restart.numbers if restart is not None else {},
+            current_state=self.current_state,
         )
 
     def _putback(self, restart: RestartPlan) -> PutBack:

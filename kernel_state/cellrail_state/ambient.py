@@ -76,6 +76,10 @@ class Ambient:
         self._last: bytes | None = None
         self._importable: dict[str, bool] = {}
 
+    def learn(self, secrets: Sequence[str]) -> None:
+        """Nothing that is captured from now on holds these secrets."""
+        self._secrets += [secret for secret in secrets if len(secret) >= _MINIMUM]
+
     def snapshot(self) -> dict[str, Any]:
         """The whole state, JSON-able."""
         made: dict[str, Any] = {

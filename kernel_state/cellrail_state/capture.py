@@ -240,6 +240,10 @@ class Capture:
             names, roots, entries=self._entries, groups=self._group_of, reach=self._reach
         )
 
+    def learn(self, secrets: Sequence[str | bytes]) -> None:
+        """Nothing that is written from now on holds these secrets."""
+        self._scanner.learn(secrets)
+
     @property
     def stored_bytes(self) -> int:
         """Bytes of the namespace in the store."""

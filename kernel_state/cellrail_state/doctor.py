@@ -22,7 +22,7 @@ import msgspec
 
 from cellrail_state import journal as journals
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
-from cellrail_state.model import JobFinished, ObjectRef, Record, RunStarted
+from cellrail_state.model import JobFinished, ObjectRef, OnceDone, Record, RunStarted
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
 
@@ -118,6 +118,10 @@ def references(record: Record) -> Iterator[ObjectRef]:
             yield record.delta.ambient
         for component in record.delta.components.values():
             yield from component.refs()
+        if record.effects is not None:
+            yield from record.effects.refs()
+    elif isinstance(record, OnceDone) and isinstance(record.value, ObjectRef):
+        yield record.value
 
 
 def readable_records(store: Store, run_id: str) -> Iterator[Record]:

@@ -14,6 +14,9 @@ The tree::
     ├── ObjectError                a content-addressed object
     │   ├── ObjectMissing          it is not there
     │   └── ObjectDamaged          its bytes are not what its address says
+    ├── LedgerError                what outlives runs: states, resources, variables
+    │   ├── StateConflict          somebody else wrote it in the meantime
+    │   └── LedgerDamaged          the ledger cannot be read
     ├── Untrusted                  signed by nobody this user trusts: nothing was unpickled
     └── ValueProblem               a single value
         ├── CannotStore            it cannot be pickled, or its copy does not load
@@ -106,6 +109,24 @@ class ObjectDamaged(ObjectError):
     """A stored object's bytes are not what its address says; run `cellrail doctor`."""
 
     code = "object-damaged"
+
+
+class LedgerError(StateError):
+    """What outlives runs cannot be read or written."""
+
+    code = "ledger"
+
+
+class StateConflict(LedgerError):
+    """Somebody else wrote this in the meantime."""
+
+    code = "state-conflict"
+
+
+class LedgerDamaged(LedgerError):
+    """The ledger of states, resources and variables is damaged; run `cellrail doctor --fix`."""
+
+    code = "ledger-damaged"
 
 
 class Untrusted(StateError):

@@ -25,6 +25,7 @@ from cellrail_state.model import (
     JobStarted,
     KeptReason,
     KernelStarted,
+    OnceDone,
     Record,
     RunEnded,
     RunKind,
@@ -36,6 +37,7 @@ from cellrail_state.model import (
     StepSkipped,
     StepStatus,
     Turn,
+    Written,
 )
 
 
@@ -127,6 +129,8 @@ class RunHistory:
         #: what became of each turn of each step, in order
         self.turn_records: list[StepKept | StepSkipped | JobFinished] = []
         self._began: dict[tuple[int, tuple[Turn, ...]], int] = {}
+        #: what `flow.once` has run, by key, and what it inherited
+        self.once: dict[str, OnceDone] = {}
         started: RunStarted | None = None
         for record in sources.records(run_id):
             if isinstance(record, RunStarted):
@@ -166,6 +170,8 @@ class RunHistory:
             )
         elif isinstance(record, Decided):
             self.decided[record.step, record.purpose, record.turns] = record
+        elif isinstance(record, OnceDone):
+            self.once.setdefault(record.key, record)
         elif isinstance(record, StepKept):
             self._keep(record)
         elif isinstance(record, StepSkipped):
@@ -367,6 +373,25 @@ class RunHistory:
     def checkpoint_after(self, number: int) -> Checkpoint:
         """The namespace right after a step's job."""
         return Checkpoint.fold(job.delta for job in self.chain_through(number))
+
+    def effects_of(self, number: int) -> tuple[str, ...]:
+        """What the jobs that stand for a step did beyond their kernel, in words."""
+        turns = [self.job_by_id(j) for (step, _), j in self.turns.items() if step == number]
+        job = self._with_job(self._states[number]).job
+        jobs = [*turns, *([job] if job is not None else [])]
+        return tuple(sorted({k for j in jobs if j.effects is not None for k in j.effects.kinds}))
+
+    def reads_of(self, number: int, turns: tuple[Turn, ...] = ()) -> tuple[Written, ...]:
+        """The resources that a step (in these turns) read, as it saw them."""
+        for job in reversed(self.jobs):
+            if (job.step, job.turns) == (number, turns) and job.effects is not None:
+                return job.effects.reads
+        state = self._states.get(number)
+        job_id = self.turns.get((number, turns)) if turns else state and state.job_id
+        if not job_id or job_id.rpartition("/")[0] == self.run_id:
+            return ()
+        effects = self.job_by_id(job_id).effects
+        return effects.reads if effects is not None else ()
 
     def restorable_after(self, number: int) -> str:
         """Why the namespace after a step cannot be put back; empty where it can."""

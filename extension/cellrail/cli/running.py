@@ -81,6 +81,12 @@ def run(
 @click.option("--to", metavar="STEP", help="Stop after this step; later ones stay pending.")
 @click.option("--force", is_flag=True, help="Keep stale steps as they were.")
 @click.option("--widen", is_flag=True, help="Move the cut to the first stale step.")
+@click.option(
+    "--state",
+    type=click.Choice(["origin", "current"]),
+    default="origin",
+    help="See states and resources as in the origin (default), or as they are now.",
+)
 @click.option("--cwd", metavar="DIR", help="Working directory (default: the origin's).")
 @click.option("--timeout", type=seconds, metavar="DUR", help="Limit for the whole run.")
 @click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")

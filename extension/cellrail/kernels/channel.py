@@ -36,11 +36,12 @@ class ChannelClosed(Exception):
 class Channel:
     """One end of the channel.
 
-    `send` and `receive` may be used by different threads, each by one at a time.
+    `send` may be used by any thread, `receive` by one at a time.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._sending = threading.Lock()
 
     def send(self, message: Message) -> None:
         """Send a JSON-able message.
@@ -49,7 +50,9 @@ class Channel:
             ChannelClosed: the other side is gone.
         """
         try:
-            self._connection.send_bytes(msgspec.json.encode(message))
+            data = msgspec.json.encode(message)
+            with self._sending:
+                self._connection.send_bytes(data)
         except (OSError, ValueError) as error:
             raise ChannelClosed(str(error)) from error
 

@@ -12,6 +12,7 @@ ending                     step                run                      cause
 ok                         success             goes on
 ``sys.exit(0)``            success             success, ends here       exit
 ok, not restorable         failed (--strict)   failed                   not restorable after
+ok, state conflict         failed              failed                   who wrote it meanwhile
 error                      failed              failed                   the user's error
 error, tolerated           failed (accepted)   goes on
 timeout                    failed              failed                   timeout after N s
@@ -135,7 +136,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     #: `sys.exit(0)`
     exited: bool = False
-    #: why `--strict` fails it
+    #: why it has failed though its code has not: `--strict`, or its state was written meanwhile
     refused: str = ""
     #: the kernel lives: without it nothing can be tried again, and the flow cannot go on
     alive: bool = True
@@ -316,7 +317,7 @@ class _Machine:
             end = End(status=RunStatus.SUCCESS, cause="exit", step=where)
         elif ended.ending == "ok":
             if ended.refused:
-                status, cause = StepStatus.FAILED, f"not restorable after: {ended.refused}"
+                status, cause = StepStatus.FAILED, ended.refused
                 end = End(status=RunStatus.FAILED, cause=cause, step=where)
         elif ended.ending == "interrupted":
             status, cause = StepStatus.CANCELLED, "interrupted"

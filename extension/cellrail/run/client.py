@@ -15,7 +15,9 @@ How a cell can end (`Ending`), a closed set:
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -98,12 +100,20 @@ class _Wait:
 class CellClient:
     """Sends cells to a kernel that is ready, one after another."""
 
-    def __init__(self, kernel: ColdKernel, notebook: Any, *, grace: float = GRACE_SECONDS) -> None:
+    def __init__(
+        self,
+        kernel: ColdKernel,
+        notebook: Any,
+        *,
+        reply: Callable[[Message], Message] | None = None,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
         """Prepare the loop.
 
         Args:
             kernel: a kernel that is ready.
             notebook: the nbformat notebook whose cells receive the outputs.
+            reply: answers what a cell asks; None where there is nobody to.
             grace: seconds an interrupted cell gets before its kernel is killed.
         """
         from nbclient import NotebookClient
@@ -114,6 +124,7 @@ class CellClient:
         self._kernel = kernel
         self._channel: Channel = kernel.channel
         self._grace = grace
+        self._reply = reply
         self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
         self._outputs.reset_execution_trackers()
         # nbclient sets it per cell in the method that we do without
@@ -304,7 +315,12 @@ class CellClient:
             return
         if message is None:
             return
-        if message["kind"] == "loading":
+        if message["kind"] == "ask":
+            if self._reply is not None:
+                # the channel's end is noticed where it is read
+                with contextlib.suppress(ChannelClosed):
+                    self._channel.send(self._reply(message))
+        elif message["kind"] == "loading":
             wait.pause()
         elif message["kind"] == "loaded":
             wait.go_on()

@@ -21,10 +21,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cellrail.errors import CellrailError
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
+from cellrail.run.asking import Asking, told
 from cellrail.run.setup import setup_lines
 from cellrail.step_line import install as install_step_line
 from cellrail_state.ambient import Base
+from cellrail_state.errors import StateError
 from cellrail_state.model import to_plain
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ def load_ipython_extension(shell: Any) -> None:
     atexit.register(_exit_promptly)
     hooks = KernelHooks(shell, channel)
     shell.cellrail_hooks = hooks
+    # whom `cellrail.api` asks
+    shell.cellrail_desk = hooks.asking
     hooks.install()
 
 
@@ -80,6 +85,7 @@ class KernelHooks:
         self._packages = PackageWatch()
         self._base = Base.now()
         self._state: ShellState | None = None
+        self.asking = Asking(channel.send, self._learn)
 
     def install(self) -> None:
         """Register with the shell, greet the driver and begin to listen."""
@@ -102,7 +108,10 @@ class KernelHooks:
     def _listen(self) -> None:
         try:
             while (message := self._channel.receive()) is not None:
-                self._orders.put(message)
+                if message["kind"] == "reply":
+                    self.asking.take(message)
+                else:
+                    self._orders.put(message)
         except ChannelClosed:
             # the driver is gone: whatever this kernel would still do, nobody records
             if sys.platform == "win32":
@@ -127,6 +136,9 @@ class KernelHooks:
             raise RuntimeError(message)
         return self._state
 
+    def _learn(self, secrets: Sequence[str]) -> None:
+        self.state.learn(secrets)
+
     # --- around a cell -----------------------------------------------------------------------
 
     def _before(self, info: Any) -> None:
@@ -139,6 +151,7 @@ class KernelHooks:
             self._bring(self._cell_order["needs"])
         if self._cell_order.get("checkpoint"):
             self.state.look_before(self._cell_order["touched"])
+        self.asking.asked = False
         self._started = time.time()
 
     def _bring(self, names: list[str] | None) -> None:
@@ -185,10 +198,13 @@ class KernelHooks:
             "magics": setup_lines(self._shell, result.info),
             "packages": self._packages.news(),
         }
-        if not result.success:
-            raised = result.error_in_exec or result.error_before_exec
+        success, raised = bool(result.success), result.error_in_exec or result.error_before_exec
+        if success and (refusal := self._refusal()) is not None:
+            success, raised = False, refusal
+            report["refused"] = told(refusal)
+        if not success:
             self.state.turns.failed(raised, order["binds_error"])
-        well = result.success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
+        well = success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
         if order["checkpoint"] and well:
             delta = self.state.delta(
                 only=order["only"], touched=order["touched"], last=order["last"]
@@ -197,6 +213,16 @@ class KernelHooks:
         elif order["checkpoint"]:
             report["missed"] = list(self.state.missed(order["touched"]))
         self._channel.send(report)
+
+    def _refusal(self) -> Exception | None:
+        """Why what the cell set cannot be committed, where the driver knows already."""
+        if not self.asking.asked:
+            return None
+        try:
+            self.asking.ask("check", {})
+        except (CellrailError, StateError) as error:
+            return error
+        return None
 
     # --- between cells -----------------------------------------------------------------------
 

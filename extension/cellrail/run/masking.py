@@ -13,6 +13,8 @@ from typing import Any
 MASK = "***"
 #: shorter values would mask half of what people write
 MINIMUM_LENGTH = 3
+#: nor are shorter ones kept from what is stored
+KEPT_LENGTH = 8
 
 
 class Masker:
@@ -27,14 +29,20 @@ class Masker:
         """
         values = dict(secrets or {})
         self.names = frozenset(values)
-        forms: set[str] = set()
+        self._forms: Sequence[str] = ()
         for value in values.values():
-            text = value if isinstance(value, str) else str(value)
-            for form in (text, repr(text)[1:-1], _json_form(text)):
-                if len(form) >= MINIMUM_LENGTH:
-                    forms.add(form)
+            self.learn(value if isinstance(value, str) else str(value))
+
+    def learn(self, secret: str) -> None:
+        """Know another secret from now on."""
+        forms = {secret, repr(secret)[1:-1], _json_form(secret), *self._forms}
         # longest first: a secret that contains another is masked whole
-        self._forms: Sequence[str] = sorted(forms, key=len, reverse=True)
+        known = (form for form in forms if len(form) >= MINIMUM_LENGTH)
+        self._forms = sorted(known, key=len, reverse=True)
+
+    def finds(self, text: str) -> bool:
+        """Whether a text that is to be kept holds a secret; very short ones are not looked for."""
+        return any(len(form) >= KEPT_LENGTH and form in text for form in self._forms)
 
     def __bool__(self) -> bool:
         return bool(self._forms)

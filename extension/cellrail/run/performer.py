@@ -15,6 +15,7 @@ from cellrail.notebook import control
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.run.client import CellClient, CellResult, Ending
+from cellrail.run.desk import Desk, Job
 from cellrail.run.recorder import Recorder
 from cellrail.run.streams import coalesce
 from cellrail_state.model import Delta, JobFinished, StepError, StepStatus, Turn
@@ -54,6 +55,7 @@ class Performer:
         exit_code: Callable[[], int | None],
         refresh: Callable[[], None] = lambda: None,
         news: Callable[[Step], dict[str, str]] = lambda _: {},
+        desk: Desk | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare.
@@ -69,12 +71,14 @@ class Performer:
             refresh: is called after each commit: the notebook shows more.
             news: digests of the local modules that a step imports, where they are not as they were
                 when the run began.
+            desk: what cells ask is answered there.
             clock: seconds since the epoch.
         """
         self._client, self._recorder, self._cells = client, recorder, cells
         self._sources, self._limits, self._lazy = sources, limits, lazy
         self._exit_code, self._refresh, self._clock = exit_code, refresh, clock
         self._news = news
+        self._desk = desk or Desk(recorder)
         self._deadline: float | None = None
         if limits.timeout is not None:
             self._deadline = time.monotonic() + limits.timeout
@@ -163,10 +167,15 @@ class Performer:
         job_id = self._recorder.next_job_id()
         self._recorder.started(step.number, job_id, attempt=action.attempt, turns=action.path)
         fired = self._clock()
-        result = self._execute(action, job_id)
+        self._desk.begin(Job.of(step, job_id, turns=action.path, attempt=action.attempt))
+        result = self._or_refused(step, self._execute(action, job_id))
         self._fired = _Fired(job_id=job_id, fired=fired, result=result)
-        delta = _delta(step, result.report or {})
-        refused = delta.failure if result.ending is Ending.OK and self._limits.strict else ""
+        refused = ""
+        if result.ending is Ending.OK and self._limits.strict:
+            failure = _delta(step, result.report or {}).failure
+            refused = f"not restorable after: {failure}" if failure else ""
+        if result.ending is Ending.OK and not refused and (refused := self._desk.claim()):
+            self._show_error(step, "StateConflict", refused)
         return control.Ended(
             ending=str(result.ending),
             error=result.error,
@@ -214,6 +223,22 @@ class Performer:
                 break
         return result
 
+    def _or_refused(self, step: Step, result: CellResult) -> CellResult:
+        """A cell whose writes cannot be committed has failed, though it ran to its end."""
+        refused = (result.report or {}).get("refused")
+        if result.ending is not Ending.OK or refused is None:
+            return result
+        error = self._show_error(step, refused["type"], refused["message"])
+        return msgspec.structs.replace(result, ending=Ending.ERROR, error=error)
+
+    def _show_error(self, step: Step, name: str, value: str) -> StepError:
+        """Show under a cell what its own code has not raised."""
+        error = StepError(name=name, value=value, traceback=(f"{name}: {value}",))
+        output = {"output_type": "error", "ename": name, "evalue": value}
+        cell = self._cells_of(step)[-1][1]
+        cell["outputs"] = [*cell["outputs"], *nodes([{**output, "traceback": [*error.traceback]}])]
+        return error
+
     def limit(self, step: Step) -> float | None:
         """Seconds the step's code may take."""
         limits = [step.options.timeout, self._limits.cell_timeout]
@@ -249,28 +274,29 @@ class Performer:
         cell = self._cells_of(step)[-1][1]
         failed = action.status is StepStatus.FAILED
         stamp(cell, job_id, "failed" if failed else str(action.status))
-        self._recorder.finished(
-            JobFinished(
-                time=now,
-                step=step.number,
-                job_id=job_id,
-                status=action.status,
-                accepted=action.accepted,
-                attempt=action.attempt,
-                cause=action.cause,
-                started=began,
-                seconds=max(0.0, float(report.get("ended") or now) - began),
-                execution_count=result.execution_count,
-                outputs=self._recorder.put_outputs(self._outputs(step)) if fired else None,
-                error=result.error,
-                delta=_delta(step, report) if fired else Delta(failure=action.cause),
-                magics=tuple(report.get("magics", ())),
-                packages=dict(report.get("packages", {})),
-                replaces=self.replaces,
-                turns=action.path,
-                modules=self._news(step) if fired else {},
-            )
+        job = JobFinished(
+            time=now,
+            step=step.number,
+            job_id=job_id,
+            status=action.status,
+            accepted=action.accepted,
+            attempt=action.attempt,
+            cause=action.cause,
+            started=began,
+            seconds=max(0.0, float(report.get("ended") or now) - began),
+            execution_count=result.execution_count,
+            outputs=self._recorder.put_outputs(self._outputs(step)) if fired else None,
+            error=result.error,
+            delta=_delta(step, report) if fired else Delta(failure=action.cause),
+            magics=tuple(report.get("magics", ())),
+            packages=dict(report.get("packages", {})),
+            replaces=self.replaces,
+            turns=action.path,
+            modules=self._news(step) if fired else {},
         )
+        success = action.status is StepStatus.SUCCESS
+        with self._desk.committing(success=success, replaces=self.replaces) as effects:
+            self._recorder.finished(msgspec.structs.replace(job, effects=effects))
         self._show_earlier_turns(step)
         self._refresh()
 

@@ -78,7 +78,7 @@ class PutBack:
         self.parameters_step = parameters_step
         self.parameters_job = parameters_job
         self._checkpoint = checkpoint
-        self._jobs = jobs
+        self.jobs = jobs
         self._inputs = inputs
         self._assignment = assignment
         self._python = python
@@ -105,7 +105,7 @@ class PutBack:
         Returns:
             The delta of newly assigned parameters, if any.
         """
-        self._restore(client, self._checkpoint, self._jobs, self.lazy_above)
+        self._restore(client, self._checkpoint, self.jobs, self.lazy_above)
         checkpoint = to_plain(self._checkpoint)
         order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
         self._ask(client, {**order, "ahead": ahead})

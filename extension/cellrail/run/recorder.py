@@ -24,6 +24,7 @@ from cellrail_state.model import (
     KeptReason,
     KernelStarted,
     ObjectRef,
+    OnceDone,
     RolledBack,
     RunEnded,
     RunStarted,
@@ -174,10 +175,22 @@ class Recorder:
             job = msgspec.structs.replace(
                 job, error=msgspec.convert(self.masker.value(to_plain(job.error)), type(job.error))
             )
+        if self.masker and job.cause:
+            job = msgspec.structs.replace(job, cause=self.masker.text(job.cause))
         if self.masker and job.source is not None:
             job = msgspec.structs.replace(job, source=self.masker.text(job.source))
         self._append(job)
         return job
+
+    def once(self, done: OnceDone) -> None:
+        """`flow.once` has run its function: that is durable before anything else happens."""
+        self._append(done)
+        self.sync()
+
+    def once_inherited(self, origin: RunHistory) -> None:
+        """What the origin has done once, this run does not do again."""
+        for done in origin.once.values():
+            self._append(msgspec.structs.replace(done, origin=done.origin or origin.run_id))
 
     def end(self, status: RunStatus, *, cause: str = "", step: str = "") -> None:
         """The run is over; its ownership ends with it."""

@@ -23,6 +23,7 @@ from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
+from cellrail.run.desk import Desk
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, stamp
 from cellrail.run.putback import PutBack
@@ -84,6 +85,7 @@ class Session:
         progress: Progress | None = None,
         sources: Mapping[int, str] | None = None,
         modules: Mapping[int, Mapping[str, str]] | None = None,
+        desk: Desk | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the run.
@@ -102,9 +104,11 @@ class Session:
             progress: who is told.
             sources: what is executed where the notebook's own source is masked, by cell index.
             modules: digests of the local modules that steps import, as the run begins.
+            desk: answers what cells ask.
             clock: seconds since the epoch.
         """
         self._modules = modules or {}
+        self._desk = desk or Desk(recorder)
         self._flow = flow
         self._notebook = notebook
         self._plan = plan
@@ -135,6 +139,7 @@ class Session:
             self._recorder.end(RunStatus.FAILED, cause=f"cellrail: {type(error).__name__}: {error}")
             raise
         finally:
+            self._desk.close()
             if self._progress is not None:
                 self._progress.close()
         self._recorder.end(outcome.status, cause=outcome.cause, step=outcome.step)
@@ -159,7 +164,7 @@ class Session:
         return self._conduct(performer, blocks, taken=self._taken(), replay=self._replay)
 
     def _performer(self) -> Performer:
-        self._client = CellClient(self._kernel, self._notebook)
+        self._client = CellClient(self._kernel, self._notebook, reply=self._desk.reply)
         return Performer(
             client=self._client,
             recorder=self._recorder,
@@ -170,6 +175,7 @@ class Session:
             exit_code=self._kernel.exit_code,
             refresh=self._refresh,
             news=self._module_news,
+            desk=self._desk,
             clock=self._clock,
         )
 
@@ -257,9 +263,11 @@ class Session:
         putback, client = self._putback, self._client
         if putback is None or client is None:
             return None
+        self._desk.started_on(putback.jobs)
         for segment in putback.segments:
-            putback.before(client, segment)
             planned = segment.planned
+            self._desk.stands_before(planned.job_id)
+            putback.before(client, segment)
             if planned.fate is Fate.RUNS_AGAIN:
                 outcome = self._run_again(performer, planned, segment.replaces)
             else:
@@ -267,6 +275,7 @@ class Session:
             if outcome is not None:
                 return outcome
             putback.after(segment)
+        self._desk.stands_before("")
         delta = putback.finish(client, self._ahead())
         if delta is not None:
             self._record_assignment(delta, putback)

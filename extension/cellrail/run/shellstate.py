@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,11 @@ class ShellState:
             return Delta(failure="the checkpoint was interrupted")
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
             return Delta(failure=f"{type(error).__name__}: {error}")
+
+    def learn(self, secrets: Sequence[str]) -> None:
+        """The run knows more secrets from now on: no checkpoint holds them."""
+        self._capture.learn(secrets)
+        self._ambient.learn(secrets)
 
     def look_before(self, touched: Collection[str] | None) -> None:
         """Before a cell: find what changed unseen, lest it passes for the cell's own doing.

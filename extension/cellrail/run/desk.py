@@ -1,0 +1,252 @@
+"""The desk: what a cell asks for while it runs is answered here, by the process that drives it.
+
+A cell's `get_state()` becomes a question with a name and arguments; the handler of that name
+answers it. The desk knows the job that asks, and collects what is to be committed with it: the one
+append of the job's record commits all of it, or nothing.
+
+To add something that a cell can ask for, write a `Clerk`: its `handlers` are named functions that
+take the current `Job` (None between jobs, where conditions are evaluated and cells are rebuilt) and
+the question's arguments by name; what they return goes to the cell as JSON, what they raise is
+raised in the cell. `begin`, `contribute` and `committed` tell the clerk when a job begins, let it
+add to the job's `Effects`, and tell it that these are in the journal. Register it with `Desk.add`,
+and put a function into `cellrail.api` that asks by the handler's name. A handler that waits would
+stop the run's clock: answer at once (`{"wait": True}`) and let the cell ask again.
+
+A plain fact about the run (`flow.recovering`) needs no clerk: put it into `Desk.facts`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import InternalError, OutsideStep
+from cellrail.kernels.channel import Message
+from cellrail.notebook.model import Step
+from cellrail.run.asking import told
+from cellrail.run.recorder import Recorder
+from cellrail_state.errors import StateError
+from cellrail_state.ledger import Claim, Expected, Key
+from cellrail_state.model import Effects, JobFinished, Turn
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """The job that asks."""
+
+    number: int
+    #: what identifies its step: its name, else its cell's id, else its source
+    step: str
+    job_id: str
+    turns: tuple[Turn, ...] = ()
+    attempt: int = 1
+
+    @classmethod
+    def of(cls, step: Step, job_id: str, *, turns: tuple[Turn, ...] = (), attempt: int = 1) -> Job:
+        """The job of a step."""
+        name = step.name or step.cell_id or step.source_hash[:16]
+        return cls(number=step.number, step=name, job_id=job_id, turns=turns, attempt=attempt)
+
+
+Handler = Callable[..., Any]
+
+
+class Clerk:
+    """Answers some questions, and adds to what is committed."""
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Functions of the current job and a question's arguments, by name."""
+        return {}
+
+    def begin(self, job: Job) -> None:
+        """A job begins: what an attempt before it has left is forgotten."""
+
+    def contribute(self, effects: Effects, *, success: bool) -> Effects:
+        """Add what the job did; of one that did not succeed, only what has happened anyway."""
+        del success
+        return effects
+
+    def check(self) -> None:
+        """Raise where what the job did cannot be committed; its cell has just ended."""
+
+    def expected(self) -> Mapping[Key, Expected]:
+        """What the job saw of the keys that it writes."""
+        return {}
+
+    def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
+        """The job's record is in the journal."""
+
+    def started_on(self, jobs: Iterable[JobFinished]) -> None:
+        """The run goes on from what these jobs have left, in order."""
+
+    def stands_before(self, job_id: str) -> None:
+        """Cells see things as they stood before this job of the chain; "": as they stand now."""
+
+    def close(self) -> None:
+        """The run has ended."""
+
+
+class Desk:
+    """Answers the questions of one run's cells."""
+
+    def __init__(self, recorder: Recorder, *, user: str = "") -> None:
+        """Open the desk.
+
+        Args:
+            recorder: the run's journal.
+            user: who runs it.
+        """
+        self.recorder = recorder
+        self.user = user
+        #: the job that is being executed
+        self.job: Job | None = None
+        #: plain facts that cells can ask for, by name
+        self.facts: dict[str, Any] = {}
+        #: secrets that the run has learnt, and the kernel has not been told yet
+        self._news: list[str] = []
+        self._clerks: list[Clerk] = []
+        self._handlers: dict[str, Handler] = {
+            "fact": lambda job, name: self.facts.get(name),  # noqa: ARG005 - a fact is the run's
+            "check": lambda job: self._check(),  # noqa: ARG005
+        }
+        self._claim: Claim | None = None
+        # threads of an open notebook ask while its cell ends
+        self._lock = threading.RLock()
+
+    def add(self, clerk: Clerk) -> None:
+        """Let a clerk answer."""
+        self._clerks.append(clerk)
+        self._handlers.update(clerk.handlers())
+
+    def learn(self, secret: str) -> None:
+        """The run knows a secret from now on; the kernel is told with the answer."""
+        self.recorder.masker.learn(secret)
+        self._news.append(secret)
+
+    def current(self, what: str) -> Job:
+        """The job that something can be committed with.
+
+        Raises:
+            OutsideStep: there is none.
+        """
+        if self.job is None:
+            raise OutsideStep(
+                f"{what} is for the cell of a step: here nothing would be committed with it",
+                hint="move it out of the condition, or into a step of its own",
+            )
+        return self.job
+
+    # --- questions ---------------------------------------------------------------------------
+
+    def reply(self, question: Message) -> Message:
+        """Answer a question; what goes wrong is part of the answer."""
+        answer: Message = {"kind": "reply", "id": question["id"]}
+        with self._lock:
+            try:
+                answer["value"] = self.answer(question["name"], question["arguments"])
+            except Exception as error:  # noqa: BLE001 - it is the cell's
+                answer["error"] = told(error)
+            if self._news:
+                answer["secrets"], self._news = self._news, []
+        return answer
+
+    def answer(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """What the handler of this name answers to the current job."""
+        handler = self._handlers.get(name)
+        if handler is None:
+            message = f"nobody answers {name!r}"
+            raise InternalError(message)
+        return handler(self.job, **arguments)
+
+    # --- jobs --------------------------------------------------------------------------------
+
+    def begin(self, job: Job) -> None:
+        """A job begins."""
+        with self._lock:
+            self._release()
+            self.job = job
+            for clerk in self._clerks:
+                clerk.begin(job)
+
+    def _effects(self, *, success: bool) -> Effects:
+        effects = Effects()
+        for clerk in self._clerks:
+            effects = clerk.contribute(effects, success=success)
+        return effects
+
+    def _check(self) -> None:
+        for clerk in self._clerks:
+            clerk.check()
+
+    def claim(self) -> str:
+        """Make sure that what the job wrote can be committed; why not, in words, or ""."""
+        with self._lock:
+            try:
+                self._take_claim(self._effects(success=True))
+            except StateError as error:
+                return str(error)
+        return ""
+
+    def _take_claim(self, effects: Effects) -> Claim | None:
+        if self._claim is None and effects.writes:
+            seen = {key: e for clerk in self._clerks for key, e in clerk.expected().items()}
+            self._claim = self.recorder.store.ledger.claim(effects.writes, seen)
+        return self._claim
+
+    @contextlib.contextmanager
+    def committing(self, *, success: bool, replaces: str = "") -> Iterator[Effects | None]:
+        """Commit the job: the body appends its record, with the effects that this yields.
+
+        Args:
+            success: whether the job succeeded; if not, what it wrote is dropped.
+            replaces: the job of the chain that it stands for.
+
+        Raises:
+            StateConflict: somebody else wrote a key in the meantime, and `claim` was not asked.
+        """
+        with self._lock, contextlib.ExitStack() as stack:
+            stack.callback(self._release)
+            job, effects = self.job, self._effects(success=success)
+            claim = self._take_claim(effects) if success else None
+            if claim is not None:
+                recorder = self.recorder
+                claim.propose(recorder.run_id, by=self.user, now=recorder.clock())
+                effects = msgspec.structs.replace(effects, token=claim.token, writes=claim.writes)
+            yield effects if effects != Effects() else None
+            if claim is not None:
+                # durable before anybody builds on it
+                self.recorder.sync()
+                claim.settle()
+            if job is not None:
+                for clerk in self._clerks:
+                    clerk.committed(job, effects, replaces=replaces)
+            self.job = None
+
+    def _release(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
+
+    # --- the run -----------------------------------------------------------------------------
+
+    def started_on(self, jobs: Iterable[JobFinished]) -> None:
+        """The run goes on from what these jobs have left, in order."""
+        known = list(jobs)
+        for clerk in self._clerks:
+            clerk.started_on(known)
+
+    def stands_before(self, job_id: str) -> None:
+        """Cells see things as they stood before this job of the chain; "": as they stand now."""
+        for clerk in self._clerks:
+            clerk.stands_before(job_id)
+
+    def close(self) -> None:
+        """The run has ended."""
+        with self._lock:
+            self._release()
+            self.job = None
+            for clerk in self._clerks:
+                clerk.close()

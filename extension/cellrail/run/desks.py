@@ -1,0 +1,81 @@
+"""Desks with everybody who answers there, for headless runs and open notebooks."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+
+from cellrail.run.desk import Desk
+from cellrail.run.onces import Onces
+from cellrail.run.recorder import Recorder
+from cellrail.run.states import Past, States
+from cellrail_state.errors import StateError
+from cellrail_state.history import RunHistory
+from cellrail_state.model import OnceDone
+from cellrail_state.store import Store
+
+
+def own_user() -> str:
+    """The name of the user that this process belongs to."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        return "unknown"
+
+
+def own_scope() -> str:
+    """Whose states the steps of a run see that is started by hand."""
+    return f"user:{own_user()}"
+
+
+def desk_of(
+    recorder: Recorder,
+    *,
+    flow: str,
+    scope: str = "",
+    past: Past | None = None,
+    once: Mapping[str, OnceDone] | None = None,
+    tick: str = "",
+) -> Desk:
+    """The desk of a run.
+
+    Args:
+        recorder: the run's journal.
+        flow: the flow's id.
+        scope: whose states its steps see; the user's own by default.
+        past: what its steps saw in its origin.
+        once: what it, or what it was restarted from, has done once, by key.
+        tick: the tick that it fills; "" where it fills none.
+    """
+    desk = Desk(recorder, user=own_user())
+    desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
+    desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
+    return desk
+
+
+def past_of(store: Store, history: RunHistory, *, numbers: Mapping[int, int], flow: str) -> Past:
+    """What the steps of a run that restarts another one saw there.
+
+    Args:
+        store: the store.
+        history: the origin.
+        numbers: the origin's number of each step.
+        flow: the flow's id today.
+    """
+    return Past(
+        lambda number, turns: history.reads_of(numbers[number], turns) if number in numbers else (),
+        runs=frozenset(ancestors(store, history)),
+        moved=(history.started.flow, flow),
+    )
+
+
+def ancestors(store: Store, history: RunHistory) -> list[str]:
+    """The run and those that it was restarted from, as far as they are known, newest first."""
+    found, origin = [history.run_id], history.started.origin
+    while origin is not None and origin.run_id not in found:
+        found.append(origin.run_id)
+        try:
+            origin = store.started(origin.run_id).origin
+        except StateError:  # it was pruned
+            break
+    return found

@@ -1,0 +1,68 @@
+"""Values as JSON text: what a cell may keep beyond its kernel, and nothing that only looks like it.
+
+`None`, booleans, numbers (no NaN, no infinity), strings, lists, tuples (they come back as lists)
+and dictionaries with string keys, however nested.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from cellrail.errors import NotJson
+
+
+def to_text(value: object, what: str) -> str:
+    """A value as JSON text.
+
+    Args:
+        value: the value.
+        what: what it is for, in words.
+
+    Raises:
+        NotJson: names the place in it that is none.
+    """
+    place, why = _fault(value, "", 0)
+    if why:
+        raise NotJson(
+            f"{what}: {place or 'the value'} is {why}, which is no JSON",
+            hint="keep numbers, strings, lists, and dictionaries with string keys",
+        )
+    return json.dumps(value, allow_nan=False)
+
+
+def from_text(text: str) -> Any:
+    """The value behind a JSON text."""
+    return json.loads(text)
+
+
+#: a deeper value is a cycle, or cannot be read back everywhere
+_DEPTH = 200
+
+
+def _fault(value: object, place: str, depth: int) -> tuple[str, str]:
+    """Where a value is no JSON, and what is there; two empty strings where it is."""
+    inside: Iterable[tuple[str, object]] = ()
+    if depth > _DEPTH:
+        return place[:60] + "…", "nested too deeply"
+    if isinstance(value, float):
+        return ("", "") if math.isfinite(value) else (place, repr(value))
+    if isinstance(value, dict):
+        other = [key for key in value if not isinstance(key, str)]
+        if other:
+            return place, f"a dictionary with the key {other[0]!r}"
+        inside = ((f"{place}[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        inside = ((f"{place}[{index}]", item) for index, item in enumerate(value))
+    elif value is not None and not isinstance(value, (bool, int, str)):
+        return place, f"a {_named(type(value))}"
+    faults = (_fault(item, where, depth + 1) for where, item in inside)
+    return next((fault for fault in faults if fault[1]), ("", ""))
+
+
+def _named(kind: type) -> str:
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__.partition('.')[0]} {kind.__qualname__}"

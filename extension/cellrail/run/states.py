@@ -1,0 +1,389 @@
+"""The clerk of states: flow user state, states and resources, variables.
+
+Flow user state belongs to the run. Its versions are the jobs of the run's chain, so a cut sees what
+the jobs before it have set. Resources (a step's state is one, of type `state`) and variables
+outlive runs and lie in the store's ledger.
+
+A cell sees what it has set itself. Otherwise it sees what is there when it reads; its write is made
+if nobody has written since it last read, or since it wrote where it did not read. A step of a
+restarted run sees a resource as the step has seen it in the origin, unless this run itself has
+written it since; its write is made if only the origin and the runs that that was restarted from
+have written since. Variables are settings: what is there now is what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import BadState, HoldsSecret, NotSet
+from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail.run.jsontext import from_text, to_text
+from cellrail_state.keys import KeyRing
+from cellrail_state.ledger import Entry, Expected, Key, Ledger
+from cellrail_state.model import Effects, JobFinished, ObjectRef, Turn, Written
+from cellrail_state.objects import INLINE_LIMIT, Objects
+
+RESOURCE, VARIABLE = "resource", "variable"
+#: the type of a step's state
+STATE = "state"
+#: the type of a resource whose maker named none
+ANY = "any"
+_PATH_LENGTH = 500
+
+
+class Past:
+    """What the steps of a run saw in its origin."""
+
+    def __init__(
+        self,
+        reads: Callable[[int, tuple[Turn, ...]], Iterable[Written]] = lambda *_: (),
+        *,
+        runs: frozenset[str] = frozenset(),
+        moved: tuple[str, str] = ("", ""),
+    ) -> None:
+        """Know the origin.
+
+        Args:
+            reads: what a step of this run read there, by its number here and its turns.
+            runs: the origin and the runs that it was restarted from.
+            moved: the flow's id then and now.
+        """
+        self._reads, self.runs = reads, runs
+        self._then, self._now = (f"{flow}/" if flow else "" for flow in moved)
+
+    def read(self, job: Job | None, key: Key) -> Written | None:
+        """What the job's step saw under a key; None where it did not look."""
+        if job is None:
+            return None
+        for written in self._reads(job.number, job.turns):
+            if (written.kind, self._today(written)) == key:
+                return written
+        return None
+
+    def _today(self, written: Written) -> str:
+        if written.type == STATE and self._then and written.path.startswith(self._then):
+            return self._now + written.path.removeprefix(self._then)
+        return written.path
+
+
+class States(Clerk):
+    """Answers what cells ask about state."""
+
+    def __init__(self, desk: Desk, *, flow: str, scope: str, past: Past | None = None) -> None:
+        """Know whose states they are.
+
+        Args:
+            desk: the run's.
+            flow: the flow's id.
+            scope: `user:NAME`, `trigger:ID` or `backfill:ID`.
+            past: what the steps saw in the run's origin.
+        """
+        store = desk.recorder.store
+        self._desk, self._flow, self._scope = desk, flow, scope
+        self._ledger: Ledger = store.ledger
+        self._objects: Objects = store.objects
+        self._keys: KeyRing = store.keyring
+        self._past = past or Past()
+        #: flow user state that each job of the chain has set
+        self._chain: list[tuple[str, dict[str, str]]] = []
+        self._upto = ""
+        self.seen: dict[Key, Expected] = {}
+        self._writes: dict[Key, Written] = {}
+        self._reads: dict[Key, Written] = {}
+        self._user: dict[str, str] = {}
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What cells can ask."""
+        return {
+            "state_path": self.state_path,
+            "get_user_state": self.get_user_state,
+            "set_user_state": self.set_user_state,
+            "get_state": self.get_state,
+            "set_state": self.set_state,
+            "get_resource": self.get_resource,
+            "set_resource": self.set_resource,
+            "get_variable": self.get_variable,
+            "set_variable": self.set_variable,
+        }
+
+    # --- flow user state ---------------------------------------------------------------------
+
+    def get_user_state(self, job: Job | None, key: str) -> str | None:
+        """The JSON text under a key of the run; None where there is none."""
+        del job
+        if key in self._user:
+            return self._user[key]
+        found: str | None = None
+        for job_id, values in self._chain:
+            if job_id == self._upto:
+                break
+            found = values.get(key, found)
+        return found
+
+    def set_user_state(self, job: Job | None, key: str, value: str) -> None:
+        """Set a key of the run, when the step succeeds."""
+        del job
+        self._desk.current("set_flow_user_state()")
+        self._refuse_secrets(f"the flow user state {key!r}", key, value)
+        self._user[key] = value
+
+    # --- states and resources ----------------------------------------------------------------
+
+    def state_path(self, job: Job | None) -> str:
+        """Where the state of the step that asks lies, as a resource."""
+        del job
+        return f"{self._flow}/{self._desk.current('a state').step}/{self._scope}"
+
+    def get_state(self, job: Job | None) -> str | None:
+        """The JSON text of the step's state; None the first time."""
+        return self._read(job, self.state_path(job))
+
+    def set_state(self, job: Job | None, value: str) -> None:
+        """Set the step's state, when the step succeeds."""
+        self._write(job, self.state_path(job), value, STATE)
+
+    def get_resource(self, job: Job | None, path: str, required: bool) -> str | None:
+        """The JSON text of a resource.
+
+        Raises:
+            NotSet: it is required, and there is none.
+        """
+        checked_path(path)
+        value = self._read(job, path)
+        if value is None and required:
+            raise not_set(RESOURCE, path, self._ledger.entries(RESOURCE))
+        return value
+
+    def set_resource(
+        self, job: Job | None, value: str, path: str | None, resource_type: str | None
+    ) -> None:
+        """Set a resource, when the step succeeds; without a path, the step's state."""
+        if path is None:
+            self._write(job, self.state_path(job), value, resource_type or STATE)
+        else:
+            self._write(job, checked_path(path), value, resource_type)
+
+    def _read(self, job: Job | None, path: str) -> str | None:
+        key = (RESOURCE, path)
+        if key in self._writes:
+            return self._text(self._writes[key])
+        entry = self._ledger.last(*key)
+        old = self._past.read(job, key)
+        if old is not None and not self._is_ours(entry, old):
+            self.seen[key] = self._since(key, entry, old)
+            self._reads[key] = msgspec.structs.replace(old, path=path)
+            return self._text(old)
+        now = entry.written if entry is not None else Written(kind=RESOURCE, path=path, version=0)
+        self.seen[key] = Expected(version=now.version)
+        self._reads[key] = now
+        return self._text(now)
+
+    def _is_ours(self, entry: Entry | None, old: Written) -> bool:
+        """Whether this run has written it since the origin read it."""
+        run_id = self._desk.recorder.run_id
+        return entry is not None and entry.run_id == run_id and entry.written.version > old.version
+
+    def _since(self, key: Key, entry: Entry | None, old: Written) -> Expected:
+        """What has become of a key since the origin's step read it."""
+        version = entry.written.version if entry is not None else 0
+        others = [
+            run_id
+            for run_id in self._ledger.writers_since(*key, old.version)
+            if run_id not in self._past.runs
+        ]
+        spoilt = (f"run {others[0]}" if others[0] else "a person") if others else ""
+        return Expected(version=version, spoilt_by=spoilt)
+
+    def _write(self, job: Job | None, path: str, value: str, kind: str | None) -> None:
+        self._desk.current("setting a state or a resource")
+        key = (RESOURCE, path)
+        self._refuse_secrets(f"the resource {path!r}", path, value)
+        self._expect(job, key)
+        there = self._writes.get(key)
+        if there is None and (entry := self._ledger.entry(*key)) is not None:
+            there = entry.written
+        made = there.type if there is not None else kind or ANY
+        if kind is not None and kind != made:
+            raise BadState(
+                f"the resource {path!r} was created with the type {made!r}, not {kind!r}",
+                hint="leave the type out, or use another path",
+            )
+        self._writes[key] = Written(
+            kind=RESOURCE, path=path, version=0, value=self._kept(value), type=made
+        )
+
+    def _expect(self, job: Job | None, key: Key) -> None:
+        """Know what the write of a key replaces.
+
+        Raises:
+            StateConflict: somebody has written it since it was read.
+        """
+        if key not in self.seen:
+            old = self._past.read(job, key) if key[0] == RESOURCE else None
+            entry = self._ledger.last(*key)
+            if old is not None and not self._is_ours(entry, old):
+                self.seen[key] = self._since(key, entry, old)
+            else:
+                self.seen[key] = Expected(version=self._ledger.version(*key))
+        self._ledger.check({key: self.seen[key]})
+
+    # --- variables ---------------------------------------------------------------------------
+
+    def get_variable(self, job: Job | None, path: str, required: bool) -> str | None:
+        """A variable's value; a secret is known to the run from now on.
+
+        Raises:
+            NotSet: it is required, and there is none.
+        """
+        del job
+        key = (VARIABLE, checked_path(path))
+        written = self._writes.get(key)
+        if written is None:
+            entry = self._ledger.last(*key)
+            self.seen[key] = Expected(version=entry.written.version if entry is not None else 0)
+            written = entry.written if entry is not None else None
+        if written is None or written.value is None:
+            if required:
+                raise not_set(VARIABLE, path, self._ledger.entries(VARIABLE))
+            return None
+        value = variable_text(written, self._keys, self._objects)
+        if written.secret:
+            self._desk.learn(value)
+        return value
+
+    def set_variable(self, job: Job | None, path: str, value: str, secret: bool) -> None:
+        """Set a variable, when the step succeeds; one that was secret stays it."""
+        self._desk.current("set_variable()")
+        key = (VARIABLE, checked_path(path))
+        self._expect(job, key)
+        there = self._writes.get(key)
+        if there is None and (entry := self._ledger.entry(*key)) is not None:
+            there = entry.written
+        secret = secret or (there is not None and there.secret)
+        if secret:
+            self._refuse_secrets(f"the variable's path {path!r}", path)
+            self._desk.learn(value)
+        else:
+            self._refuse_secrets(f"the variable {path!r}", path, value, or_else="secret=True")
+        self._writes[key] = Written(
+            kind=VARIABLE, path=path, version=0, secret=secret,
+            value=encrypted(value, self._keys) if secret else self._kept(to_text(value, path)),
+        )  # fmt: skip
+
+    # --- values ------------------------------------------------------------------------------
+
+    def _refuse_secrets(self, what: str, *texts: str, or_else: str = "") -> None:
+        if any(self._desk.recorder.masker.finds(text) for text in texts):
+            hint = f"set it with {or_else}" if or_else else "keep it with set_variable(secret=True)"
+            raise HoldsSecret(f"{what} holds a secret of this run", hint=hint)
+
+    def _kept(self, text: str) -> str | ObjectRef:
+        return kept(text, self._objects)
+
+    def _text(self, written: Written) -> str | None:
+        return text_of(written, self._objects)
+
+    # --- the job -----------------------------------------------------------------------------
+
+    def begin(self, job: Job) -> None:
+        """Nothing has been read or set."""
+        del job
+        self.seen, self._writes, self._reads, self._user = {}, {}, {}, {}
+
+    def check(self) -> None:
+        """Whether what was set can be committed.
+
+        Raises:
+            StateConflict: somebody else wrote it in the meantime.
+        """
+        if self._writes:
+            self._ledger.check({key: self.seen[key] for key in self._writes})
+
+    def expected(self) -> Mapping[Key, Expected]:
+        """What was seen of each key."""
+        return self.seen
+
+    def contribute(self, effects: Effects, *, success: bool) -> Effects:
+        """What was set, where the job succeeded; what was read."""
+        reads = tuple(self._reads[key] for key in sorted(self._reads))
+        if any(isinstance(w.value, ObjectRef) for w in (*reads, *self._writes.values())):
+            self._objects.flush()
+        if not success:
+            return msgspec.structs.replace(effects, reads=reads)
+        writes = tuple(self._writes[key] for key in sorted(self._writes))
+        return msgspec.structs.replace(effects, reads=reads, writes=writes, user=dict(self._user))
+
+    def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
+        """What the job set is the run's from now on."""
+        place = next((n for n, (known, _) in enumerate(self._chain) if known == replaces), None)
+        if replaces and place is not None:
+            self._chain[place] = (job.job_id, effects.user)
+        elif effects.user:
+            self._chain.append((job.job_id, effects.user))
+        self.seen, self._writes, self._reads, self._user = {}, {}, {}, {}
+
+    def started_on(self, jobs: Iterable[JobFinished]) -> None:
+        """What these jobs have set is there."""
+        self._chain = [
+            (job.job_id, dict(job.effects.user) if job.effects is not None else {}) for job in jobs
+        ]
+
+    def stands_before(self, job_id: str) -> None:
+        """Cells see flow user state as it stood before this job."""
+        self._upto = job_id
+
+
+# --- what cells, the command line and an unrecorded notebook share ---------------------------
+
+
+def checked_path(path: object) -> str:
+    """A path of a resource or a variable.
+
+    Raises:
+        BadState: it is none.
+    """
+    if not isinstance(path, str) or not path or path != path.strip() or not path.isprintable():
+        raise BadState(f"{path!r} is no path of a resource or variable", hint="f/db/main is one")
+    if len(path) > _PATH_LENGTH:
+        raise BadState(f"a path of {len(path)} characters is too long ({_PATH_LENGTH} at most)")
+    return path
+
+
+def not_set(kind: str, path: str, there: Iterable[Entry]) -> NotSet:
+    """The error for a path that holds nothing, with the nearest that does."""
+    return nothing_there(kind, path, [entry.written.path for entry in there])
+
+
+def nothing_there(kind: str, path: str, there: Iterable[str]) -> NotSet:
+    """The error for a path that holds nothing, with the nearest of those that do."""
+    near = get_close_matches(path, list(there), n=1)
+    told = f"; did you mean {near[0]!r}?" if near else ""
+    return NotSet(f"there is no {kind} {path!r}{told}")
+
+
+def kept(text: str, objects: Objects) -> str | ObjectRef:
+    """A text as records hold it: large ones lie in the objects."""
+    return text if len(text) <= INLINE_LIMIT else objects.put(text.encode())
+
+
+def text_of(written: Written, objects: Objects) -> str | None:
+    """The text of a value in clear; None where there is none."""
+    if isinstance(written.value, ObjectRef):
+        return objects.get(written.value).decode()
+    return written.value
+
+
+def encrypted(value: str, keys: KeyRing) -> str:
+    """A secret as it is kept."""
+    return keys.encrypt(to_text(value, "a secret"))
+
+
+def variable_text(written: Written, keys: KeyRing, objects: Objects) -> str:
+    """A variable's value."""
+    text = text_of(written, objects) or '""'
+    value: Any = from_text(keys.decrypt(text) if written.secret else text)
+    return str(value)

@@ -1,0 +1,505 @@
+r"""What outlives runs: resources (states among them), variables, and what was done once per flow.
+
+One append-only file of a store (`state/ledger`), written under one lock. A step's writes are
+committed by the step's own record in its run's journal and by nothing else; the ledger makes them
+visible to other runs, in an order, with versions. How a step commits writes:
+
+1. take the lock; compare the version of each key with the one that the step saw, or refuse;
+2. append `Proposed` (values, new versions, a random token) to the ledger, and make it durable;
+3. append the step's record, which bears the token, to the run's journal, and make it durable;
+4. append `Settled` to the ledger; give the lock back.
+
+Why that is exact:
+
+* A proposal counts if, and only if, the journal of its run holds its token. Whoever meets a
+  proposal that is not settled takes the lock first. A writer holds it from 1 to 4 and the system
+  takes it from a writer that is killed, so from then on the journal holds the token or never will,
+  and a look at it settles the proposal (`committed` or not).
+* Killed before 3 the write never happened: nobody sees it, and its version is given to the next.
+  Killed after 3 it has happened: the values lie in the proposal, which was durable before.
+* Nobody can compare versions between another writer's 1 and 4, so of two writers that saw the same
+  version one is refused.
+* A recovered run executes the step again under a new token: the old proposal stays void.
+* A journal is deleted only after all proposals were settled (`settle`), so the ledger loses nothing
+  with it.
+
+A value that a person sets (`cellrail state set`) is one record, `Stated`: its append commits it. A
+line is its CRC-32 and a JSON record; a torn line at the end was never committed and is cut off by
+the next writer. When most lines are history the file is made anew, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cellrail_state import locks
+from cellrail_state.crashpoints import CrashPoints, NoCrash
+from cellrail_state.errors import LedgerDamaged, LedgerError, StateConflict, StoreNotWritable
+from cellrail_state.model import ObjectRef, Written
+from cellrail_state.objects import sync_folder
+
+#: seconds that a writer waits for the others
+LOCK_SECONDS = 30.0
+#: a smaller file is not made anew
+COMPACT_BYTES = 4 << 20
+#: so many times more lines than keys are history
+_COMPACT_SHARE = 8
+#: so many writers of a key are remembered when the file is made anew
+_WRITERS = 100
+
+Key = tuple[str, str]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a key holds now."""
+
+    written: Written
+    #: the run that wrote it; "" where a person did
+    run_id: str = ""
+    #: the user that wrote it
+    by: str = ""
+    #: seconds since the epoch
+    time: float = 0.0
+
+    @property
+    def writer(self) -> str:
+        """Who wrote it, in words."""
+        return f"run {self.run_id}" if self.run_id else f"{self.by or 'a person'}, by hand"
+
+
+class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
+    """Writes that count if the run's journal holds the token."""
+
+    token: str
+    run_id: str
+    by: str
+    time: float
+    writes: tuple[Written, ...]
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
+    """Whether the proposal before it counts."""
+
+    token: str
+    committed: bool
+
+
+class Stated(msgspec.Struct, frozen=True, kw_only=True, tag="stated"):
+    """Writes of a person, or of a rename."""
+
+    by: str
+    time: float
+    writes: tuple[Written, ...]
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True, tag="carried"):
+    """An entry of the file before this one."""
+
+    entry: Entry
+    #: the writers of its last versions: version -> run
+    writers: dict[int, str] = {}
+
+
+Line = Proposed | Settled | Stated | Carried
+_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a writer saw of a key."""
+
+    version: int
+    #: a run that wrote it in between already; the write is refused
+    spoilt_by: str = ""
+
+
+class Claim:
+    """The lock, held, with writes that may be made now."""
+
+    def __init__(
+        self, ledger: Ledger, writes: tuple[Written, ...], stack: contextlib.ExitStack
+    ) -> None:
+        self.writes = writes
+        self.token = uuid.uuid4().hex
+        self._ledger, self._stack = ledger, stack
+
+    def propose(self, run_id: str, *, by: str, now: float) -> None:
+        """Write down what the run's journal is about to commit; durable when this returns."""
+        self._ledger.points.reach("ledger.before_propose")
+        self._ledger.append(
+            Proposed(token=self.token, run_id=run_id, by=by, time=now, writes=self.writes)
+        )
+        self._ledger.points.reach("ledger.after_propose")
+
+    def settle(self) -> None:
+        """The journal has committed it."""
+        self._ledger.points.reach("ledger.before_settle")
+        self._ledger.append(Settled(token=self.token, committed=True), durable=False)
+        self._ledger.points.reach("ledger.after_settle")
+
+    def release(self) -> None:
+        """Give the lock back; what was proposed and not settled is settled by the next."""
+        self._stack.close()
+
+
+class Ledger:
+    """The ledger of one store."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        holds: Callable[[str, str], bool],
+        points: CrashPoints | None = None,
+    ) -> None:
+        """Know where it lies; nothing is made before something is written.
+
+        Args:
+            folder: of the ledger and its lock.
+            holds: whether a run's journal holds a token.
+            points: where tests crash.
+        """
+        self.points = points or NoCrash()
+        self.path = folder / "ledger"
+        self._lock_path = folder / "lock"
+        self._holds = holds
+        # threads of an open notebook ask too; the file's lock is between processes
+        self._mutex = threading.RLock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._offset, self._inode, self._lines = 0, -1, 0
+        self._entries: dict[Key, Entry] = {}
+        self._writers: dict[Key, dict[int, str]] = {}
+        self._pending: Proposed | None = None
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def entry(self, kind: str, path: str) -> Entry | None:
+        """What a key holds; None where there is nothing."""
+        found = self.last(kind, path)
+        return found if found is not None and found.written.value is not None else None
+
+    def last(self, kind: str, path: str) -> Entry | None:
+        """The last write of a key, a deletion too; None where it was never written."""
+        with self._mutex:
+            self._look()
+            return self._entries.get((kind, path))
+
+    def version(self, kind: str, path: str) -> int:
+        """The version of a key; 0 where it was never written."""
+        found = self.last(kind, path)
+        return found.written.version if found is not None else 0
+
+    def entries(self, kind: str) -> list[Entry]:
+        """Everything of a kind that is there, by path."""
+        with self._mutex:
+            self._look()
+            found = sorted(self._entries.items())
+        return [e for (k, _), e in found if k == kind and e.written.value is not None]
+
+    def writers_since(self, kind: str, path: str, version: int) -> list[str]:
+        """The runs ("" for a person) that wrote a key after a version, oldest first.
+
+        A write that is no longer remembered counts as a person's.
+        """
+        with self._mutex:
+            self._look()
+            writers = self._writers.get((kind, path), {})
+            return [writers.get(v, "") for v in range(version + 1, self.version(kind, path) + 1)]
+
+    def references(self) -> set[str]:
+        """The digests of the object files that it points to."""
+        with self._mutex:
+            self._look()
+            values = [entry.written.value for entry in self._entries.values()]
+        return {f.digest for v in values if isinstance(v, ObjectRef) for f in v.files()}
+
+    def _look(self) -> None:
+        """Know what is written; what nobody has settled is settled now."""
+        self._refresh()
+        if self._pending is None:
+            return
+        try:
+            with self._locked():
+                pass
+        except (PermissionError, StoreNotWritable):
+            # a store that can only be read: nobody writes to it
+            self._decide(self._pending)
+
+    def _refresh(self) -> None:
+        """Read what was appended since."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            self._forget()
+            return
+        except OSError as error:
+            raise LedgerError(f"{self.path} cannot be read: {error.strerror}") from error
+        with file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._inode or found.st_size < self._offset:
+                self._forget()
+                self._inode = found.st_ino
+            if found.st_size == self._offset:
+                return
+            file.seek(self._offset)
+            data = file.read()
+        for line, end in _lines(data, self.path, self._offset):
+            self._apply(line)
+            self._offset = end
+
+    def _apply(self, line: Line) -> None:
+        self._lines += 1
+        if isinstance(line, Proposed):
+            self._pending = line
+        elif isinstance(line, Settled):
+            if line.committed and self._pending is not None and self._pending.token == line.token:
+                proposed = self._pending
+                self._set(proposed.writes, run_id=proposed.run_id, by=proposed.by, at=proposed.time)
+            self._pending = None
+        elif isinstance(line, Stated):
+            self._set(line.writes, run_id="", by=line.by, at=line.time)
+        else:
+            key = (line.entry.written.kind, line.entry.written.path)
+            self._entries[key] = line.entry
+            self._writers[key] = dict(line.writers)
+
+    def _set(self, writes: Iterable[Written], *, run_id: str, by: str, at: float) -> None:
+        for written in writes:
+            key = (written.kind, written.path)
+            self._entries[key] = Entry(written=written, run_id=run_id, by=by, time=at)
+            self._writers.setdefault(key, {})[written.version] = run_id
+
+    def _decide(self, proposed: Proposed) -> Settled:
+        """Whether a proposal counts: its run's journal tells."""
+        committed = self._holds(proposed.run_id, proposed.token)
+        settled = Settled(token=proposed.token, committed=committed)
+        self._apply(settled)
+        return settled
+
+    # --- writing -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock; everything is known and settled."""
+        try:
+            made = self.path.parent.is_dir()
+            self.path.parent.mkdir(exist_ok=True)
+            if not made:
+                sync_folder(self.path.parent.parent)
+            lock = locks.locked(self._lock_path, seconds=LOCK_SECONDS)
+            with contextlib.ExitStack() as stack:
+                if not stack.enter_context(lock):
+                    raise LedgerError(
+                        "another process has been writing state for too long; nothing was changed",
+                        hint="try again later",
+                    )
+                self._refresh()
+                if self._pending is not None:
+                    pending = self._pending
+                    self.append(self._decided(pending), durable=False)
+                yield
+        except OSError as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise self._not_writable(error) from error
+
+    def _decided(self, proposed: Proposed) -> Settled:
+        committed = self._holds(proposed.run_id, proposed.token)
+        return Settled(token=proposed.token, committed=committed)
+
+    def append(self, line: Line, *, durable: bool = True) -> None:
+        """Append a line. Only for who holds the lock.
+
+        Raises:
+            StoreNotWritable: there is no room; the ledger is as it was.
+        """
+        payload = msgspec.json.encode(line)
+        data = b"%08x %s\n" % (zlib.crc32(payload), payload)
+        new = not self.path.exists()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            if os.fstat(descriptor).st_size > self._offset:
+                os.ftruncate(descriptor, self._offset)  # what a writer that was killed left
+            self._inode = os.fstat(descriptor).st_ino
+            try:
+                done = os.write(descriptor, data)
+                while done < len(data):
+                    done += os.write(descriptor, data[done:])
+                if durable:
+                    os.fsync(descriptor)
+                if new:
+                    sync_folder(self.path.parent)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, self._offset)
+                raise self._not_writable(error) from error
+        finally:
+            os.close(descriptor)
+        self._offset += len(data)
+        self._apply(line)
+
+    def claim(self, writes: Sequence[Written], seen: Mapping[Key, Expected]) -> Claim:
+        """Take the lock for writes whose keys are as they were seen.
+
+        Args:
+            writes: what is to be written; their versions are given here.
+            seen: what the writer saw of each key.
+
+        Raises:
+            StateConflict: somebody wrote one of them since; names the key and who it was.
+            LedgerError: the lock cannot be had.
+        """
+        stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as on_error:
+            on_error.push(stack.__exit__)
+            stack.enter_context(self._mutex)
+            stack.enter_context(self._locked())
+            self._compact()
+            fresh = self._fresh(writes, seen)
+            on_error.pop_all()
+        return Claim(self, fresh, stack)
+
+    def check(self, seen: Mapping[Key, Expected]) -> None:
+        """Refuse writes of keys that are not as they were seen.
+
+        Raises:
+            StateConflict: somebody wrote one of them since.
+        """
+        with self._mutex:
+            self._look()
+            for key, expected in seen.items():
+                self._check(key, expected)
+
+    def _check(self, key: Key, expected: Expected) -> None:
+        kind, path = key
+        entry = self._entries.get(key)
+        version = entry.written.version if entry is not None else 0
+        if version == expected.version and not expected.spoilt_by:
+            return
+        who = expected.spoilt_by or (entry.writer if entry is not None else "somebody")
+        what = entry.written.type if entry is not None and entry.written.type == "state" else kind
+        raise StateConflict(
+            f"the {what} {path!r} was written by {who} in the meantime (version {version}, "
+            f"{expected.version} was seen); nothing was written",
+            hint="read it again and decide anew: restart the step (--state current), or --retry it",
+        )
+
+    def state(
+        self, writes: Sequence[Written], seen: Mapping[Key, Expected], *, by: str, now: float
+    ) -> tuple[Written, ...]:
+        """Write what a person sets.
+
+        Args:
+            writes: what is to be written.
+            seen: the version of each key that it is to replace; the others are overwritten.
+            by: the user.
+            now: seconds since the epoch.
+
+        Returns:
+            The writes, with their versions.
+
+        Raises:
+            StateConflict: a key is not as it was seen.
+        """
+        with self._mutex, self._locked():
+            expected = {
+                (w.kind, w.path): seen.get((w.kind, w.path))
+                or Expected(version=self.version(w.kind, w.path))
+                for w in writes
+            }
+            fresh = self._fresh(writes, expected)
+            self.append(Stated(by=by, time=now, writes=fresh))
+            return fresh
+
+    def _fresh(
+        self, writes: Sequence[Written], seen: Mapping[Key, Expected]
+    ) -> tuple[Written, ...]:
+        fresh = []
+        for written in writes:
+            key = (written.kind, written.path)
+            self._check(key, seen[key])
+            fresh.append(msgspec.structs.replace(written, version=seen[key].version + 1))
+        return tuple(fresh)
+
+    def settle(self) -> None:
+        """Settle what is not, durably: from now on no journal is needed for what is written."""
+        with self._mutex:
+            if not self.path.exists():
+                return
+            with self._locked():
+                descriptor = os.open(self.path, os.O_RDWR)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def _compact(self) -> None:
+        """Make the file anew where most of it is history. Only for who holds the lock."""
+        if self._offset < COMPACT_BYTES or self._lines < _COMPACT_SHARE * len(self._entries):
+            return
+        self.replace(
+            Carried(entry=entry, writers=dict(sorted(self._writers[key].items())[-_WRITERS:]))
+            for key, entry in sorted(self._entries.items())
+        )
+
+    def replace(self, lines: Iterable[Line]) -> None:
+        """Make the file anew of these lines, whole or not at all. Only for who holds the lock."""
+        new = self.path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with new.open("wb") as file:
+                for line in lines:
+                    payload = msgspec.json.encode(line)
+                    file.write(b"%08x %s\n" % (zlib.crc32(payload), payload))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.path)
+            sync_folder(self.path.parent)
+        finally:
+            new.unlink(missing_ok=True)
+        self._forget()
+        self._refresh()
+
+    def _not_writable(self, error: OSError) -> StoreNotWritable:
+        return StoreNotWritable(
+            f"state cannot be written ({error.strerror}): {self.path}",
+            hint="make room, or check the store's permissions",
+        )
+
+
+def _lines(data: bytes, path: Path, offset: int) -> Iterator[tuple[Line, int]]:
+    """The whole lines in these bytes, and where each ends.
+
+    Raises:
+        LedgerDamaged: a line before the last is torn or changed.
+    """
+    position = 0
+    while (end := data.find(b"\n", position)) >= 0:
+        line = _read(data[position:end])
+        if line is None:
+            if end + 1 == len(data):
+                return
+            raise LedgerDamaged(
+                f"{path} is damaged at byte {offset + position}",
+                hint="`cellrail doctor --fix` makes it anew from what can be read and the journals",
+            )
+        yield line, offset + end + 1
+        position = end + 1
+
+
+def _read(data: bytes) -> Line | None:
+    """The record of a line; None where it is not what was written."""
+    try:
+        if zlib.crc32(data[9:]) != int(data[:8], 16):
+            return None
+        return _decoder.decode(data[9:])
+    except (ValueError, msgspec.MsgspecError):
+        return None
