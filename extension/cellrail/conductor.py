@@ -6,7 +6,7 @@ nothing: the plan, the parameters, the kernel, the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
 from cellrail.run.session import Outcome, Progress, Session
+from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Origin, RunKind, RunStarted
 from cellrail_state.store import Store
@@ -48,6 +49,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     hash_seed: int | None = None
     origin: Origin | None = None
     chain: tuple[str, ...] = ()
+    kept: dict[int, str] = {}
     modules: dict[int, dict[str, str]] = {}
     options: RunLimits = RunLimits()
     #: told in the record
@@ -116,7 +118,7 @@ class RunConductor:
         masker = Masker(request.secrets)
         indices = [index for step in flow.steps for index in step.cell_indices]
         sources = prepare.mask_notebook(notebook, masker, indices) if masker else None
-        _clear(notebook, indices)
+        clear_outputs(notebook, indices)
         kernel.wait_ready(self._settings)
         store = self._open_store()
         recorder = Recorder(
@@ -155,11 +157,7 @@ class RunConductor:
             desk=open_desk(recorder, request, self._history),
             clock=self._clock,
         )
-        try:
-            self.outcome = session.run()
-        finally:
-            if output is not None:
-                output.finish(notebook)
+        self.outcome = run_and_write(session, output, notebook)
         return notebook
 
     def for_papermill(self) -> Any:
@@ -218,6 +216,7 @@ class RunConductor:
             kernel_name=kernel_name,
             hash_seed=request.hash_seed,
             chain=request.chain,
+            kept=request.kept,
             options=request.told,
             scope=request.scope,
             cellrail=__version__,
@@ -233,7 +232,22 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
     return desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
 
 
-def _clear(notebook: Any, indices: list[int]) -> None:
+def run_and_write(session: Session, output: OutputFile | None, notebook: Any) -> Outcome:
+    """Carry a session out, and write its notebook, unless that is another process's by now."""
+    try:
+        outcome = session.run()
+    except RunTakenOver:
+        raise
+    except BaseException:
+        if output is not None:
+            output.finish(notebook)
+        raise
+    if output is not None:
+        output.finish(notebook)
+    return outcome
+
+
+def clear_outputs(notebook: Any, indices: Sequence[int]) -> None:
     """No output of an earlier execution stays beside a cell that has not run."""
     for index in indices:
         notebook["cells"][index]["outputs"] = []

@@ -11,6 +11,7 @@ The tree::
     │   ├── RunNotFound            no run at this address
     │   ├── AmbiguousRun           a prefix fits several runs
     │   ├── StepNotFound           the run, or the notebook, has no such step
+    │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
     │   ├── NotAvailableYet        specified, and still to come
     │   ├── SettingsError          a setting is unknown or wrong
@@ -101,6 +102,12 @@ class RestartRefused(UserError):
     """The restart is refused."""
 
     code = "restart-refused"
+
+
+class RecoverRefused(UserError):
+    """The run cannot go on as it is."""
+
+    code = "recover-refused"
 
 
 class NotAvailableYet(UserError):

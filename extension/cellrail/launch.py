@@ -28,7 +28,6 @@ from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.session import Progress
 from cellrail.settings import Settings
-from cellrail_state.model import Origin
 from cellrail_state.store import Store
 
 _ENGINE = "cellrail"
@@ -89,7 +88,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             output = self._output_path()
             _import_in_background("duckdb")
             conductor = RunConductor(
-                self._request(seed),
+                self._request(seed, output),
                 store=self.open_store,
                 kernel=kernel,
                 settings=kernel_settings(self.settings, self.store_path, self.secrets),
@@ -161,7 +160,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             )
         return output
 
-    def _request(self, seed: int | None) -> Request:
+    def _request(self, seed: int | None, output: Path | None) -> Request:
         restart = self.restart
         return Request(
             flow=self.flow,
@@ -173,31 +172,34 @@ class Launcher(msgspec.Struct, kw_only=True):
             labels=self.labels,
             cwd=self.cwd,
             hash_seed=seed,
-            origin=Origin(run_id=restart.history.run_id, from_step=self.plan.cut)
-            if restart is not None
-            else None,
+            origin=restart.origin if restart is not None else None,
             chain=restart.chain if restart is not None else (),
+            kept=restart.kept if restart is not None else {},
             modules={
                 step.number: local_modules(step.imports, self.path.parent)
                 for step in self.flow.steps
                 if step.imports
             },
             options=self.options,
-            told=self.told,
+            told=self._told(output),
             scope=restart.history.started.scope if restart is not None else own_scope(),
             numbers=restart.numbers if restart is not None else {},
             current_state=self.current_state,
         )
 
-    def _putback(self, restart: RestartPlan) -> PutBack:
-        from papermill.translators import PythonTranslator
+    def _told(self, output: Path | None) -> dict[str, Any]:
+        """What the record tells of how to run: enough to go on with the run in another process."""
+        told = {
+            **self.told,
+            **msgspec.to_builtins(self.options),
+            "output": str(output) if output is not None else None,
+            "changed": list(self.changed),
+            "force": self.restart is not None and self.restart.force,
+        }
+        return {name: value for name, value in told.items() if value}
 
-        assignment = ""
-        if self.changed:
-            typed = expressions(self.values)
-            written = plain_values({n: self.values[n] for n in self.changed if n not in typed})
-            assignment = PythonTranslator.codify(written) if written else ""
-            assignment += "".join(f"{n} = {typed[n]}\n" for n in self.changed if n in typed)
+    def _putback(self, restart: RestartPlan) -> PutBack:
+        assignment = prepare.assignments({name: self.values[name] for name in self.changed})
         return restart.putback(assignment, lazy_above=self.settings.lazy_above)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cellrail_state.model import RunEnded, to_plain
+from cellrail_state.model import RunContinued, RunEnded, to_plain
 from cellrail_state.store import Store
 
 _POLL_SECONDS = 0.2
@@ -30,7 +30,8 @@ def journal_lines(store: Store, run_id: str, *, follow: bool) -> Iterator[dict[s
             if number < seen:
                 continue
             seen = number + 1
-            ended = ended or isinstance(record, RunEnded)
+            if isinstance(record, (RunEnded, RunContinued)):
+                ended = isinstance(record, RunEnded)
             yield {"seq": number, **_without_bytes(to_plain(record))}
         if not follow or ended or not owned:
             return

@@ -10,12 +10,12 @@ from cellrail.inside import InnerCut, inner_cut
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import Flow
-from cellrail.notebook.plan import OriginStep, Plan, RestartRequest, plan_restart
+from cellrail.notebook.plan import Fate, OriginStep, Plan, RestartRequest, plan_restart
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory, StepState
-from cellrail_state.model import Checkpoint, JobFinished, ObjectRef
+from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Origin
 
 
 class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,23 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
     def chain(self) -> tuple[str, ...]:
         """Ids of the jobs that the new run starts on."""
         return tuple(job.job_id for job in self.jobs)
+
+    @property
+    def kept(self) -> dict[int, str]:
+        """The jobs that stand for steps before the cut, by step."""
+        return {step.number: step.job_id for step in self.plan.steps if step.job_id}
+
+    @property
+    def origin(self) -> Origin:
+        """What the new run's first record tells of it."""
+        first = [s.number for s in self.plan.steps if s.fate is Fate.EXECUTES]
+        inner = self.inner
+        return Origin(
+            run_id=self.history.run_id,
+            from_step=self.plan.cut,
+            step=inner.step.number if inner is not None else min(first, default=0),
+            turns=inner.turns if inner is not None else (),
+        )
 
     @property
     def hash_seed(self) -> int | None:
@@ -65,7 +82,7 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             segments=segments_of(self.plan.steps, self.jobs),
             checkpoint=Checkpoint.fold(job.delta for job in self.jobs),
             jobs=self.jobs,
-            inputs=_inputs(self.history, self.jobs),
+            inputs=inputs_of(self.history, self.jobs),
             python=self.history.kernels[-1].python if self.history.kernels else "",
             force=self.force,
             assignment=assignment if self.jobs else "",
@@ -140,7 +157,7 @@ def plan_restart_of(
     )
     plan = plan_restart(
         flow,
-        [_origin_step(history, state) for state in states],
+        [origin_step(history, state) for state in states],
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
     )
@@ -151,11 +168,11 @@ def plan_restart_of(
         plan = _told_inside(plan, inner, jobs)
     return RestartPlan(
         plan=plan, history=history, jobs=tuple(jobs), force=force, inner=inner,
-        numbers=_numbers(flow, states),
+        numbers=numbers_of(flow, states),
     )  # fmt: skip
 
 
-def _numbers(flow: Flow, states: Sequence[StepState]) -> dict[int, int]:
+def numbers_of(flow: Flow, states: Sequence[StepState]) -> dict[int, int]:
     """The origin's number of each step."""
     pairs = match([state.info for state in states], flow.steps)
     return {number: info.number for number, info in pairs.items()}
@@ -185,7 +202,8 @@ def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
     return history.chain_through_jobs([step.job_id for step in plan.steps if step.job_id])
 
 
-def _origin_step(history: RunHistory, state: StepState) -> OriginStep:
+def origin_step(history: RunHistory, state: StepState) -> OriginStep:
+    """A step of a run as planners see it."""
     job, info = state.job, state.info
     if job is not None and job.modules:  # a cell of the run wrote them
         info = msgspec.structs.replace(info, modules=job.modules)
@@ -202,7 +220,7 @@ def _origin_step(history: RunHistory, state: StepState) -> OriginStep:
     )
 
 
-def _inputs(history: RunHistory, jobs: Sequence[JobFinished]) -> dict[int, str]:
+def inputs_of(history: RunHistory, jobs: Sequence[JobFinished]) -> dict[int, str]:
     """Sources by execution count, for `In`."""
     sources = {state.job_id: state.info.source for state in history.states}
     return {

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from cellrail_state import journal as journals
+from cellrail_state import locks
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
 from cellrail_state.model import JobFinished, ObjectRef, OnceDone, Record, RunStarted
 from cellrail_state.objects import is_object
@@ -88,9 +89,7 @@ def _journal(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
         whole = entries[-1].end if entries else 0
         if whole < path.stat().st_size and not store.is_owned(run_id):
             if fix:
-                with path.open("r+b") as file:
-                    file.truncate(whole)
-                    os.fsync(file.fileno())
+                _cut_off(path, whole)
             yield Finding(
                 kind="torn journal",
                 subject=run_id,
@@ -104,6 +103,14 @@ def _journal(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
         yield Finding(kind="damaged journal", subject=run_id, message=str(error))
     except Untrusted as error:
         yield Finding(kind="untrusted journal", subject=run_id, message=str(error))
+
+
+def _cut_off(path: Path, whole: int) -> None:
+    """Cut a torn frame off, unless an owner has come meanwhile: then that is its own affair."""
+    with path.open("r+b") as file:
+        if locks.try_lock(file.fileno()):
+            file.truncate(whole)
+            os.fsync(file.fileno())
 
 
 def references(record: Record) -> Iterator[ObjectRef]:

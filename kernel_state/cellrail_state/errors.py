@@ -10,6 +10,7 @@ The tree::
     │   └── StoreOnNetwork         the catalog would lie on a network file system
     ├── JournalError               a run's journal
     │   ├── RunIsOwned             its owner is alive: it is still running
+    │   ├── RunTakenOver           another process went on with it: this one may not write any more
     │   └── JournalDamaged         a record is torn or changed
     ├── ObjectError                a content-addressed object
     │   ├── ObjectMissing          it is not there
@@ -85,6 +86,12 @@ class RunIsOwned(JournalError):
     """The run is still running."""
 
     code = "run-is-running"
+
+
+class RunTakenOver(JournalError):
+    """Another process went on with the run; this one stops, and writes nothing more."""
+
+    code = "run-taken-over"
 
 
 class JournalDamaged(JournalError):

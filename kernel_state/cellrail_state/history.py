@@ -26,7 +26,9 @@ from cellrail_state.model import (
     KeptReason,
     KernelStarted,
     OnceDone,
+    Owner,
     Record,
+    RunContinued,
     RunEnded,
     RunKind,
     RunStarted,
@@ -116,6 +118,8 @@ class RunHistory:
         self.run_id = run_id
         self._sources = sources
         self.ended: RunEnded | None = None
+        #: how often another owner went on with it, oldest first
+        self.continued: list[RunContinued] = []
         self.kernels: list[KernelStarted] = []
         self.jobs: list[JobFinished] = []
         self._states: dict[int, StepState] = {}
@@ -142,6 +146,8 @@ class RunHistory:
         if started is None:
             raise JournalDamaged(f"the journal of {run_id} has no beginning")
         self.started: RunStarted = started
+        #: who drives it, or did at last
+        self.owner: Owner = self.continued[-1].owner if self.continued else started.owner
         self.owned = self.ended is None and sources.owned(run_id)
         if not self.owned:
             self._close_what_was_running()
@@ -157,6 +163,9 @@ class RunHistory:
     def _take(self, record: Record) -> None:
         if isinstance(record, RunEnded):
             self.ended = record
+        elif isinstance(record, RunContinued):
+            self.ended = None
+            self.continued.append(record)
         elif isinstance(record, KernelStarted):
             self.kernels.append(record)
         elif isinstance(record, JobFinished):
@@ -240,6 +249,11 @@ class RunHistory:
         return self.ended.cause if self.ended is not None else ""
 
     @property
+    def epoch(self) -> int:
+        """How many owners it has had."""
+        return len(self.continued) + 1
+
+    @property
     def is_live(self) -> bool:
         """Whether a person executed it in an open notebook."""
         return self.started.kind is RunKind.LIVE
@@ -310,15 +324,15 @@ class RunHistory:
         """The jobs whose deltas are the namespace, in order."""
         chain = [self._sources.job(job_id) for job_id in self.started.chain]
         for job in self.jobs:
+            if not (self.is_live or job.status is StepStatus.SUCCESS or job.accepted):
+                continue
             place = _place(chain, job.replaces or job.follows)
-            if place is not None and job.replaces:
-                chain[place] = job
-                continue
-            if place is not None:
-                chain.insert(place + 1, job)
-                continue
-            if self.is_live or job.status is StepStatus.SUCCESS or job.accepted:
+            if place is None:
                 chain.append(job)
+            elif job.replaces:
+                chain[place] = job
+            else:
+                chain.insert(place + 1, job)
         return chain
 
     def chain_before(self, number: int) -> list[JobFinished]:
@@ -343,8 +357,9 @@ class RunHistory:
         chain = self.chain
         places = {job.job_id: place for place, job in enumerate(chain)}
         at = self._began.get((number, turns), len(self._order))
-        before = (places[job_id] for job_id in reversed(self._order[:at]) if job_id in places)
-        return chain[: next(before, -1) + 1]
+        # an `--always` cell that ran again stands where it stood before
+        before = (places[job_id] for job_id in self._order[:at] if job_id in places)
+        return chain[: max(before, default=-1) + 1]
 
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""

@@ -8,6 +8,10 @@ not verify.
 A frame is one `write`. A torn frame at the end was never committed: readers stop before it, and an
 owner that takes the journal over cuts it off. The owner holds an operating-system lock on the file
 for as long as it lives; a run whose lock is free and whose journal has no end is interrupted.
+
+A lock can be lost without its owner's knowing (a file system that was away, a machine that slept).
+So an owner appends only to the file as it left it: where another one has written since, it is of an
+older epoch, and refused.
 """
 
 from __future__ import annotations
@@ -20,14 +24,20 @@ import sys
 import threading
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from cellrail_state import locks
 from cellrail_state.crashpoints import CrashPoints, NoCrash
-from cellrail_state.errors import JournalDamaged, RunIsOwned, StoreNotWritable
+from cellrail_state.errors import (
+    JournalDamaged,
+    RunIsOwned,
+    RunTakenOver,
+    StoreNotWritable,
+    Untrusted,
+)
 from cellrail_state.keys import signature
 from cellrail_state.model import Record, decode, encode
 from cellrail_state.objects import sync_folder
@@ -70,12 +80,23 @@ def first_mac(run_id: str) -> bytes:
 class Journal:
     """The owner's end of a run's journal."""
 
-    def __init__(self, descriptor: int, path: Path, key: bytes, mac: bytes, points: CrashPoints):
+    def __init__(
+        self,
+        descriptor: int,
+        path: Path,
+        key: bytes,
+        mac: bytes,
+        points: CrashPoints,
+        *,
+        length: int = 0,
+    ) -> None:
         self._descriptor = descriptor
         self._path = path
         self._key = key
         self._mac = mac
         self._points = points
+        #: of the file, as this owner left it
+        self._length = length
         self._closing = threading.Lock()
         _close_in_forks(self)
 
@@ -132,11 +153,69 @@ class Journal:
             raise
         return journal
 
+    @classmethod
+    def reopen(
+        cls,
+        path: Path,
+        *,
+        run_id: str,
+        keys: Sequence[bytes],
+        points: CrashPoints | None = None,
+    ) -> tuple[Journal, list[Entry]]:
+        """Own a run whose owner is gone; what its journal holds.
+
+        A torn frame at the end is cut off: it was never committed.
+
+        Args:
+            path: the journal.
+            run_id: the run.
+            keys: the keys that may have signed it; its own signs what is appended.
+            points: where a test may end the process.
+
+        Raises:
+            RunIsOwned: its owner lives.
+            Untrusted: it was signed with none of the keys.
+            JournalDamaged: a record before the end is torn or changed.
+            StoreNotWritable: the file cannot be written.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+        except OSError as error:
+            raise StoreNotWritable(
+                f"the journal cannot be written ({error.strerror}): {path}",
+                hint="check its permissions",
+            ) from error
+        try:
+            if not locks.wait_lock(descriptor, _PATIENCE_SECONDS):
+                raise RunIsOwned(
+                    f"run {run_id} is still running",
+                    hint="wait for its end, or stop it (Ctrl-C where it runs) first",
+                )
+            entries = list(read(path))
+            key = next((key for key in keys if chain_holds(entries, run_id, key)), None)
+            if key is None or not entries:
+                raise Untrusted(
+                    f"run {run_id} was signed by somebody else; only who has that key goes on "
+                    "with it",
+                    hint=f"`cellrail key import` that key, or make a new run of it: "
+                    f"cellrail restart {run_id}",
+                )
+            length = entries[-1].end
+            if length < os.fstat(descriptor).st_size:
+                os.ftruncate(descriptor, length)
+                os.fsync(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        mac = entries[-1].mac
+        return cls(descriptor, path, key, mac, points or NoCrash(), length=length), entries
+
     def append(self, record: Record) -> None:
         """Append a record in one write. It survives this process; `sync` makes it durable.
 
         Raises:
             StoreNotWritable: there is no room; the journal is as it was.
+            RunTakenOver: another owner has written; nothing was.
         """
         self._append(b"", self._frame(record))
 
@@ -147,8 +226,13 @@ class Journal:
 
     def _append(self, magic: bytes, frame: bytes) -> None:
         data = magic + frame
-        before = os.fstat(self._descriptor).st_size
         self._points.reach("journal.before_append")
+        before = os.fstat(self._descriptor).st_size
+        if before != self._length:
+            raise RunTakenOver(
+                f"run {self._path.stem} was continued by another process; this one stops",
+                hint=f"cellrail show {self._path.stem}",
+            )
         try:
             written = os.write(self._descriptor, data)
             while written < len(data):
@@ -157,7 +241,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, before)
             raise self._not_writable(error) from error
-        self._mac = self._next
+        self._mac, self._length = self._next, before + len(data)
         self._points.reach("journal.after_append")
 
     def sync(self) -> None:

@@ -256,12 +256,33 @@ class StepInfo(_Struct, frozen=True):
         return self.name or f"#{self.number}"
 
 
+_PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
+
+
+class Turn(_Struct, frozen=True):
+    """One turn of one loop."""
+
+    #: label of the loop's header
+    loop: str
+    #: place in the item list, or number of the turn, from 0
+    index: int
+    key: str
+
+    def __str__(self) -> str:
+        key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
+        return f"{self.loop}[{key}]"
+
+
 class Origin(_Struct, frozen=True):
     """Where a restarted run comes from."""
 
     run_id: str
     #: label of the step the cut stands before
     from_step: str
+    #: its number in the restarted run
+    step: int = 0
+    #: inside a loop: the turns that the cut stands in, outermost first
+    turns: tuple[Turn, ...] = ()
 
 
 class Owner(_Struct, frozen=True):
@@ -300,11 +321,25 @@ class RunStarted(_Struct, frozen=True, tag="run"):
     hash_seed: int | None = None
     #: jobs of earlier runs whose deltas, folded in this order, are the namespace at the cut
     chain: tuple[str, ...] = ()
-    #: run options (`to`, `only`, `timeout`, ...) in JSON
+    #: jobs of earlier runs that stand for steps before the cut, by step
+    kept: dict[int, str] = {}
+    #: run options (`to`, `timeout`, `output`, ...) in JSON
     options: dict[str, Any] = {}
     #: whose states its steps see: `user:NAME`, `trigger:ID` or `backfill:ID`
     scope: str = ""
     cellrail: str = ""
+
+
+class RunContinued(_Struct, frozen=True, tag="continued"):
+    """The same run goes on under another owner: after a crash, or when what it waited for came."""
+
+    time: float
+    owner: Owner
+    #: continuations so far, and one
+    epoch: int
+    #: recover, resume or timer
+    reason: str
+    command: str = ""
 
 
 class KernelStarted(_Struct, frozen=True, tag="kernel"):
@@ -316,23 +351,6 @@ class KernelStarted(_Struct, frozen=True, tag="kernel"):
     python: str
     implementation: str
     packages: dict[str, str] = {}
-
-
-_PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
-
-
-class Turn(_Struct, frozen=True):
-    """One turn of one loop."""
-
-    #: label of the loop's header
-    loop: str
-    #: place in the item list, or number of the turn, from 0
-    index: int
-    key: str
-
-    def __str__(self) -> str:
-        key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
-        return f"{self.loop}[{key}]"
 
 
 class StepKept(_Struct, frozen=True, tag="kept"):
@@ -546,6 +564,7 @@ class RunEnded(_Struct, frozen=True, tag="end"):
 
 Record = (
     RunStarted
+    | RunContinued
     | KernelStarted
     | StepKept
     | StepSkipped

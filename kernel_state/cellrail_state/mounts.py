@@ -25,6 +25,17 @@ class Mount(msgspec.Struct, frozen=True):
     kind: str
 
 
+def is_on_network(path: Path, mounts: Sequence[Mount] | None = None) -> bool:
+    """Whether another machine may see a folder, and hold locks there that nobody here sees.
+
+    Args:
+        path: the folder.
+        mounts: what is mounted where; by default asked of the system.
+    """
+    mount = _mount_of(path, _mounts() if mounts is None else mounts)
+    return mount is None or mount.kind in _NETWORK or mount.kind.startswith("fuse")
+
+
 def refuse_network(path: Path, mounts: Sequence[Mount] | None = None) -> None:
     """Refuse a folder on a network file system.
 

@@ -21,6 +21,7 @@ import msgspec
 from cellrail_state.doctor import GRACE_SECONDS, readable_records, references
 from cellrail_state.model import (
     JobFinished,
+    RunContinued,
     RunEnded,
     RunKind,
     RunStarted,
@@ -137,7 +138,7 @@ def _read(store: Store, run_id: str, size: int) -> _Known:
             known.points_to.add(_run_of(record.job_id))
         elif isinstance(record, RunEnded):
             known.ended = record.status is not RunStatus.SUSPENDED
-        elif isinstance(record, JobFinished):
+        elif isinstance(record, (JobFinished, RunContinued)):
             known.ended = False
     if origin and not known.ended:
         # it may not have said yet which of its jobs it keeps

@@ -219,6 +219,30 @@ class Store:
             raise _not_writable(self.path, error) from error
         return journal
 
+    def reopen_journal(self, run_id: str) -> tuple[journals.Journal, list[Record]]:
+        """Own a run whose owner is gone, to go on with it; what its journal tells.
+
+        Raises:
+            RunIsOwned: its owner lives.
+            Untrusted: nobody whose key is here has signed it.
+            JournalDamaged: a record before the end is torn or changed.
+            StoreNotWritable: the journal cannot be written.
+        """
+        with self.pruning(shared=True):
+            # what has ended is not looked at again unless that is told
+            self.news.tell(run_id)
+            journal, entries = journals.Journal.reopen(
+                self.journal_path(run_id),
+                run_id=run_id,
+                keys=self.keyring.verifying_keys(),
+                points=self.points,
+            )
+        try:
+            return journal, [entry.record() for entry in entries]
+        except BaseException:
+            journal.close()
+            raise
+
     def _refuse_without_origin(self, started: RunStarted) -> None:
         needed = {job_id.rpartition("/")[0] for job_id in started.chain}
         if started.origin is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from cellrail.app.keeping import Keeping
 from cellrail.app.looking import Looking
+from cellrail.app.recovering import Recovering
 from cellrail.app.running import Running
 
 __all__ = ["App"]
 
 
-class App(Running, Looking, Keeping):
-    """The front door: runs, restarts and looks into what was run.
+class App(Running, Recovering, Looking, Keeping):
+    """The front door: runs, restarts, recovers and looks into what was run.
 
     Args:
         store: the store's folder; by default the one that belongs to `notebook`, or to the

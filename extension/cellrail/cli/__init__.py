@@ -14,6 +14,7 @@ import click
 _COMMANDS = {
     "run": "running",
     "restart": "running",
+    "recover": "recovering",
     "steps": "looking",
     "runs": "looking",
     "show": "looking",
@@ -29,7 +30,7 @@ _COMMANDS = {
 }
 #: commands of the specification that are still to come
 LATER = (
-    "backfill", "cancel", "recover", "rerun", "resource", "resume", "serve", "state", "tick",
+    "backfill", "cancel", "rerun", "resource", "resume", "serve", "state", "tick",
     "trigger", "variable",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from cellrail.notebook.plan import Plan
 from cellrail.views import Run
 from cellrail_state.model import RunStatus
 
-_EXIT = {
+EXIT_CODES = {
     RunStatus.SUCCESS: 0,
     RunStatus.FAILED: 1,
     RunStatus.SUSPENDED: 3,
@@ -65,7 +65,7 @@ def run(
     result = app.run(
         notebook, output, parameters=parameters, secrets=secrets, progress=bar(context), **options
     )
-    return _tell(context, result, output)
+    return tell_result(context, result, output)
 
 
 @click.command()
@@ -107,7 +107,7 @@ def restart(
     )  # fmt: skip
     app = context.app(run if run.endswith(".ipynb") else None)
     result = app.restart(run, output, progress=bar(context), **options)
-    return _tell(context, result, output)
+    return tell_result(context, result, output)
 
 
 def _not_yet(**options: object) -> None:
@@ -135,7 +135,8 @@ def _secret_values(names: tuple[str, ...], given: dict[str, Any]) -> dict[str, s
     return values
 
 
-def _tell(context: Context, result: Run | Plan, output: str | None) -> int:
+def tell_result(context: Context, result: Run | Plan, output: str | None) -> int:
+    """Say what a run came to, or would; the exit code."""
     if isinstance(result, Plan):
         context.json({"plan": result.to_dict()})
         context.say("\n".join(result.lines()))
@@ -143,11 +144,12 @@ def _tell(context: Context, result: Run | Plan, output: str | None) -> int:
     if context.as_json:
         context.json(result.to_dict())
     else:
-        _say_run(context, result, output)
-    return _EXIT.get(result.status, 1)
+        say_run(context, result, output)
+    return EXIT_CODES.get(result.status, 1)
 
 
-def _say_run(context: Context, run: Run, output: str | None) -> None:
+def say_run(context: Context, run: Run, output: str | None) -> None:
+    """Say what a run came to."""
     steps = run.steps
     kept = sum(step.status == "kept" for step in steps)
     executed = sum(step.status in {"success", "failed"} for step in steps)

@@ -23,8 +23,8 @@ from cellrail.errors import KernelLacksCellrail, KernelNotInstalled, KernelNotIP
 from cellrail.kernels.channel import Channel, ChannelListener
 
 #: loads the hooks into the kernel, before any code of the user runs
-_EXTENSION_FLAG = "--IPKernelApp.extra_extensions=cellrail.run.kernel"
-_ARGUMENTS = (_EXTENSION_FLAG, "--HistoryManager.enabled=False")
+EXTENSION_FLAG = "--IPKernelApp.extra_extensions=cellrail.run.kernel"
+_ARGUMENTS = (EXTENSION_FLAG, "--HistoryManager.enabled=False")
 _READY_SECONDS = 60.0
 _EXIT_SECONDS = 10.0
 

@@ -71,6 +71,8 @@ class Fire(_Action, frozen=True, kw_only=True):
     """Execute the step's code; answered by `Ended`."""
 
     attempt: int = 1
+    #: a loop around goes on past its failure
+    passed_over: bool = False
 
 
 class Commit(_Action, frozen=True, kw_only=True):
@@ -180,6 +182,7 @@ def conduct(
     *,
     taken: Mapping[str, str] | None = None,
     jitter: Callable[[], float] = lambda: 1.0,
+    path: Path = (),
 ) -> Generator[Action, Any, End]:
     """Conduct a run through these blocks.
 
@@ -187,6 +190,7 @@ def conduct(
         blocks: what is to be executed, in order.
         taken: groups of branches that were decided before the first block: group -> step.
         jitter: a factor for each wait before a retry.
+        path: the turns that the blocks are executed in.
 
     Yields:
         What is to be done; `Ask` and `Fire` are answered, everything else by None.
@@ -196,7 +200,7 @@ def conduct(
     """
     machine = _Machine(jitter)
     try:
-        yield from machine.sequence(blocks, (), dict(taken or {}))
+        yield from machine.sequence(blocks, path, dict(taken or {}))
     except _Stop as stop:
         return stop.end
     return End(status=RunStatus.SUCCESS)
@@ -266,7 +270,10 @@ class _Machine:
     def _job(self, step: Step, path: Path) -> _Steps:
         options, attempt = step.options, 1
         while True:
-            ended: Ended = yield Fire(step=step, path=path, attempt=attempt)
+            passed_over = self._skipping_loop() is not None
+            ended: Ended = yield Fire(
+                step=step, path=path, attempt=attempt, passed_over=passed_over
+            )
             again = attempt <= options.retry and _may_go_on(ended) and not ended.exited
             if again and options.retry_if:
                 told: Told = yield Ask(

@@ -210,6 +210,33 @@ def plan_restart(
     return _Planner(flow, origin, request, variables_before).plan()
 
 
+def plan_rebuilds(
+    flow: Flow,
+    origin: Sequence[OriginStep],
+    cut: int,
+    *,
+    to: str | None,
+    variables_before: Callable[[int], Mapping[str, Variable]],
+) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
+    """What has to be made again before a step, and why that cannot be.
+
+    Args:
+        flow: the notebook.
+        origin: its steps as they are in the run.
+        cut: the step's number.
+        to: the last step to execute.
+        variables_before: the run's variables right before a step, by its number.
+
+    Returns:
+        The names to rebuild by number of the step that makes them, and refusals.
+    """
+    planner = _Planner(flow, origin, RestartRequest(to=to), variables_before)
+    place = next(place for place, step in enumerate(flow.steps) if step.number == cut)
+    makers, refusals = planner.rebuilds(place)
+    names = {flow.steps[p].number: tuple(sorted(found)) for p, found in makers.items()}
+    return names, tuple(told for _, told in refusals)
+
+
 class _Planner:
     def __init__(
         self,
@@ -235,7 +262,7 @@ class _Planner:
             if not refusals or not self.request.widen or earliest >= cut:
                 break
             cut = earliest
-        rebuilds = {} if refusals else self._rebuilds(cut)[0]
+        rebuilds = {} if refusals else self.rebuilds(cut)[0]
         # in a live run every cut may be refused, the first as well
         legal = bool(refusals) and not self._refusals(earliest)[0]
         if self.request.force:
@@ -287,7 +314,7 @@ class _Planner:
                 refusals.append(reason)
                 places.append(place)
         if not refusals:
-            for place, reason in self._rebuilds(cut)[1]:
+            for place, reason in self.rebuilds(cut)[1]:
                 refusals.append(reason)
                 places.append(place)
         if not refusals:
@@ -415,7 +442,7 @@ class _Planner:
             return []
         return []
 
-    def _rebuilds(self, cut: int) -> tuple[dict[int, set[str]], list[tuple[int, str]]]:
+    def rebuilds(self, cut: int) -> tuple[dict[int, set[str]], list[tuple[int, str]]]:
         """Names to rebuild by place of the cell, and why the cut cannot be put back."""
         needed = self._needed(cut)
         variables = self._variables(cut)

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cellrail.errors import InternalError
 from cellrail.notebook import control
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
-from cellrail.run.client import CellClient, CellResult, Ending
+from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
 from cellrail.run.recorder import Recorder
 from cellrail.run.streams import coalesce
@@ -32,6 +32,19 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
 
 
+class Client(Protocol):
+    """Has a kernel execute cells and commands."""
+
+    def start(self, source: str, *, cell_id: str, orders: dict[str, Any]) -> str:
+        """Send a cell; its message's id."""
+
+    def finish(self, message_id: str, cell: Any, index: int, timeout: float | None) -> CellResult:
+        """Wait for its end."""
+
+    def command(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Have the hooks do something between cells; their answer."""
+
+
 class _Fired(msgspec.Struct, frozen=True, kw_only=True):
     """What was executed and waits for its verdict."""
 
@@ -46,7 +59,7 @@ class Performer:
     def __init__(
         self,
         *,
-        client: CellClient,
+        client: Client,
         recorder: Recorder,
         cells: Sequence[Any],
         sources: Mapping[int, str],
@@ -117,6 +130,13 @@ class Performer:
         cell = self._cells_of(step)[-1][1]
         cell["outputs"] = [*cell["outputs"], *nodes(outputs)]
 
+    def show_job(self, step: Step, job: JobFinished, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Show a job that an earlier owner of the run committed."""
+        self.show(step, outputs)
+        cell = self._cells_of(step)[-1][1]
+        cell["execution_count"] = job.execution_count
+        stamp(cell, job.job_id, str(job.status))
+
     def settle(self) -> None:
         """What was to be done before the next cell is part of a kept checkpoint already."""
         self._before.clear()
@@ -132,7 +152,7 @@ class Performer:
                 "source": source.strip(),
                 "names": _targets(targets),
                 "key": options.key,
-                "root": _root(step, action.path),
+                "root": loop_root(step, action.path),
             }
         else:
             failed = action.purpose is control.Purpose.RETRY_IF
@@ -193,8 +213,8 @@ class Performer:
         before, self._before = self._before, []
         result = CellResult(ending=Ending.OK)
         for place, (index, cell) in enumerate(cells):
-            if action.path and action.attempt == 1:
-                self._shown[index] = cell["outputs"]
+            if action.path:
+                self._shown.setdefault(index, cell["outputs"])
             cell["outputs"] = []
             cell["execution_count"] = None
             stamp(cell, job_id, "running")
@@ -211,7 +231,9 @@ class Performer:
                     "touched": _sorted(step.touches),
                     "last": self.is_last(step, action.path),
                     "binds_error": _error_name(step),
-                    "on_error": step.may_fail or step.options.on_error != "stop",
+                    "on_error": action.passed_over
+                    or step.may_fail
+                    or step.options.on_error != "stop",
                     **needs,
                 },
             )
@@ -297,7 +319,7 @@ class Performer:
         success = action.status is StepStatus.SUCCESS
         with self._desk.committing(success=success, replaces=self.replaces) as effects:
             self._recorder.finished(msgspec.structs.replace(job, effects=effects))
-        self._show_earlier_turns(step)
+        self._show_earlier_turns(step, final=action.final)
         self._refresh()
 
     # --- between jobs ------------------------------------------------------------------------
@@ -318,12 +340,12 @@ class Performer:
 
     def _enter(self, action: control.Enter) -> None:
         step, turn = action.step, action.path[-1]
-        self._counts[_root(step, action.path[:-1])] = turn.index + 1
+        self._counts[loop_root(step, action.path[:-1])] = turn.index + 1
         if step.options.foreach:
             self._before.append(
                 {
                     "what": "enter",
-                    "root": _root(step, action.path[:-1]),
+                    "root": loop_root(step, action.path[:-1]),
                     "index": turn.index,
                     "names": _targets(step.options.foreach.partition(" in ")[0]),
                 }
@@ -335,7 +357,7 @@ class Performer:
             self._before.append(
                 {
                     "what": "turned",
-                    "root": _root(step, action.path[:-1]),
+                    "root": loop_root(step, action.path[:-1]),
                     "index": action.path[-1].index,
                     "collect": list(step.options.collect),
                     "skipped": action.skipped,
@@ -344,7 +366,7 @@ class Performer:
 
     def _leave(self, action: control.Leave) -> None:
         """The loop itself is a job: it holds what was collected."""
-        step, root = action.step, _root(action.step, action.path)
+        step, root = action.step, loop_root(action.step, action.path)
         job_id, began = self._recorder.next_job_id(), self._clock()
         self._recorder.started(step.number, job_id, turns=action.path)
         answer = self._command(
@@ -384,9 +406,11 @@ class Performer:
             outputs += kept
         return outputs
 
-    def _show_earlier_turns(self, step: Step) -> None:
+    def _show_earlier_turns(self, step: Step, *, final: bool) -> None:
         for index, cell in self._cells_of(step):
-            cell["outputs"] = [*self._shown.pop(index, ()), *cell["outputs"]]
+            cell["outputs"] = [*self._shown.get(index, ()), *cell["outputs"]]
+            if final:
+                self._shown.pop(index, None)
 
 
 def nodes(outputs: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -417,7 +441,7 @@ def _targets(text: str) -> list[str]:
     return [name.strip() for name in text.strip().strip("()").split(",") if name.strip()]
 
 
-def _root(step: Step, path: Sequence[Turn]) -> str:
+def loop_root(step: Step, path: Sequence[Turn]) -> str:
     """The root of the checkpoint that holds a loop's items."""
     return "Loop[" + "/".join([*map(str, path), step.label]) + "]"
 

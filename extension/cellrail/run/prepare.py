@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.parameters import expressions, plain_values
 from cellrail.run.masking import Masker
 from cellrail_state.model import Owner, StepInfo
 
@@ -107,6 +108,16 @@ def type_dates(notebook: Any, expressions: Mapping[str, str]) -> None:
                 line = re.compile(rf"^{re.escape(name)} = .*$", re.MULTILINE)
                 assigned = f"{name} = {expression}".replace("\\", r"\\")
                 cell["source"] = line.sub(assigned, cell["source"])
+
+
+def assignments(values: Mapping[str, Any]) -> str:
+    """Code that assigns parameters, as papermill writes it; dates as dates."""
+    from papermill.translators import PythonTranslator
+
+    typed = expressions(values)
+    written = plain_values({name: value for name, value in values.items() if name not in typed})
+    code: str = PythonTranslator.codify(written) if written else ""
+    return code + "".join(f"{name} = {made}\n" for name, made in typed.items())
 
 
 def without_outputs(notebook: Any, masker: Masker) -> bytes:

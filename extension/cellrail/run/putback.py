@@ -19,7 +19,7 @@ import msgspec
 
 from cellrail.errors import RestartRefused
 from cellrail.notebook.plan import Fate, PlannedStep
-from cellrail_state.model import Checkpoint, Delta, JobFinished, to_plain
+from cellrail_state.model import Checkpoint, Delta, JobFinished, Turn, to_plain
 
 
 class Commander(Protocol):
@@ -38,6 +38,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[JobFinished, ...]
     #: the origin's job that an `--always` cell's new job stands for
     replaces: str = ""
+    #: the turns that the cell belongs to
+    turns: tuple[Turn, ...] = ()
     #: names of it that stay when the next checkpoint is laid over
     protects: frozenset[str] = frozenset()
 
@@ -58,6 +60,7 @@ class PutBack:
         parameters_step: int = 0,
         parameters_job: str = "",
         lazy_above: int | None = None,
+        counted: int = 0,
     ) -> None:
         """Know what to do.
 
@@ -73,6 +76,7 @@ class PutBack:
             parameters_job: the origin's job of that step.
             lazy_above: bytes; larger values may be put back when they are needed (the driver tells
                 of each cell's). None: everything is put back at once.
+            counted: the kernel has counted so many executions, those included that left nothing.
         """
         self.segments = segments
         self.parameters_step = parameters_step
@@ -83,6 +87,7 @@ class PutBack:
         self._assignment = assignment
         self._python = python
         self._force = force
+        self._counted = counted
         self._protected: set[str] = set()
         #: large values wait until a cell can reach them; what cells made anew may hold them already
         self.lazy_above = None if segments else lazy_above
@@ -105,7 +110,7 @@ class PutBack:
         Returns:
             The delta of newly assigned parameters, if any.
         """
-        self._restore(client, self._checkpoint, self.jobs, self.lazy_above)
+        self._restore(client, self._checkpoint, self.jobs, self.lazy_above, self._counted)
         checkpoint = to_plain(self._checkpoint)
         order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
         self._ask(client, {**order, "ahead": ahead})
@@ -121,9 +126,10 @@ class PutBack:
         checkpoint: Checkpoint,
         jobs: Sequence[JobFinished],
         lazy_above: int | None = None,
+        counted: int = 0,
     ) -> None:
         counts = [job.execution_count for job in jobs if job.execution_count is not None]
-        upto = max(counts, default=0)
+        upto = max([*counts, counted])
         self._ask(
             client,
             {
@@ -181,6 +187,7 @@ def segments_of(steps: Sequence[PlannedStep], jobs: Sequence[JobFinished]) -> li
                 checkpoint=Checkpoint.fold(job.delta for job in chain),
                 jobs=chain,
                 replaces=planned.job_id if again else "",
+                turns=jobs[place].turns if again else (),
                 protects=_protects(jobs, place) if again else frozenset(planned.names),
             )
         )

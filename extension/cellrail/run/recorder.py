@@ -8,7 +8,7 @@ while the next cell already runs. What is written holds no secret of the run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +25,10 @@ from cellrail_state.model import (
     KernelStarted,
     ObjectRef,
     OnceDone,
+    Owner,
+    Record,
     RolledBack,
+    RunContinued,
     RunEnded,
     RunStarted,
     RunStatus,
@@ -49,15 +52,43 @@ class Recorder:
         *,
         masker: Masker | None = None,
         clock: Callable[[], float] = time.time,
+        reopened: tuple[Journal, Sequence[Record]] | None = None,
     ) -> None:
-        """Create the journal with its first record; the run is `running` from here on."""
+        """Create the journal with its first record; the run is `running` from here on.
+
+        Args:
+            store: where it lies.
+            started: the run's first record.
+            masker: the run's secrets.
+            clock: seconds since the epoch.
+            reopened: the journal of a run that goes on, and what it holds.
+        """
         self.store = store
         self.run_id = started.run_id
         self.masker = masker or Masker()
         self.clock = clock
-        self._jobs = 0
         self._unsynced = False
-        self._journal: Journal = store.create_journal(started)
+        self._journal: Journal
+        self._journal, records = reopened or (store.create_journal(started), ())
+        self._jobs = _jobs_of(records)
+        #: what was kept, skipped and decided by an owner before
+        self._told = {_fact(record) for record in records} - {None}
+        self._decided = {(r.step, r.purpose, r.turns) for r in records if isinstance(r, Decided)}
+
+    def continued(self, *, owner: Owner, epoch: int, reason: str, command: str) -> None:
+        """The run goes on: it is `running` again from here on."""
+        self._append(
+            RunContinued(
+                time=self.clock(),
+                owner=owner,
+                epoch=epoch,
+                reason=reason,
+                command=self.masker.text(command),
+            )
+        )
+        self.sync()
+        # the catalog may have looked between the lock and this record
+        self.store.news.tell(self.run_id)
 
     def next_job_id(self) -> str:
         """An id for the next job of this run."""
@@ -137,8 +168,9 @@ class Recorder:
             numbers: the step's number in this run, by its number there.
         """
         for decided in origin.decided.values():
-            if decided.step in numbers:
-                self._append(msgspec.structs.replace(decided, step=numbers[decided.step]))
+            step = numbers.get(decided.step)
+            if step is not None and (step, decided.purpose, decided.turns) not in self._decided:
+                self._append(msgspec.structs.replace(decided, step=step))
         for record in origin.turn_records:
             step = numbers.get(record.step)
             if step is None:
@@ -200,6 +232,8 @@ class Recorder:
         self.close()
 
     def _append(self, record: Any) -> None:
+        if self._told and _fact(record) in self._told:
+            return
         self._journal.append(record)
         self._unsynced = True
 
@@ -213,3 +247,18 @@ class Recorder:
         """Give the journal back."""
         self.sync()
         self._journal.close()
+
+
+def _jobs_of(records: Collection[Record]) -> int:
+    """How many ids of jobs a run has used."""
+    ids = [record.job_id for record in records if isinstance(record, JobStarted | JobFinished)]
+    return max((int(job_id.rpartition("/")[2]) for job_id in ids), default=0)
+
+
+def _fact(record: Record) -> tuple[object, ...] | None:
+    """What a record tells once and for all; None where it tells of something that happens."""
+    if isinstance(record, StepKept):
+        return ("kept", record.step, record.turns, record.job_id)
+    if isinstance(record, StepSkipped):
+        return ("skipped", record.step, record.turns)
+    return None

@@ -16,19 +16,32 @@ from typing import Any, Protocol
 
 import msgspec
 
+from cellrail.errors import InternalError
 from cellrail.kernels.cold import ColdKernel
 from cellrail.notebook.blocks import Block, blocks_of
-from cellrail.notebook.control import Action, Commit, End, Fire, Leave, Skip, address, conduct
+from cellrail.notebook.control import (
+    Action,
+    Commit,
+    End,
+    Fire,
+    Leave,
+    Path,
+    Skip,
+    address,
+    conduct,
+)
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.desk import Desk
+from cellrail.run.ledger import REBUILD_FAILED, Ledger
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, stamp
-from cellrail.run.putback import PutBack
+from cellrail.run.putback import PutBack, Segment
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
+from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Delta, JobFinished, RunStatus, StepStatus
 
@@ -66,6 +79,26 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     result: CellResult | None = None
 
 
+class _NoKernel:
+    """The kernel of a run that has nothing left to execute."""
+
+    def start(self, source: str, *, cell_id: str, orders: dict[str, Any]) -> str:
+        del source, cell_id, orders
+        raise self._error()
+
+    def finish(self, message_id: str, cell: Any, index: int, timeout: float | None) -> CellResult:
+        del message_id, cell, index, timeout
+        raise self._error()
+
+    def command(self, order: dict[str, Any]) -> dict[str, Any]:
+        del order
+        raise self._error()
+
+    @staticmethod
+    def _error() -> InternalError:
+        return InternalError("something is left to execute after all")
+
+
 class Session:
     """Executes one run's steps in a kernel and records them."""
 
@@ -76,10 +109,11 @@ class Session:
         notebook: Any,
         plan: Plan,
         recorder: Recorder,
-        kernel: ColdKernel,
+        kernel: ColdKernel | None,
         origin: RunHistory | None = None,
         putback: PutBack | None = None,
-        replay: Replay | None = None,
+        replay: Replay | Ledger | None = None,
+        remaining: Plan | None = None,
         limits: RunLimits | None = None,
         output: OutputFile | None = None,
         progress: Progress | None = None,
@@ -95,10 +129,12 @@ class Session:
             notebook: the parameterised nbformat notebook; receives the outputs.
             plan: what happens to each step.
             recorder: the run's journal.
-            kernel: a kernel that is starting or ready.
+            kernel: a kernel that is ready; None where nothing is left to execute.
             origin: the run that kept steps come from.
             putback: how the namespace before the cut comes back; None for a run from the start.
-            replay: leads to a cut inside a loop; None where there is none.
+            replay: leads to a cut inside a loop, or to where the journal of a run that goes on
+                ends; None where there is neither.
+            remaining: of a run that goes on, what is still to happen.
             limits: how long things may take.
             output: where the executed notebook is written meanwhile.
             progress: who is told.
@@ -117,6 +153,7 @@ class Session:
         self._origin = origin
         self._putback = putback
         self._replay = replay
+        self._remaining = remaining or plan
         self._limits = limits or RunLimits()
         self._output = output
         self._progress = progress
@@ -135,6 +172,8 @@ class Session:
             outcome = self._run()
         except KeyboardInterrupt:
             outcome = Outcome(status=RunStatus.CANCELLED, cause="interrupted")
+        except RunTakenOver:
+            raise  # what happens in it now is another process's to tell
         except BaseException as error:
             self._recorder.end(RunStatus.FAILED, cause=f"cellrail: {type(error).__name__}: {error}")
             raise
@@ -161,18 +200,21 @@ class Session:
                 return failure
         final = blocks[-1].step if blocks else None
         performer.is_last = lambda step, path: step is final and not path
-        return self._conduct(performer, blocks, taken=self._taken(), replay=self._replay)
+        taken = branches_taken(self._flow, self._plan) if self._origin is not None else {}
+        return self._conduct(performer, blocks, taken=taken, replay=self._replay)
 
     def _performer(self) -> Performer:
-        self._client = CellClient(self._kernel, self._notebook, reply=self._desk.reply)
+        kernel = self._kernel
+        if kernel is not None:
+            self._client = CellClient(kernel, self._notebook, reply=self._desk.reply)
         return Performer(
-            client=self._client,
+            client=self._client or _NoKernel(),
             recorder=self._recorder,
             cells=self._notebook["cells"],
             sources=self._sources,
             limits=self._limits,
             lazy=self._putback is not None and self._putback.lazy_above is not None,
-            exit_code=self._kernel.exit_code,
+            exit_code=kernel.exit_code if kernel is not None else lambda: None,
             refresh=self._refresh,
             news=self._module_news,
             desk=self._desk,
@@ -196,10 +238,11 @@ class Session:
         blocks: Sequence[Block],
         *,
         taken: Mapping[str, str] | None = None,
-        replay: Replay | None = None,
+        replay: Replay | Ledger | None = None,
+        path: Path = (),
     ) -> Outcome:
         """Let the machine conduct these blocks."""
-        machine = conduct(blocks, taken=taken, jitter=_jitter)
+        machine = conduct(blocks, taken=taken, jitter=_jitter, path=path)
         answer: Any = None
         while True:
             try:
@@ -211,7 +254,11 @@ class Session:
                 )
             if replay is not None and replay.takes(action):
                 answer = replay.perform(action, performer, self._recorder)
+                if self._progress is not None and not isinstance(action, Fire):
+                    self._tell(self._progress, action)
                 continue
+            if isinstance(replay, Ledger):
+                replay.live(action)
             if self._progress is not None:
                 self._tell(self._progress, action)
             answer = performer.perform(action)
@@ -226,17 +273,6 @@ class Session:
     def _ends_a_block(action: Commit | Skip | Leave) -> bool:
         again = isinstance(action, Commit) and not action.final
         return not (again or action.path or action.step.options.in_)
-
-    def _taken(self) -> dict[str, str]:
-        """Groups of branches that the kept steps decided."""
-        if self._origin is None:
-            return {}
-        kept = {p.number for p in self._plan.steps if p.fate in {Fate.KEPT, Fate.REBUILDS}}
-        return {
-            step.options.branch.group: step.label
-            for step in self._flow.steps
-            if step.number in kept and step.options.branch is not None
-        }
 
     def _keep(self) -> None:
         """Point to the kept jobs and show their outputs."""
@@ -269,7 +305,7 @@ class Session:
             self._desk.stands_before(planned.job_id)
             putback.before(client, segment)
             if planned.fate is Fate.RUNS_AGAIN:
-                outcome = self._run_again(performer, planned, segment.replaces)
+                outcome = self._run_again(performer, segment)
             else:
                 outcome = self._rebuild(client, planned, performer.limit)
             if outcome is not None:
@@ -284,7 +320,7 @@ class Session:
     def _ahead(self) -> list[str] | None:
         """Names that the steps to come use, in order; None where one may use any."""
         names: dict[str, None] = {}
-        for planned in self._plan.steps:
+        for planned in self._remaining.steps:
             if planned.fate is Fate.EXECUTES:
                 needs = self._steps[planned.number].needs
                 if needs is None:
@@ -331,7 +367,7 @@ class Session:
                 status=StepStatus.FAILED,
                 started=now,
                 error=error,
-                cause="rebuild failed",
+                cause=REBUILD_FAILED,
             )
         )
         return Outcome(status=RunStatus.FAILED, cause=cause, step=planned.label, result=result)
@@ -353,14 +389,23 @@ class Session:
             )
         )
 
-    def _run_again(
-        self, performer: Performer, planned: PlannedStep, replaces: str
-    ) -> Outcome | None:
+    def _run_again(self, performer: Performer, segment: Segment) -> Outcome | None:
         """Execute an `--always` step before the cut; an outcome where the run ends with it."""
-        performer.replaces = replaces
-        outcome = self._conduct(performer, [Block(step=self._steps[planned.number])])
+        performer.replaces = segment.replaces
+        step = self._steps[segment.planned.number]
+        outcome = self._conduct(performer, [Block(step=step)], path=segment.turns)
         performer.replaces = ""
         return None if outcome.status is RunStatus.SUCCESS and not outcome.step else outcome
 
     def _cells(self, step: Step) -> Sequence[tuple[int, Any]]:
         return [(index, self._notebook["cells"][index]) for index in step.cell_indices]
+
+
+def branches_taken(flow: Flow, plan: Plan) -> dict[str, str]:
+    """Groups of branches that the kept steps of a plan decided: group -> step."""
+    kept = {p.number for p in plan.steps if p.fate in {Fate.KEPT, Fate.REBUILDS}}
+    return {
+        step.options.branch.group: step.label
+        for step in flow.steps
+        if step.number in kept and step.options.branch is not None
+    }

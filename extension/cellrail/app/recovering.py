@@ -1,0 +1,161 @@
+"""Use case: go on with runs that have lost their owner."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, overload
+
+import msgspec
+
+from cellrail.app.base import AppBase
+from cellrail.continuing import Continuer
+from cellrail.errors import CellrailError
+from cellrail.launch import kernel_settings
+from cellrail.notebook.plan import Plan
+from cellrail.run.session import Progress
+from cellrail.views import Run, RunList
+from cellrail_state.errors import StateError
+from cellrail_state.history import RunHistory
+from cellrail_state.model import RunKind, RunStarted, RunStatus
+
+#: of a store with more interrupted runs than this, the newest are recovered
+_MANY = 1000
+
+
+class Recovered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one of several runs."""
+
+    run_id: str
+    #: the run, ended; None where it was refused, or only planned
+    run: Run | None = None
+    plan: Plan | None = None
+    #: why it was refused, and what to do
+    refused: str = ""
+    hint: str = ""
+
+
+class Recovering(AppBase):
+    """Goes on with runs under their own ids."""
+
+    @overload
+    def recover(
+        self,
+        run: str,
+        *,
+        plan: Literal[False] = False,
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = ...,
+    ) -> Run: ...
+
+    @overload
+    def recover(self, run: str, *, plan: Literal[True]) -> Plan: ...
+
+    @overload
+    def recover(self) -> RunList: ...
+
+    @overload
+    def recover(
+        self,
+        *,
+        all: Literal[True],
+        plan: bool = False,
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = ...,
+    ) -> list[Recovered]: ...
+
+    def recover(
+        self,
+        run: str | None = None,
+        *,
+        all: bool = False,  # noqa: A002 - as on the command line
+        plan: bool = False,
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Run | Plan | RunList | list[Recovered]:
+        """Go on with a run after a crash, from its first unfinished step.
+
+        Args:
+            run: the run's address. Without it, and without `all`: the runs that are interrupted.
+            all: every run that is interrupted, oldest first; one that is refused stops no other.
+            plan: return what would happen; change nothing.
+            progress: who is told how far a run has come.
+            tell: is told what a person should know: that a notebook has changed since.
+
+        Returns:
+            The run, ended; the plan; or a list.
+
+        Raises:
+            RunIsOwned: it is still running.
+            RecoverRefused: it has ended, or cannot go on; the hint says what would do.
+        """
+        if run is not None:
+            continuer = self._continuer(self._run_id(run), progress=progress, tell=tell)
+            return _told(continuer) if plan else self._go_on(continuer)
+        if not all:
+            return self._interrupted()
+        return [
+            self._one_of_many(row.run_id, plan=plan, progress=progress, tell=tell)
+            for row in reversed(self._interrupted())
+        ]
+
+    def _run_id(self, run: str) -> str:
+        if run.endswith(".ipynb"):
+            self._store_for(run)
+        return self.history(run).run_id
+
+    def _interrupted(self) -> RunList:
+        """Runs without an owner, newest first; a live run ended with its kernel."""
+        catalog = self.store.catalog
+        rows = catalog.runs(status=str(RunStatus.INTERRUPTED), limit=_MANY)
+        found = RunList(row for row in rows if row.kind != RunKind.LIVE)
+        found.behind = catalog.behind
+        return found
+
+    def _one_of_many(
+        self,
+        run_id: str,
+        *,
+        plan: bool,
+        progress: Progress | None,
+        tell: Callable[[str], None],
+    ) -> Recovered:
+        continuer = self._continuer(run_id, progress=progress, tell=tell)
+        try:
+            if plan:
+                return Recovered(run_id=run_id, plan=_told(continuer))
+            return Recovered(run_id=run_id, run=self._go_on(continuer))
+        except (CellrailError, StateError) as error:
+            return Recovered(run_id=run_id, refused=str(error), hint=error.hint)
+
+    def _go_on(self, continuer: Continuer) -> Run:
+        continuer.run()
+        return self._view(RunHistory(continuer.run_id, self._sources(verify=False)))
+
+    def _continuer(
+        self,
+        run_id: str,
+        *,
+        reason: str = "recover",
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Continuer:
+        """What goes on with a run under its own id, whatever the reason."""
+        return Continuer(
+            store=self.store, run_id=run_id, path=self._path_of,
+            kernel_settings=functools.partial(kernel_settings, self.settings, self.store_path),
+            lazy_above=self.settings.lazy_above, reason=reason, progress=progress, tell=tell,
+            clock=self.clock,
+        )  # fmt: skip
+
+    def _path_of(self, started: RunStarted) -> Path:
+        """Where the notebook of a run lies today, or lay."""
+        path = self.store_path.parent / self.store.current_flow(started)
+        recorded = Path(started.notebook_path)
+        return path if path.is_file() or not recorded.is_file() else recorded
+
+
+def _told(continuer: Continuer) -> Plan:
+    found = continuer.plan()
+    return msgspec.structs.replace(found.plan, refusals=found.refusals)

@@ -1,0 +1,301 @@
+"""Goes on with a run that has lost its owner, under its own id.
+
+The journal is locked first; everything else is looked at under that lock. Until the record that
+the run goes on is appended, nothing of it is changed: whatever is refused, or fails, or is killed
+before that leaves the run as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cellrail.conductor import clear_outputs, run_and_write
+from cellrail.errors import RecoverRefused, UserError
+from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.ending import end_kernels
+from cellrail.notebook.parameters import from_json
+from cellrail.recovering import Continuation, plan_continuation
+from cellrail.run import prepare
+from cellrail.run.ledger import KERNEL_DIED
+from cellrail.run.masking import Masker
+from cellrail.run.output import OutputFile
+from cellrail.run.performer import RunLimits
+from cellrail.run.recorded import Recorded, recorded_notebook
+from cellrail.run.recorder import Recorder
+from cellrail.run.session import Outcome, Progress, Session
+from cellrail_state.errors import JournalError, RunIsOwned
+from cellrail_state.history import RunHistory, Sources
+from cellrail_state.journal import Journal
+from cellrail_state.model import (
+    Record,
+    RunContinued,
+    RunStarted,
+    RunStatus,
+)
+from cellrail_state.mounts import is_on_network
+from cellrail_state.store import Store
+
+#: settings for a kernel's hooks, by the run's secrets
+KernelSettings = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it was found."""
+
+    recorded: Recorded
+    continuation: Continuation
+    secrets: dict[str, Any]
+
+
+class Continuer(msgspec.Struct, kw_only=True):
+    """Goes on with one run."""
+
+    store: Store
+    run_id: str
+    #: where the notebook lies, or lay
+    path: Callable[[RunStarted], Path]
+    kernel_settings: KernelSettings
+    lazy_above: int | None = None
+    #: recover, resume or timer
+    reason: str = "recover"
+    progress: Progress | None = None
+    #: is told what a person should know
+    tell: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.time
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def plan(self) -> Continuation:
+        """What would happen; nothing is changed, nobody is stopped.
+
+        Raises:
+            RunIsOwned: its owner lives.
+            RecoverRefused: it cannot go on.
+        """
+        records = list(self.store.records(self.run_id, verify=True))
+        if self.store.is_owned(self.run_id):
+            raise RunIsOwned(f"run {self.run_id} is still running")
+        return self._find(records).continuation
+
+    def _find(self, records: list[Record]) -> Found:
+        history = self._history(self.run_id, records)
+        self._check(history)
+        secrets = self._secrets(history)
+        started = history.started
+        given = {name: from_json(value) for name, value in started.parameters.items()}
+        recorded = recorded_notebook(
+            history, self.path(started), parameters={**given, **_of(secrets, given)},
+            secrets=secrets,
+        )  # fmt: skip
+        origin = self._origin(started)
+        continuation = plan_continuation(recorded.flow, history, origin, records)
+        return Found(recorded=recorded, continuation=continuation, secrets=secrets)
+
+    def _history(self, run_id: str, records: Iterable[Record] | None = None) -> RunHistory:
+        def read(wanted: str) -> Iterable[Record]:
+            if wanted == run_id and records is not None:
+                return records
+            return self.store.records(wanted, verify=True)
+
+        # its owner is this process, or nobody
+        return RunHistory(
+            run_id, Sources(records=read, owned=lambda _: False, content=self.store.objects.get)
+        )
+
+    def _origin(self, started: RunStarted) -> RunHistory | None:
+        if started.origin is None:
+            return None
+        with contextlib.suppress(JournalError):
+            return self._history(started.origin.run_id)
+        return None
+
+    def _secrets(self, history: RunHistory) -> dict[str, Any]:
+        decrypt = self.store.keyring.decrypt
+        return {
+            name: from_json(msgspec.json.decode(decrypt(token)))
+            for name, token in history.started.secrets.items()
+        }
+
+    def _check(self, history: RunHistory) -> None:
+        """Refuse what is no crashed run of ours.
+
+        Raises:
+            RecoverRefused: the message says what can be done instead.
+        """
+        instead = f"make a new run of it: cellrail restart {history.run_id}"
+        if history.is_live:
+            raise RecoverRefused(
+                f"{history.run_id} is a live run: it ended with its kernel", hint=instead
+            )
+        ended = history.ended
+        if ended is not None and not may_go_on(history):
+            told = f" ({ended.cause})" if ended.cause else ""
+            raise RecoverRefused(
+                f"run {history.run_id} has ended: {ended.status}{told}",
+                hint=instead if ended.status is not RunStatus.SUCCESS else "",
+            )
+        host = prepare.this_process().host
+        if history.owner.host != host and is_on_network(self.store.path):
+            raise RecoverRefused(
+                f"run {history.run_id} was driven on {history.owner.host}, and its lock cannot "
+                f"be seen from {host}",
+                hint=f"recover it there, or {instead}",
+            )
+
+    # --- going on ----------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Go on with the run, to its end.
+
+        Raises:
+            RunIsOwned: its owner lives.
+            Untrusted: somebody else has signed it.
+            RecoverRefused: it cannot go on; nothing was changed.
+            CellrailError: the kernel, the working directory or the output is no good; nothing was
+                changed.
+        """
+        journal, records = self.store.reopen_journal(self.run_id)
+        try:
+            found = self._find(records)
+            continuation = found.continuation
+            continuation.check()
+            history = continuation.history
+            self._say_what_changed(found)
+            if history.owner.host == prepare.this_process().host:
+                end_kernels(history.kernels)
+            output = _output(history.started)
+            if continuation.done:
+                return self._go_on(found, journal, records, None, output)
+            return self._with_kernel(found, journal, records, output)
+        finally:
+            journal.close()
+
+    def _with_kernel(
+        self, found: Found, journal: Journal, records: list[Record], output: OutputFile | None
+    ) -> Outcome:
+        started = found.continuation.history.started
+        cwd = Path(started.cwd)
+        if not cwd.is_dir():
+            raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
+        environment = prepare.kernel_environment(started.hash_seed)
+        kernel = ColdKernel(started.kernel_name, cwd=cwd, environment=environment)
+        try:
+            kernel.wait_ready(self.kernel_settings(found.secrets))
+            outcome = self._go_on(found, journal, records, kernel, output)
+            kernel.ask_to_exit()
+            self.store.catalog.ingest()
+        except BaseException:
+            kernel.kill()
+            raise
+        finally:
+            kernel.shutdown()
+        return outcome
+
+    def _go_on(
+        self,
+        found: Found,
+        journal: Journal,
+        records: list[Record],
+        kernel: ColdKernel | None,
+        output: OutputFile | None,
+    ) -> Outcome:
+        continuation = found.continuation
+        history, flow = continuation.history, found.recorded.flow
+        notebook, masker = found.recorded.notebook, Masker(found.secrets)
+        indices = [index for step in flow.steps for index in step.cell_indices]
+        sources = prepare.mask_notebook(notebook, masker, indices) if masker else None
+        clear_outputs(notebook, indices)
+        notebook["metadata"]["cellrail"] = {"run": self.run_id, "flow": history.started.flow}
+        recorder = Recorder(
+            self.store, history.started, masker=masker, clock=self.clock,
+            reopened=(journal, records),
+        )  # fmt: skip
+        recorder.continued(
+            owner=prepare.this_process(), epoch=history.epoch + 1, reason=self.reason,
+            command=prepare.command_line(masker),
+        )  # fmt: skip
+        if kernel is not None:
+            recorder.kernel(
+                pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],
+                implementation=kernel.hello["implementation"], packages=kernel.hello["packages"],
+            )  # fmt: skip
+        session = Session(
+            flow=flow,
+            notebook=notebook,
+            plan=continuation.whole,
+            remaining=continuation.plan,
+            recorder=recorder,
+            kernel=kernel,
+            origin=(continuation.origin or history) if history.started.kept else None,
+            putback=continuation.putback(lazy_above=self.lazy_above, secrets=found.secrets),
+            replay=continuation.ledger(records, self.clock),
+            limits=_limits(history.started, records),
+            output=output,
+            progress=self.progress,
+            sources=sources,
+            modules={info.number: info.modules for info in history.started.steps},
+            clock=self.clock,
+        )
+        return run_and_write(session, output, notebook)
+
+    def _say_what_changed(self, found: Found) -> None:
+        for change in found.recorded.changed:
+            self.tell(
+                f"{change} since run {self.run_id} began; the run goes on with what it recorded "
+                f"then. To run what is there now: cellrail restart {self.run_id}"
+            )
+
+
+def may_go_on(history: RunHistory) -> bool:
+    """Whether a run can be recovered: its owner is gone, or its kernel died."""
+    ended = history.ended
+    return ended is None or (
+        ended.status is RunStatus.FAILED and ended.cause.startswith(KERNEL_DIED)
+    )
+
+
+def _of(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
+
+
+def _output(started: RunStarted) -> OutputFile | None:
+    path = started.options.get("output")
+    if not path:
+        return None
+    if not prepare.writable_parent(Path(path)):
+        raise UserError(
+            f"the run's output {path} cannot be written any more",
+            hint=f"mkdir -p {Path(path).parent}",
+        )
+    return OutputFile(Path(path))
+
+
+def _limits(started: RunStarted, records: Iterable[Record]) -> RunLimits:
+    """The run's limits; of the limit for the whole run, what its owners have left."""
+    options = started.options
+    timeout = options.get("timeout")
+    if timeout is not None:
+        timeout = max(0.0, timeout - _seconds(records))
+    return RunLimits(
+        timeout=timeout,
+        cell_timeout=options.get("cell_timeout"),
+        strict=bool(options.get("strict")),
+    )
+
+
+def _seconds(records: Iterable[Record]) -> float:
+    """Seconds that the run was driven."""
+    total, began, last = 0.0, None, 0.0
+    for record in records:
+        moment = getattr(record, "time", last)
+        if began is None or isinstance(record, RunContinued):
+            total += last - began if began is not None else 0.0
+            began = moment
+        last = moment
+    return total + (last - began if began is not None else 0.0)

@@ -1,0 +1,74 @@
+"""Ends kernels whose driver is gone, by what their run's journal tells of them.
+
+A process is named by its pid and the time it started: the pid alone may be a stranger's by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from cellrail.errors import RecoverRefused
+from cellrail.kernels.cold import EXTENSION_FLAG
+from cellrail_state.model import KernelStarted
+
+#: the clock that start times are counted from may have been set since
+_TOLERANCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 10.0
+
+
+def end_kernels(kernels: Iterable[KernelStarted]) -> list[int]:
+    """End those that still live; their pids.
+
+    Raises:
+        RecoverRefused: one cannot be ended.
+    """
+    import psutil
+
+    ended = []
+    for kernel in kernels:
+        try:
+            process = psutil.Process(kernel.pid)
+            if not _is(process, kernel):
+                continue
+            _kill(process)
+        except psutil.NoSuchProcess:
+            continue
+        except (psutil.Error, OSError) as error:
+            raise RecoverRefused(
+                f"the run's kernel (process {kernel.pid}) lives and cannot be ended: {error}",
+                hint=f"end it first: kill -9 {kernel.pid}",
+            ) from error
+        ended.append(kernel.pid)
+    return ended
+
+
+def _is(process: Any, kernel: KernelStarted) -> bool:
+    """Whether a process is the kernel, and not another one that has its pid."""
+    import psutil
+
+    if not kernel.started or abs(process.create_time() - kernel.started) > _TOLERANCE_SECONDS:
+        return False
+    if process.status() == psutil.STATUS_ZOMBIE:
+        return False
+    return EXTENSION_FLAG in process.cmdline()
+
+
+def _kill(process: Any) -> None:
+    import psutil
+
+    # it leads a group of its own: what its cells started goes with it
+    if sys.platform != "win32" and os.getpgid(process.pid) == process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    try:
+        process.wait(_PATIENCE_SECONDS)
+    except psutil.TimeoutExpired as error:
+        message = "it does not end"
+        raise OSError(message) from error

@@ -1,0 +1,336 @@
+"""From a run without an owner to what is left of it.
+
+The control machine is conducted through the run's journal until the journal ends: there the run
+goes on. The namespace is that of all committed jobs; `--always` cells and cells that rebuild what
+cannot be stored run first, as before a restart's cut.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import CellrailError, RecoverRefused
+from cellrail.notebook import control
+from cellrail.notebook.address import find_step
+from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.options import NO_CHECKPOINT
+from cellrail.notebook.parameters import from_json
+from cellrail.notebook.plan import Fate, Plan, PlannedStep, plan_rebuilds
+from cellrail.restarting import inputs_of, numbers_of, origin_step, plan_restart_of
+from cellrail.run import prepare
+from cellrail.run.ledger import Ledger, where_it_ends
+from cellrail.run.performer import loop_root
+from cellrail.run.putback import PutBack, segments_of
+from cellrail.run.replay import Replay
+from cellrail.run.session import branches_taken
+from cellrail_state.history import RunHistory
+from cellrail_state.model import (
+    Checkpoint,
+    JobFinished,
+    Record,
+    StepStatus,
+    Variable,
+    Verdict,
+)
+
+#: a step of the run that is not executed again
+_COMMITTED = "committed"
+
+
+class Continuation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of a run."""
+
+    flow: Flow
+    history: RunHistory
+    #: the run that it was restarted from, where there is one still
+    origin: RunHistory | None
+    #: of the run as a whole, as it began
+    whole: Plan
+    #: what is still to happen, to each step
+    plan: Plan
+    #: nothing is left to execute
+    done: bool
+    #: the jobs whose deltas are the namespace
+    jobs: tuple[JobFinished, ...]
+    checkpoint: Checkpoint
+    #: why it cannot go on
+    refusals: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot go on.
+
+        Raises:
+            RecoverRefused: with every reason, and the restart that would do.
+        """
+        if self.refusals:
+            raise RecoverRefused("; ".join(self.refusals), hint=self._instead())
+
+    def _instead(self) -> str:
+        run_id, cut = self.history.run_id, self.plan.cut.partition("[")[0]
+        try:
+            found = plan_restart_of(
+                self.flow, self.history, from_step=cut, to=None, changed=(), force=False,
+                widen=False,
+            ).plan  # fmt: skip
+        except CellrailError:
+            return f"make a new run of it: cellrail restart {run_id}"
+        label = found.earliest if found.refusals else found.cut
+        return f"make a new run of it: cellrail restart {run_id}" + (
+            f" --from {label}" if label else ""
+        )
+
+    def ledger(self, records: Sequence[Record], clock: Callable[[], float] = time.time) -> Ledger:
+        """The answers of its journal."""
+        return _ledger(self, records, clock)
+
+    def replay(self) -> Replay | None:
+        """Of a restart, what leads to its cut inside a loop."""
+        return _replay(self.flow, self.history, self.origin)
+
+    def putback(self, *, lazy_above: int | None, secrets: Mapping[str, Any]) -> PutBack | None:
+        """How the namespace comes back; None where there is nothing to put back.
+
+        Args:
+            lazy_above: bytes; larger values may be put back when a cell needs them.
+            secrets: the run's secrets, by parameter.
+        """
+        started = self.history.started
+        if self.done or not self.jobs:
+            return None
+        parameters = next((s for s in self.flow.steps if s.label == "parameters"), None)
+        return PutBack(
+            segments=segments_of(self.plan.steps, self.jobs),
+            checkpoint=self.checkpoint,
+            jobs=self.jobs,
+            inputs=inputs_of(self.history, self.jobs),
+            python=self.history.kernels[-1].python if self.history.kernels else "",
+            force=bool(started.options.get("force")),
+            assignment=_assignment(self.history, secrets),
+            parameters_step=parameters.number if parameters is not None else 0,
+            parameters_job=started.kept.get(parameters.number, "") if parameters else "",
+            lazy_above=lazy_above,
+            counted=max((job.execution_count or 0 for job in self.history.jobs), default=0),
+        )
+
+
+def plan_continuation(
+    flow: Flow, history: RunHistory, origin: RunHistory | None, records: Sequence[Record]
+) -> Continuation:
+    """What is left of a run.
+
+    Args:
+        flow: its steps, from the notebook that it recorded.
+        history: the run.
+        origin: the run that it was restarted from.
+        records: its journal.
+    """
+    jobs = tuple(history.chain)
+    checkpoint = Checkpoint.fold(job.delta for job in jobs)
+    whole = _whole(flow, history)
+    found = Continuation(
+        flow=flow, history=history, origin=origin, whole=whole, plan=whole, done=False,
+        jobs=jobs, checkpoint=checkpoint,
+    )  # fmt: skip
+    machine = control.conduct(blocks(flow, whole), taken=branches_taken(flow, whole))
+    at = where_it_ends(machine, found.ledger(records))
+    if isinstance(at, control.End):
+        plan = msgspec.structs.replace(whole, steps=_done(whole, history))
+        return msgspec.structs.replace(found, plan=plan, done=True)
+    plan, refusals = _Remaining(found, at).plan()
+    return msgspec.structs.replace(found, plan=plan, refusals=tuple(refusals))
+
+
+def blocks(flow: Flow, plan: Plan) -> tuple[Block, ...]:
+    """The blocks that a plan executes."""
+    numbers = {p.number for p in plan.steps if p.fate is Fate.EXECUTES}
+    return blocks_of([step for step in flow.steps if step.number in numbers])
+
+
+def _ledger(found: Continuation, records: Sequence[Record], clock: Callable[[], float]) -> Ledger:
+    stored = found.checkpoint.variables.values()
+    return Ledger(
+        records,
+        job=found.history.job_by_id,
+        outputs=found.history.outputs,
+        roots={v.name for v in stored if not v.name.isidentifier()},
+        before=_replay(found.flow, found.history, found.origin),
+        clock=clock,
+    )
+
+
+def _replay(flow: Flow, history: RunHistory, origin: RunHistory | None) -> Replay | None:
+    cut = history.started.origin
+    if cut is None or not cut.turns or origin is None:
+        return None
+    numbers = numbers_of(flow, origin.states)
+    return Replay(origin, numbers=numbers, step=cut.step, turns=cut.turns)
+
+
+def _assignment(history: RunHistory, secrets: Mapping[str, Any]) -> str:
+    """Code that assigns a restart's changed parameters, where that was not done yet."""
+    started = history.started
+    changed = started.options.get("changed", ())
+    if not changed or any(job.follows for job in history.jobs):
+        return ""
+    given = {name: from_json(started.parameters[name]) for name in changed}
+    return prepare.assignments({name: secrets.get(name, value) for name, value in given.items()})
+
+
+# --- the run as a whole ----------------------------------------------------------------------
+
+
+def _whole(flow: Flow, history: RunHistory) -> Plan:
+    """What its steps were to come to when the run began."""
+    started = history.started
+    to = started.options.get("to")
+    last = find_step(to, flow.steps).number if to else None
+    first = _first(flow, history)
+    states = {state.info.number: state for state in history.states}
+    steps = []
+    for step in flow.steps:
+        job_id = started.kept.get(step.number, "")
+        fate, reason = Fate.EXECUTES, ""
+        if last is not None and step.number > last:
+            fate, reason = Fate.PENDING, "after --to"
+        elif step.number < first and not job_id:
+            state = states.get(step.number)
+            fate, reason = Fate.SKIPPED, state.cause if state is not None else ""
+        elif step.number < first:
+            fate = Fate.RUNS_AGAIN if step.options.always else Fate.KEPT
+        elif step.skips:
+            fate, reason = Fate.SKIPPED, "tag skip-execution"
+        planned = PlannedStep(
+            number=step.number, label=step.label, fate=fate,
+            reason=reason or "skipped in the origin" * (fate is Fate.SKIPPED),
+            job_id=job_id if step.number < first else "",
+        )  # fmt: skip
+        steps.append(planned)
+    return Plan(steps=tuple(steps))
+
+
+def _first(flow: Flow, history: RunHistory) -> int:
+    """Number of the first step that was not kept."""
+    origin = history.started.origin
+    if origin is None:
+        return -1
+    if origin.turns:
+        return find_step(origin.turns[0].loop, flow.steps).number
+    return origin.step
+
+
+def _done(whole: Plan, history: RunHistory) -> tuple[PlannedStep, ...]:
+    steps = []
+    for planned in whole.steps:
+        state = history.state(planned.number)
+        told = planned
+        if planned.fate is Fate.EXECUTES and state.status is StepStatus.SKIPPED:
+            told = msgspec.structs.replace(planned, fate=Fate.SKIPPED, reason=state.cause)
+        elif planned.fate is Fate.EXECUTES and state.job is not None:
+            told = msgspec.structs.replace(planned, fate=Fate.KEPT, reason=_COMMITTED)
+        elif planned.fate is Fate.EXECUTES:
+            told = msgspec.structs.replace(planned, fate=Fate.PENDING, reason="the run has ended")
+        elif planned.fate is Fate.RUNS_AGAIN:
+            told = msgspec.structs.replace(planned, fate=Fate.KEPT)
+        steps.append(told)
+    return tuple(steps)
+
+
+# --- what is left ----------------------------------------------------------------------------
+
+
+class _Remaining:
+    """What is still to happen to each step."""
+
+    def __init__(self, found: Continuation, at: control.Action) -> None:
+        self._found, self._at = found, at
+        self._history, self._flow = found.history, found.flow
+        self._places = {job.job_id for job in found.jobs}
+        loop = at.path[0].loop if at.path else at.step.label
+        #: number of the step, or of the outermost loop, that the journal ends in
+        self._cut = find_step(loop, found.flow.steps).number
+        self._address = control.address(at.step, at.path)
+
+    def plan(self) -> tuple[Plan, list[str]]:
+        """The plan, and why it cannot be carried out."""
+        names, refusals = plan_rebuilds(
+            self._flow,
+            [origin_step(self._history, state) for state in self._history.states],
+            self._cut,
+            to=self._history.started.options.get("to"),
+            variables_before=self._variables_before,
+        )
+        steps = tuple(self._planned(p, names) for p in self._found.whole.steps)
+        plan = Plan(steps=steps, cut=self._address)
+        return plan, [*self._no_checkpoint(), *self._no_items(), *refusals]
+
+    def _variables_before(self, number: int) -> Mapping[str, Variable]:
+        if number >= self._cut:
+            return self._found.checkpoint.variables
+        return self._history.checkpoint_before(number).variables
+
+    def _no_checkpoint(self) -> list[str]:
+        jobs = self._found.jobs
+        failure = jobs[-1].delta.failure if jobs else ""
+        if not failure:
+            return []
+        label = self._history.state(jobs[-1].step).info.label
+        why = "its line says --no-checkpoint" if failure == NO_CHECKPOINT else failure
+        return [f"there is no checkpoint after {label!r}, the last step committed: {why}"]
+
+    def _no_items(self) -> list[str]:
+        refusals = []
+        for depth, turn in enumerate(self._at.path):
+            step = find_step(turn.loop, self._flow.steps)
+            root = loop_root(step, self._at.path[:depth])
+            variable = self._found.checkpoint.variables.get(root)
+            if variable is not None and variable.verdict is not Verdict.STORED:
+                refusals.append(f"the items of {step.label!r} cannot be stored: {variable.reason}")
+        return refusals
+
+    def _planned(self, planned: PlannedStep, names: Mapping[int, tuple[str, ...]]) -> PlannedStep:
+        step = next(s for s in self._flow.steps if s.number == planned.number)
+        state = self._history.state(planned.number)
+        seconds = state.job.seconds if state.job is not None else None
+        if planned.fate in {Fate.PENDING, Fate.SKIPPED}:
+            return planned
+        fate: Fate = planned.fate
+        reason, job_id = planned.reason, self._job_id(step)
+        if step.number >= self._cut:
+            fate, reason, again = self._from_here_on(step, job_id)
+            job_id = job_id if again else ""
+        elif state.status is StepStatus.SKIPPED:
+            fate, reason, job_id = Fate.SKIPPED, state.cause, ""
+        elif step.options.always and job_id and not step.options.loops and not step.options.in_:
+            fate, reason = Fate.RUNS_AGAIN, "--always"
+        elif step.number in names:
+            fate, reason = Fate.REBUILDS, f"{', '.join(names[step.number])} cannot be stored"
+        elif planned.fate is Fate.EXECUTES:
+            fate, reason = Fate.KEPT, _COMMITTED
+        else:
+            fate = Fate.KEPT
+        return msgspec.structs.replace(
+            planned, fate=fate, reason=reason, seconds=seconds, job_id=job_id,
+            names=names.get(step.number, ()) if fate is Fate.REBUILDS else (),
+        )  # fmt: skip
+
+    def _from_here_on(self, step: Step, job_id: str) -> tuple[Fate, str, bool]:
+        path = self._at.path
+        if step.number == self._cut:
+            told = "interrupted" if not path else f"goes on at {self._address}"
+            return Fate.EXECUTES, told, False
+        if step.options.always and job_id and not step.options.loops and path:
+            turns = self._history.job_by_id(job_id).turns
+            if turns and turns == path[: len(turns)]:  # of the turn that goes on
+                return Fate.RUNS_AGAIN, "--always", True
+        return Fate.EXECUTES, "", False
+
+    def _job_id(self, step: Step) -> str:
+        """The job in the chain that stands for a step."""
+        state = self._history.state(step.number)
+        known = (state.job_id, self._history.started.kept.get(step.number, ""))
+        return next((job_id for job_id in known if job_id in self._places), "")

@@ -1,0 +1,263 @@
+"""What a run's own journal answers, when the same run goes on under another owner.
+
+The control machine is conducted from the run's first block again. As far as the journal reaches,
+it gets the answers that it got before, and nothing is recorded or executed anew: conditions have
+their values, committed jobs their endings, attempts their numbers. What the journal does not tell
+is done now; from the first job that it does not tell on, everything is.
+
+* A job without a commit was interrupted: it executes again, as the same attempt.
+* A job whose kernel died has told nothing: it executes again, too.
+* The items of a loop are in the checkpoints of its jobs. Before the first of those is committed
+  they are nowhere, so they are evaluated again.
+* A wait that was under way goes on until its time is up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from cellrail.notebook import control
+from cellrail.notebook.control import Path, Purpose
+from cellrail.notebook.model import Step
+from cellrail.run.client import CellResult
+from cellrail.run.performer import loop_root
+from cellrail.run.replay import Replay, Stage, Teller
+from cellrail_state.model import (
+    Decided,
+    JobFinished,
+    Record,
+    StepKept,
+    StepSkipped,
+    StepStatus,
+)
+
+#: causes of jobs that have told nothing
+KERNEL_DIED = "the kernel died"
+REBUILD_FAILED = "rebuild failed"
+
+
+class Ledger:
+    """Answers what the journal tells."""
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        *,
+        job: Callable[[str], JobFinished],
+        outputs: Callable[[JobFinished], list[dict[str, Any]]],
+        roots: Collection[str],
+        before: Replay | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the journal.
+
+        Args:
+            records: of the run, in order.
+            job: a job of this run, or of one that it points to, by its id.
+            outputs: a job's outputs.
+            roots: what the checkpoint holds beside the notebook's variables: items of loops.
+            before: of a restart, what leads to its cut inside a loop.
+            clock: seconds since the epoch.
+        """
+        self._job, self._outputs, self._roots = job, outputs, roots
+        self._before, self._clock = before, clock
+        self._attempts: dict[tuple[int, Path, int], JobFinished] = {}
+        self._kept: dict[tuple[int, Path], str] = {}
+        self._decided: dict[tuple[int, str, Path], Decided] = {}
+        #: `--retry-if` of each attempt
+        self._again: dict[tuple[int, Path, int], Decided] = {}
+        self._skipped: set[tuple[int, Path]] = set()
+        #: the job that stands for a step, where its cell has run again since
+        self._newest: dict[tuple[int, Path], JobFinished] = {}
+        for record in records:
+            self._read(record)
+        #: the journal ends here
+        self._over = False
+        self._attempt = 1
+
+    # --- the journal -------------------------------------------------------------------------
+
+    def _read(self, record: Record) -> None:
+        if isinstance(record, Decided):
+            self._decided[record.step, record.purpose, record.turns] = record
+        elif isinstance(record, StepSkipped):
+            self._skipped.add((record.step, record.turns))
+        elif isinstance(record, StepKept):
+            self._kept[record.step, record.turns] = record.job_id
+        elif isinstance(record, JobFinished):
+            self._finish(record)
+
+    def _finish(self, job: JobFinished) -> None:
+        again = self._decided.pop((job.step, str(Purpose.RETRY_IF), job.turns), None)
+        if job.follows or tells_nothing(job):
+            return
+        if job.replaces:
+            if job.status is StepStatus.SUCCESS or job.accepted:
+                self._newest[job.step, job.turns] = job
+            return
+        key = (job.step, job.turns, job.attempt)
+        if key not in self._attempts and again is not None:
+            self._again[key] = again
+        self._attempts.setdefault(key, job)
+
+    def _known(self, action: control.Fire | control.Commit) -> JobFinished | None:
+        number, path = action.step.number, action.path
+        job = self._attempts.get((number, path, action.attempt))
+        kept = self._kept.get((number, path))
+        return self._job(kept) if job is None and kept is not None else job
+
+    def _left(self, action: control.Ask | control.Leave) -> JobFinished | None:
+        """The job that ended a loop."""
+        fired = control.Fire(step=action.step, path=action.path)
+        return self._known(fired)
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def takes(self, action: control.Action) -> bool:
+        """Whether the action was done before, or needs not be done."""
+        # it has to see every action, to know where its cut is
+        before = self._before is not None and self._before.takes(action)
+        return not self._over and (self._tells(action) or before)
+
+    def _tells(self, action: control.Action) -> bool:
+        if isinstance(action, (control.Enter, control.Turned, control.RollBack, control.Wait)):
+            return True
+        if isinstance(action, control.Ask):
+            return self._told(action) is not None
+        if isinstance(action, control.Skip):
+            return (action.step.number, action.path) in self._skipped
+        if isinstance(action, control.Leave):
+            return self._left(action) is not None
+        return self._known(action) is not None
+
+    def live(self, action: control.Action) -> None:
+        """The action is carried out now."""
+        if isinstance(action, (control.Fire, control.Leave)):
+            self._over = True
+
+    def perform(self, action: control.Action, stage: Stage, teller: Teller) -> Any:
+        """The answer from the journal."""
+        if not self._tells(action):
+            return self._of_origin(action, stage, teller)
+        if isinstance(action, control.Ask):
+            return self._told(action)
+        if isinstance(action, control.Fire):
+            self._attempt = action.attempt
+            job = self._known(action)
+            return ended_as(job) if job is not None else None
+        if isinstance(action, control.Commit):
+            self._committed(action, stage)
+        elif isinstance(action, control.Leave):
+            stage.settle()
+        elif isinstance(action, control.Wait):
+            self._wait(action, stage)
+        elif isinstance(action, (control.Enter, control.Turned)):
+            stage.perform(action)
+        return None
+
+    def _of_origin(self, action: control.Action, stage: Stage, teller: Teller) -> Any:
+        return None if self._before is None else self._before.perform(action, stage, teller)
+
+    def _told(self, action: control.Ask) -> control.Told | None:
+        number, path = action.step.number, action.path
+        if action.purpose is Purpose.RETRY_IF and (number, path) not in self._kept:
+            known = self._again.get((number, path, self._attempt))
+        else:
+            known = self._decided.get((number, str(action.purpose), path))
+        if known is None:
+            return None
+        if action.purpose is Purpose.FOREACH:
+            there = loop_root(action.step, path) in self._roots
+            if not there and self._left(action) is None:
+                return None
+        return control.Told(value=known.value, keys=known.keys)
+
+    def _committed(self, action: control.Commit, stage: Stage) -> None:
+        job = self._known(action)
+        if job is None or not action.final:
+            return
+        job = self._newest.get((action.step.number, action.path), job)
+        stage.show_job(action.step, job, self._outputs(job))
+        if action.status is StepStatus.SUCCESS or action.accepted:
+            stage.settle()
+
+    def _wait(self, action: control.Wait, stage: Stage) -> None:
+        number, path = action.step.number, action.path
+        if (number, path) in self._kept or (number, path, self._attempt + 1) in self._attempts:
+            return
+        failed = self._attempts.get((number, path, self._attempt))
+        since = failed.time if failed is not None else self._clock()
+        left = min(action.seconds, since + action.seconds - self._clock())
+        if left > 0:
+            stage.perform(control.Wait(step=action.step, path=path, seconds=left))
+
+
+def tells_nothing(job: JobFinished) -> bool:
+    """Whether a commit leaves its step to be executed all the same."""
+    return job.cause.startswith((KERNEL_DIED, REBUILD_FAILED))
+
+
+def ended_as(job: JobFinished) -> control.Ended:
+    """How a committed job's code ended."""
+    error = job.error
+    if job.status is StepStatus.SUCCESS:
+        exited = error is not None and error.name == "SystemExit"
+        return control.Ended(ending="ok", error=error, exited=exited)
+    if job.status is StepStatus.CANCELLED:
+        return control.Ended(ending="interrupted", error=error)
+    refused = "not restorable after: "
+    if job.cause.startswith(refused):
+        return control.Ended(ending="ok", refused=job.cause.removeprefix(refused))
+    ending = "timeout" if job.cause.startswith("timeout after ") else "error"
+    return control.Ended(ending=ending, error=error, cause=job.cause)
+
+
+class Nobody:
+    """A stage and a teller for whom nothing is done: to find out where a journal ends."""
+
+    result: CellResult | None = None
+
+    def perform(self, action: control.Action) -> Any:
+        """Do nothing."""
+
+    def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Show nothing."""
+
+    def show_job(self, step: Step, job: JobFinished, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Show nothing."""
+
+    def settle(self) -> None:
+        """Nothing was to be done."""
+
+    def kept_turn(self, step: int, job_id: str, turns: Path) -> None:
+        """Tell nobody."""
+
+    def decided(self, ask: control.Ask, told: control.Told) -> None:
+        """Tell nobody."""
+
+
+def where_it_ends(
+    machine: Any, ledger: Ledger
+) -> control.Ask | control.Fire | control.Leave | control.End:
+    """The first action that a kernel is needed for; what the run came to where none is.
+
+    Args:
+        machine: conducts the run from its first block.
+        ledger: of the run; not to be used again.
+    """
+    answer: Any = None
+    nobody = Nobody()
+    while True:
+        try:
+            action = machine.send(answer)
+        except StopIteration as stop:
+            end: control.End = stop.value
+            return end
+        if ledger.takes(action):
+            answer = ledger.perform(action, nobody, nobody)
+        elif isinstance(action, (control.Ask, control.Fire, control.Leave)):
+            return action
+        else:
+            answer = None
