@@ -22,7 +22,7 @@ from cellrail.kernels.ending import end_kernels
 from cellrail.notebook.parameters import from_json
 from cellrail.recovering import Continuation, plan_continuation
 from cellrail.run import prepare
-from cellrail.run.ledger import KERNEL_DIED
+from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -234,7 +234,7 @@ class Continuer(msgspec.Struct, kw_only=True):
             kernel=kernel,
             origin=(continuation.origin or history) if history.started.kept else None,
             putback=continuation.putback(lazy_above=self.lazy_above, secrets=found.secrets),
-            replay=continuation.ledger(records, self.clock),
+            replay=continuation.answers(records, self.clock),
             limits=_limits(history.started, records),
             output=output,
             progress=self.progress,

@@ -23,7 +23,7 @@ from cellrail.notebook.parameters import from_json
 from cellrail.notebook.plan import Fate, Plan, PlannedStep, plan_rebuilds
 from cellrail.restarting import inputs_of, numbers_of, origin_step, plan_restart_of
 from cellrail.run import prepare
-from cellrail.run.ledger import Ledger, where_it_ends
+from cellrail.run.answers import Answers, where_it_ends
 from cellrail.run.performer import loop_root
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import Replay
@@ -84,9 +84,9 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
             f" --from {label}" if label else ""
         )
 
-    def ledger(self, records: Sequence[Record], clock: Callable[[], float] = time.time) -> Ledger:
+    def answers(self, records: Sequence[Record], clock: Callable[[], float] = time.time) -> Answers:
         """The answers of its journal."""
-        return _ledger(self, records, clock)
+        return _answers(self, records, clock)
 
     def replay(self) -> Replay | None:
         """Of a restart, what leads to its cut inside a loop."""
@@ -137,7 +137,7 @@ def plan_continuation(
         jobs=jobs, checkpoint=checkpoint,
     )  # fmt: skip
     machine = control.conduct(blocks(flow, whole), taken=branches_taken(flow, whole))
-    at = where_it_ends(machine, found.ledger(records))
+    at = where_it_ends(machine, found.answers(records))
     if isinstance(at, control.End):
         plan = msgspec.structs.replace(whole, steps=_done(whole, history))
         return msgspec.structs.replace(found, plan=plan, done=True)
@@ -151,9 +151,9 @@ def blocks(flow: Flow, plan: Plan) -> tuple[Block, ...]:
     return blocks_of([step for step in flow.steps if step.number in numbers])
 
 
-def _ledger(found: Continuation, records: Sequence[Record], clock: Callable[[], float]) -> Ledger:
+def _answers(found: Continuation, records: Sequence[Record], clock: Callable[[], float]) -> Answers:
     stored = found.checkpoint.variables.values()
-    return Ledger(
+    return Answers(
         records,
         job=found.history.job_by_id,
         outputs=found.history.outputs,

@@ -33,9 +33,9 @@ from cellrail.notebook.control import (
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
+from cellrail.run.answers import REBUILD_FAILED, Answers
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.desk import Desk
-from cellrail.run.ledger import REBUILD_FAILED, Ledger
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, stamp
 from cellrail.run.putback import PutBack, Segment
@@ -112,7 +112,7 @@ class Session:
         kernel: ColdKernel | None,
         origin: RunHistory | None = None,
         putback: PutBack | None = None,
-        replay: Replay | Ledger | None = None,
+        replay: Replay | Answers | None = None,
         remaining: Plan | None = None,
         limits: RunLimits | None = None,
         output: OutputFile | None = None,
@@ -238,7 +238,7 @@ class Session:
         blocks: Sequence[Block],
         *,
         taken: Mapping[str, str] | None = None,
-        replay: Replay | Ledger | None = None,
+        replay: Replay | Answers | None = None,
         path: Path = (),
     ) -> Outcome:
         """Let the machine conduct these blocks."""
@@ -257,7 +257,7 @@ class Session:
                 if self._progress is not None and not isinstance(action, Fire):
                     self._tell(self._progress, action)
                 continue
-            if isinstance(replay, Ledger):
+            if isinstance(replay, Answers):
                 replay.live(action)
             if self._progress is not None:
                 self._tell(self._progress, action)

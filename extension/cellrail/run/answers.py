@@ -38,7 +38,7 @@ KERNEL_DIED = "the kernel died"
 REBUILD_FAILED = "rebuild failed"
 
 
-class Ledger:
+class Answers:
     """Answers what the journal tells."""
 
     def __init__(
@@ -239,13 +239,13 @@ class Nobody:
 
 
 def where_it_ends(
-    machine: Any, ledger: Ledger
+    machine: Any, answers: Answers
 ) -> control.Ask | control.Fire | control.Leave | control.End:
     """The first action that a kernel is needed for; what the run came to where none is.
 
     Args:
         machine: conducts the run from its first block.
-        ledger: of the run; not to be used again.
+        answers: of the run; not to be used again.
     """
     answer: Any = None
     nobody = Nobody()
@@ -255,8 +255,8 @@ def where_it_ends(
         except StopIteration as stop:
             end: control.End = stop.value
             return end
-        if ledger.takes(action):
-            answer = ledger.perform(action, nobody, nobody)
+        if answers.takes(action):
+            answer = answers.perform(action, nobody, nobody)
         elif isinstance(action, (control.Ask, control.Fire, control.Leave)):
             return action
         else:
