@@ -20,7 +20,8 @@ from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parameters import from_json
-from cellrail.notebook.plan import Fate, Plan, PlannedStep, plan_rebuilds
+from cellrail.notebook.plan import Fate, Plan, PlannedStep
+from cellrail.notebook.planner import plan_rebuilds
 from cellrail.restarting import inputs_of, numbers_of, origin_step, plan_restart_of
 from cellrail.run import prepare
 from cellrail.run.answers import Answers, where_it_ends

@@ -10,7 +10,9 @@ from cellrail.inside import InnerCut, inner_cut
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import Flow
-from cellrail.notebook.plan import Fate, OriginStep, Plan, RestartRequest, plan_restart
+from cellrail.notebook.origin import OriginStep, RestartRequest
+from cellrail.notebook.plan import Fate, Plan
+from cellrail.notebook.planner import plan_restart
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import Replay
 from cellrail_state.errors import ObjectMissing

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from cellrail.errors import RestartRefused
 from cellrail.notebook.model import Flow
+from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.parse import parse
-from cellrail.notebook.plan import Fate, OriginStep, RestartRequest, plan_restart, plan_run
+from cellrail.notebook.plan import Fate
+from cellrail.notebook.planner import plan_restart, plan_run
 from cellrail_state.model import StepInfo, StepStatus, Variable, Verdict
 
 

@@ -13,7 +13,8 @@ from cellrail.errors import RunNotFound, UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
-from cellrail.notebook.plan import Plan, plan_run
+from cellrail.notebook.plan import Plan
+from cellrail.notebook.planner import plan_run
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
 from cellrail.run.performer import RunLimits
 from cellrail.run.session import Progress

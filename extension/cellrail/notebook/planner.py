@@ -1,0 +1,240 @@
+"""The planner: what happens to each step of a run or a restart, and why. Pure.
+
+A restart keeps the steps before a cut and executes from the cut on. What a plan checks, in order:
+
+1. every step before the cut ended well in the origin (this is never forced);
+2. none of them is stale: edited, new, gone, moved, behind a changed local module, or a reader of a
+   changed parameter (`staleness`; `force` keeps stale steps as they were, `widen` moves the cut to
+   the first);
+3. the namespace right before the cut can be put back;
+4. names that cannot be stored and that an executed step can reach are rebuilt by the cells that
+   made them, in order; lost ones refuse the cut (`rebuilding`).
+
+`origin` has what is compared, `plan` what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from cellrail.errors import RestartRefused
+from cellrail.notebook.address import find_step
+from cellrail.notebook.fingerprint import is_blank
+from cellrail.notebook.model import PARAMETERS, Flow, Step
+from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide
+from cellrail.notebook.plan import Fate, Plan, PlannedStep
+from cellrail.notebook.rebuilding import Rebuilding
+from cellrail.notebook.staleness import changed, stale
+from cellrail_state.model import StepStatus, Variable
+
+
+def plan_run(flow: Flow, *, to: str | None = None) -> Plan:
+    """The plan of a run from the start.
+
+    Raises:
+        StepNotFound: there is no step `to`.
+    """
+    last = find_step(to, flow.steps).number if to is not None else None
+    return Plan(steps=tuple(_fresh(step, last) for step in flow.steps))
+
+
+def _fresh(step: Step, last: int | None) -> PlannedStep:
+    if last is not None and step.number > last:
+        return PlannedStep(number=step.number, label=step.label, fate=Fate.PENDING,
+                           reason="after --to")  # fmt: skip
+    if step.skips:
+        return PlannedStep(number=step.number, label=step.label, fate=Fate.SKIPPED,
+                           reason="tag skip-execution")  # fmt: skip
+    return PlannedStep(number=step.number, label=step.label, fate=Fate.EXECUTES)
+
+
+def plan_restart(
+    flow: Flow,
+    origin: Sequence[OriginStep],
+    request: RestartRequest,
+    *,
+    variables_before: Callable[[int], Mapping[str, Variable]],
+) -> Plan:
+    """The plan of a restart.
+
+    Args:
+        flow: the notebook as it is now.
+        origin: the origin's steps in order.
+        request: what is asked for.
+        variables_before: the variables of the origin right before a step, by its number there.
+
+    Raises:
+        StepNotFound: there is no such step.
+        RestartRefused: everything succeeded and no cut is named.
+    """
+    both = SideBySide.of(flow, origin, request)
+    return _Planner(both, Rebuilding(both, variables_before)).plan()
+
+
+def plan_rebuilds(
+    flow: Flow,
+    origin: Sequence[OriginStep],
+    cut: int,
+    *,
+    to: str | None,
+    variables_before: Callable[[int], Mapping[str, Variable]],
+) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
+    """What has to be made again before a step, and why that cannot be.
+
+    Args:
+        flow: the notebook.
+        origin: its steps as they are in the run.
+        cut: the step's number.
+        to: the last step to execute.
+        variables_before: the run's variables right before a step, by its number.
+
+    Returns:
+        The names to rebuild by number of the step that makes them, and refusals.
+    """
+    both = SideBySide.of(flow, origin, RestartRequest(to=to))
+    place = next(place for place, step in enumerate(flow.steps) if step.number == cut)
+    makers, refusals = Rebuilding(both, variables_before).rebuilds(place)
+    names = {flow.steps[p].number: tuple(sorted(found)) for p, found in makers.items()}
+    return names, tuple(told for _, told in refusals)
+
+
+class _Planner:
+    def __init__(self, both: SideBySide, rebuilding: Rebuilding) -> None:
+        self.both = both
+        self.steps = both.steps
+        self.request = both.request
+        self.rebuilding = rebuilding
+        #: why kept steps are stale, where `--force` keeps them all the same
+        self.forced: dict[int, str] = {}
+
+    def plan(self) -> Plan:
+        cut = self._asked_cut()
+        while True:
+            refusals, earliest = self._refusals(cut)
+            if not refusals or not self.request.widen or earliest >= cut:
+                break
+            cut = earliest
+        rebuilds = {} if refusals else self.rebuilding.rebuilds(cut)[0]
+        # in a live run every cut may be refused, the first as well
+        legal = bool(refusals) and not self._refusals(earliest)[0]
+        if self.request.force:
+            self.forced = {
+                place: told.partition(": ")[2] or told for place, told in stale(self.both, cut)
+            }
+        label = self.steps[cut].label
+        at_cut = self.both.old(cut)
+        return Plan(
+            cut=label,
+            steps=tuple(self._planned(place, cut, rebuilds) for place in range(len(self.steps))),
+            refusals=tuple(refusals),
+            earliest=self.steps[earliest].label if refusals and legal else "",
+            by_force=self.request.live and not self._unfinished(cut),
+            warnings=self.request.packages,
+            origin_cut=at_cut.number if at_cut is not None else None,
+            as_it_was=self.request.live or self.request.force,
+        )
+
+    # --- the cut -----------------------------------------------------------------------------
+
+    def _asked_cut(self) -> int:
+        if self.request.cut is not None:
+            step = find_step(self.request.cut, self.steps)
+            return self.steps.index(step)
+        for place in range(len(self.steps)):
+            old = self.both.old(place)
+            if old is not None and not old.ended_well:
+                return place
+        # nothing failed: a notebook that goes on further than the origin did
+        for place in range(len(self.steps)):
+            if all(later.number not in self.both.pairs for later in self.steps[place:]):
+                return place
+        raise RestartRefused(
+            "every step of the origin ended well, so there is nothing to repair",
+            hint="name the step to restart from with --from",
+        )
+
+    def _refusals(self, cut: int) -> tuple[list[str], int]:
+        """Why not to cut there, and the latest place before it where one could."""
+        refusals: list[str] = []
+        places: list[int] = []
+        outdated = [] if self.request.force else stale(self.both, cut)
+        for place, reason in [*self._unfinished(cut), *outdated]:
+            refusals.append(reason)
+            places.append(place)
+        if not refusals:
+            for place, reason in self.rebuilding.not_restorable(cut):
+                refusals.append(reason)
+                places.append(place)
+        if not refusals:
+            for place, reason in self.rebuilding.rebuilds(cut)[1]:
+                refusals.append(reason)
+                places.append(place)
+        if not refusals:
+            return [], cut
+        earliest = min([*places, cut])
+        # what would do must itself be legal
+        while 0 < earliest < cut:
+            further, earlier = self._refusals(earliest)
+            if not further or earlier >= earliest:
+                break
+            earliest = earlier
+        return refusals, earliest
+
+    def _unfinished(self, cut: int) -> list[tuple[int, str]]:
+        found = []
+        for place, step in enumerate(self.steps[:cut]):
+            old = self.both.old(place)
+            if old is not None and not old.ended_well:
+                cause = f" ({old.cause})" if old.cause else ""
+                found.append((place, f"step {step.label!r} before the cut is {old.status}{cause}"))
+        return found
+
+    # --- fates -------------------------------------------------------------------------------
+
+    def _planned(self, place: int, cut: int, rebuilds: Mapping[int, set[str]]) -> PlannedStep:
+        step = self.steps[place]
+        old = self.both.old(place)
+        seconds = old.seconds if old is not None else None
+        fate, reason, names = self._fate(place, cut, rebuilds)
+        return PlannedStep(
+            number=step.number,
+            label=step.label,
+            fate=fate,
+            reason=reason,
+            seconds=seconds,
+            job_id=old.job_id if old is not None and place < cut else "",
+            names=names,
+        )
+
+    def _fate(  # noqa: PLR0911 - a fate per line
+        self, place: int, cut: int, rebuilds: Mapping[int, set[str]]
+    ) -> tuple[Fate, str, tuple[str, ...]]:
+        step = self.steps[place]
+        if place > self.both.last_place():
+            return Fate.PENDING, "after --to", ()
+        if step.skips:
+            return Fate.SKIPPED, "tag skip-execution", ()
+        old = self.both.old(place)
+        if place < cut and old is not None and old.status is StepStatus.SKIPPED:
+            return Fate.SKIPPED, old.cause or "skipped in the origin", ()
+        if place >= cut:
+            return Fate.EXECUTES, self._why_executed(place, cut), ()
+        if old is None and is_blank(step.body):
+            return Fate.SKIPPED, "new, and nothing to execute", ()
+        if old is None:
+            return Fate.SKIPPED, "new step before the cut, left out (--force)", ()
+        if step.options.always:
+            return Fate.RUNS_AGAIN, "--always", ()
+        if place in rebuilds:
+            names = tuple(sorted(rebuilds[place]))
+            return Fate.REBUILDS, f"{', '.join(names)} cannot be stored", names
+        if step.name == PARAMETERS and self.request.changed:
+            return Fate.KEPT, f"{', '.join(self.request.changed)} assigned anew", ()
+        if place in self.forced:
+            return Fate.KEPT, f"as it was (--force), though {self.forced[place]}", ()
+        return Fate.KEPT, "", ()
+
+    def _why_executed(self, place: int, cut: int) -> str:
+        where = "at the cut" if place == cut else "after the cut"
+        how = changed(self.both, place)
+        return f"{where}, {how}" if how else where

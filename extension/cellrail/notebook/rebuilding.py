@@ -1,0 +1,128 @@
+"""What has to be made again, so that the namespace before a cut is whole, and what cannot be. Pure.
+
+A stored name is loaded. One that cannot be stored is rebuilt if an executed step can reach it: by
+the cell that bound it and the later ones that may have changed it, each on what it reads in turn.
+A lost name that an executed step can reach refuses the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from cellrail.notebook.origin import SideBySide
+from cellrail_state.model import Variable, Verdict
+
+
+class Rebuilding:
+    """Finds the cells that make again what cannot be stored."""
+
+    def __init__(
+        self, both: SideBySide, variables_before: Callable[[int], Mapping[str, Variable]]
+    ) -> None:
+        """Know the notebook and the origin.
+
+        Args:
+            both: today's notebook beside the origin.
+            variables_before: the origin's variables right before a step, by its number there.
+        """
+        self._both = both
+        self._variables_before = variables_before
+
+    def not_restorable(self, cut: int) -> list[tuple[int, str]]:
+        """Why there is no namespace right before the cut; empty where there is one."""
+        for place in range(cut - 1, -1, -1):
+            old = self._both.old(place)
+            if old is None or not old.job_id:
+                continue
+            if old.failure:
+                label = self._both.steps[place].label
+                return [(place, f"there is no checkpoint after step {label!r}: {old.failure}")]
+            return []
+        return []
+
+    def rebuilds(self, cut: int) -> tuple[dict[int, set[str]], list[tuple[int, str]]]:
+        """Names to rebuild by place of the cell, and why the cut cannot be put back."""
+        needed = self._needed(cut)
+        variables = self._variables(cut)
+        refusals: list[tuple[int, str]] = []
+        wanted: set[str] = set()
+        for name, variable in variables.items():
+            if not name.isidentifier() or (needed is not None and name not in needed):
+                continue
+            if variable.verdict is Verdict.REBUILT:
+                wanted.add(name)
+            elif needed is None or self._both.request.force:
+                continue
+            elif variable.verdict is Verdict.LOST:
+                place = self._binder(name, cut)
+                told = f"`{name}` is lost: {variable.reason}"
+                refusals.append((place if place is not None else 0, told))
+        makers: dict[int, set[str]] = {}
+        waiting = [(name, cut) for name in sorted(wanted)]
+        seen: set[tuple[str, int]] = set()
+        while waiting:
+            name, until = waiting.pop()
+            if (name, until) in seen:
+                continue
+            seen.add((name, until))
+            places = self._makers(name, until)
+            if not places:
+                refusals.append((0, f"`{name}` cannot be stored, and no kept step made it"))
+            for place in places:
+                makers.setdefault(place, set()).add(name)
+                waiting += [(other, place) for other in self._unstorable_reads(place)]
+        return makers, refusals
+
+    def _needed(self, cut: int) -> set[str] | None:
+        """Names that a step to be executed can reach; None for any name."""
+        last = self._both.last_place()
+        needed: set[str] = set()
+        again = [p for p in range(cut) if self._both.steps[p].options.always]
+        for place in [*again, *range(cut, last + 1)]:
+            reached = self._both.reached[place]
+            if reached is None:
+                return None
+            needed |= reached
+        return needed
+
+    def _variables(self, place: int) -> Mapping[str, Variable]:
+        """The origin's variables right before a place of today's notebook."""
+        for step in self._both.steps[place:]:
+            if step.number in self._both.pairs:
+                return self._variables_before(self._both.pairs[step.number].number)
+        return self._variables_before(max((old.number for old in self._both.origin), default=0) + 1)
+
+    def _binder(self, name: str, until: int) -> int | None:
+        for place in range(until - 1, -1, -1):
+            old = self._both.old(place)
+            if old is not None and name in old.written:
+                return place
+        return None
+
+    def _makers(self, name: str, until: int) -> list[int]:
+        """The cell that bound a name, and the later ones that may have changed its value."""
+        binder = self._binder(name, until)
+        if binder is None:
+            return []
+        # a name changed in place counts as written: go back to where it was bound
+        while name not in self._both.steps[binder].writes:
+            earlier = self._binder(name, binder)
+            if earlier is None:
+                break
+            binder = earlier
+        later = [
+            place
+            for place in range(binder + 1, until)
+            if (reached := self._both.reached[place]) is None or name in reached
+        ]
+        return [binder, *later]
+
+    def _unstorable_reads(self, place: int) -> Iterable[str]:
+        reached = self._both.reached[place]
+        return [
+            name
+            for name, variable in self._variables(place).items()
+            if variable.verdict is Verdict.REBUILT
+            and name.isidentifier()
+            and (reached is None or name in reached)
+        ]
