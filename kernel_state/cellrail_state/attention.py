@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from .pieces import DEFINITIONS, Entry, Pieces
+from .baseline import Baseline, Entry
+from .piece import DEFINITIONS
+from .pieces import Pieces
 from .reach import Reach, local_state, words
 
 #: cannot be stored, and run no code of the notebook by themselves
@@ -32,8 +34,7 @@ class Attention:
         pieces: Pieces,
         roots: Mapping[str, object],
         *,
-        entries: Mapping[str, Entry],
-        groups: Mapping[str, tuple[str, ...]],
+        baseline: Baseline,
         reach: Reach,
         drawing: bool = False,
     ) -> None:
@@ -42,16 +43,15 @@ class Attention:
         Args:
             pieces: what was looked at; grows.
             roots: the namespace.
-            entries: what is remembered of each name.
-            groups: the names that shared objects, by name.
+            baseline: what is remembered of it.
             reach: follows definitions.
             drawing: figures are open, which `pyplot` changes without naming them.
         """
         self.seen: set[str] = set()
         #: whether a definition was reached: its state may have changed
         self.needs_definitions = False
-        self._pieces, self._roots, self._entries = pieces, roots, entries
-        self._groups, self._reach, self._drawing = groups, reach, drawing
+        self._pieces, self._roots, self._entries = pieces, roots, baseline.entries
+        self._groups, self._reach, self._drawing = baseline.group_of, reach, drawing
         self._settled: dict[int, list[str]] = {}
         self._followed: set[str] = set()
 
@@ -141,8 +141,7 @@ def leads_to(
     names: Collection[str],
     roots: Mapping[str, object],
     *,
-    entries: Mapping[str, Entry],
-    groups: Mapping[str, tuple[str, ...]],
+    baseline: Baseline,
     reach: Reach,
 ) -> set[str] | None:
     """What code can reach through these names before it runs, by what is remembered; None for any.
@@ -159,8 +158,8 @@ def leads_to(
         if local_state(here, roots):
             return None
         for name in here:
-            entry, value = entries.get(name), roots[name]
-            waiting.update(groups.get(name, ()))
+            entry, value = baseline.entries.get(name), roots[name]
+            waiting.update(baseline.group_of.get(name, ()))
             if isinstance(value, str) and len(value) < _TEXT:
                 waiting.update(words(value))
             if entry is None:

@@ -19,7 +19,7 @@ from .definitions import Definitions, is_definition
 from .equality import differs
 from .loading import Context
 from .model import Component, ObjectRef
-from .pieces import Piece
+from .piece import Piece
 
 _TRUSTED = frozenset(
     ["numpy", "pandas", "matplotlib", "datetime", "decimal", "collections", "pathlib"]

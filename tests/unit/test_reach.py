@@ -222,7 +222,7 @@ def test_a_class_of_plain_parts_reaches_nothing_beyond_its_code(body, decorator)
     book.cell(f"{decorator}class C:\n    {body}\n{less}")
     # pickle keeps what it finds on the class
     copyreg._slotnames(book.ns["C"])  # type: ignore[attr-defined]
-    reach = book.capture._reach
+    reach = book.capture._looker.reach
     found = reach.names([book.capture.definitions.key(book.ns["C"])])
 
     assert found is not None
@@ -232,7 +232,7 @@ def test_a_class_of_plain_parts_reaches_nothing_beyond_its_code(body, decorator)
 def test_a_class_that_holds_a_function_reaches_what_it_uses():
     book = Notebook()
     book.cell("def f(): return used\nclass C:\n    table = {'k': [f]}")
-    reach = book.capture._reach
+    reach = book.capture._looker.reach
 
     assert "used" in (reach.names([book.capture.definitions.key(book.ns["C"])]) or ())
 
@@ -287,7 +287,7 @@ def test_words_of_a_docstring_are_no_calls():
 def g():
     return loads(used)
 """)
-    reach, key = book.capture._reach, book.capture.definitions.key
+    reach, key = book.capture._looker.reach, book.capture.definitions.key
 
     found = reach.names([key(book.ns["f"])], spoken=True)
     assert found is not None

@@ -1,0 +1,186 @@
+"""Writes what a capture found changed, and gives each name its verdict.
+
+A group of names whose joint content is the one that was written for them before is not written
+again. What cannot be pickled, what holds a secret and what does not come back as a copy is
+`rebuilt`, with the reason; what is beyond a limit, or not among `--outputs`, is `lost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from . import inspection, namespace
+from .baseline import Baseline
+from .digests import Hasher
+from .loading import CODEC
+from .model import Component, ObjectRef, Variable, Verdict
+from .piece import Piece
+from .pieces import Pieces
+from .scanning import Scanner
+
+NOT_IN_OUTPUTS = "not in --outputs"
+
+
+class Store(inspection.Source, Protocol):
+    """Where objects go, and come from."""
+
+    def put(self, data: Any) -> ObjectRef:
+        """Keep bytes; returns their address."""
+        ...
+
+
+class Made:
+    """What one capture has made so far."""
+
+    def __init__(
+        self,
+        *,
+        before: Mapping[str, Variable],
+        written: Collection[str],
+        only: Collection[str] | None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            before: the records that the names had.
+            written: names that the job wrote.
+            only: names of `--outputs`, where it is given.
+        """
+        self.before, self.written, self.only = before, written, only
+        self.components: dict[str, Component] = {}
+        self.variables: dict[str, Variable] = {}
+        self.size = 0
+
+    def is_unwanted(self, name: str) -> bool:
+        """Whether the job wrote it and `--outputs` does not name it."""
+        return self.only is not None and name not in self.only and name in self.written
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Record by name what the guarantee does not cover."""
+        for name, note in notes.items():
+            record = self.variables.get(name) or self.before.get(name)
+            if record is not None and record.not_covered != note:
+                self.variables[name] = msgspec.structs.replace(record, not_covered=note)
+
+    def news(self) -> dict[str, Variable]:
+        """The records that are not as they were."""
+        return {n: v for n, v in self.variables.items() if self.before.get(n) != v}
+
+
+class Writer:
+    """Writes components into one store."""
+
+    def __init__(
+        self,
+        objects: Store,
+        baseline: Baseline,
+        *,
+        inspector: inspection.Inspector,
+        scanner: Scanner,
+    ) -> None:
+        """Prepare to write.
+
+        Args:
+            objects: where it is written.
+            baseline: learns which groups are written.
+            inspector: tells what would not load.
+            scanner: finds secrets.
+        """
+        self._objects, self._baseline = objects, baseline
+        self._inspector, self._scanner = inspector, scanner
+        #: what this process has written, which counts once
+        self._digests: set[str] = set()
+
+    def commit(self, piece: Piece, made: Made, pieces: Pieces) -> None:
+        """Write a group that changed; its names get their records.
+
+        Args:
+            piece: the group.
+            made: receives the component and the records.
+            pieces: where it comes from.
+        """
+        if piece.error is not None:
+            verdict = Verdict.LOST if piece.over_limit else Verdict.REBUILT
+            self._refuse(piece, piece.names, made, verdict, piece.error)
+            return
+        if self._is_stored(piece, made):
+            return
+        pieces.write_out(piece)
+        unwanted = [n for n in piece.names if made.is_unwanted(n)]
+        if unwanted and len(unwanted) == len(piece.names) and not piece.definitions:
+            self._refuse(piece, piece.names, made, Verdict.LOST, NOT_IN_OUTPUTS)
+            self._baseline.keep_group(piece)
+            return
+        secret = any(map(self._scanner.hits, piece.data))
+        reason = "holds a secret" if secret else self._inspector.check(piece)
+        if reason:
+            self._refuse(piece, piece.names, made, Verdict.REBUILT, reason)
+            return
+        component = self._write(piece, made)
+        for name, value in zip(piece.names, piece.values, strict=True):
+            made.variables[name] = self._record(name, value, component)
+        self._refuse(piece, unwanted, made, Verdict.LOST, NOT_IN_OUTPUTS)
+        self._baseline.keep_group(piece)
+
+    def _refuse(
+        self, piece: Piece, names: Collection[str], made: Made, verdict: Verdict, reason: str
+    ) -> None:
+        for name, value in zip(piece.names, piece.values, strict=True):
+            if name in names:
+                record = self._record(name, value)
+                made.variables[name] = msgspec.structs.replace(
+                    record, verdict=verdict, reason=self._scanner.mask(reason) or "holds a secret"
+                )
+                self._baseline.drop_group(name)
+
+    def _is_stored(self, piece: Piece, made: Made) -> bool:
+        """Whether the same content was written for these names before."""
+        if self._baseline.groups.get(piece.group) != piece.content:
+            return False
+        for name in piece.names:
+            record = made.before.get(name)
+            if record is None:
+                return False
+            if record.verdict is not Verdict.STORED and name in made.written:
+                return False
+        return True
+
+    def _write(self, piece: Piece, made: Made) -> Component:
+        refs = [self._objects.put(data) for data in piece.data]
+        ident = Hasher.parts(
+            CODEC.encode(),
+            *(name.encode("utf-8", "surrogatepass") for name in piece.heads),
+            b"|",
+            *(key.encode("utf-8", "surrogatepass") for key in piece.definitions),
+            b"|",
+            *(ref.digest.encode() for ref in refs),
+        ).hex()
+        component = Component(
+            id=ident,
+            names=piece.heads,
+            codec=CODEC,
+            stream=refs[0],
+            buffers=tuple(refs[1:]),
+            packages=self._inspector.packages(piece),
+            definitions=piece.definitions,
+        )
+        made.components[ident] = component
+        for file in (file for ref in refs for file in ref.parts or (ref,)):
+            if file.digest not in self._digests:
+                self._digests.add(file.digest)
+                made.size += file.stored
+        return component
+
+    def _record(self, name: str, value: object, component: Component | None = None) -> Variable:
+        mask = self._scanner.mask
+        return Variable(
+            name=name,
+            verdict=Verdict.STORED if component is not None else Verdict.REBUILT,
+            component=component.id if component is not None else None,
+            type=mask(namespace.type_name(type(value))),
+            size=component.size if component is not None else 0,
+            preview=mask(namespace.preview(value)),
+        )
