@@ -4,19 +4,20 @@ This is the truth that restarts are planned from; the catalog is only an index o
 
 * `RunHistory.states` has one entry per step, with the job that stands for it (its own, or the kept
   job of an earlier run).
-* `RunHistory.chain` are the jobs whose deltas, folded in order, are the namespace: first the jobs
-  that the run was started on (`RunStarted.chain`), then its own. A job that replaces or follows
-  another one stands at that one's place. The namespace right before a job is the fold of the chain
-  before it, so a cut in a live run is a moment, and in any other run the end of the step before.
+* `RunHistory.chain` are the jobs whose deltas, folded in order, are the namespace (`chains`): first
+  the jobs that the run was started on (`RunStarted.chain`), then its own. The namespace right
+  before a job is the fold of the chain before it, so a cut in a live run is a moment, and in any
+  other run the end of the step before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
 
+from cellrail_state.chains import before_place, chain_of, found_late, place_of, through_jobs
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
     Checkpoint,
@@ -322,33 +323,23 @@ class RunHistory:
     @property
     def chain(self) -> list[JobFinished]:
         """The jobs whose deltas are the namespace, in order."""
-        chain = [self._sources.job(job_id) for job_id in self.started.chain]
-        for job in self.jobs:
-            if not (self.is_live or job.status is StepStatus.SUCCESS or job.accepted):
-                continue
-            place = _place(chain, job.replaces or job.follows)
-            if place is None:
-                chain.append(job)
-            elif job.replaces:
-                chain[place] = job
-            else:
-                chain.insert(place + 1, job)
-        return chain
+        before = map(self._sources.job, self.started.chain)
+        return chain_of(before, self.jobs, live=self.is_live)
 
     def chain_before(self, number: int) -> list[JobFinished]:
         """The jobs that made the namespace right before a step (its last execution)."""
         state = self._states.get(number)
         chain = self.chain
         if state is not None and state.job_id:
-            place = _place(chain, state.job_id)
+            place = place_of(chain, state.job_id)
             if place is not None:
-                return chain[: _loop_start(chain, place, state.info.label)]
+                return before_place(chain, place, state.info.label)
         if self.is_live or state is None:
             return chain
         # the step has no job in the chain: everything that steps before it did
         for earlier in range(number - 1, -1, -1):
             found = self._states.get(earlier)
-            if found is not None and _place(chain, found.job_id) is not None:
+            if found is not None and place_of(chain, found.job_id) is not None:
                 return self.chain_through(earlier)
         return []
 
@@ -364,22 +355,13 @@ class RunHistory:
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
         job_id = self._states[number].job_id
-        if _place(self.chain, job_id) is None:
+        if place_of(self.chain, job_id) is None:
             return self.chain_before(number)
         return self.chain_through_jobs([job_id])
 
     def chain_through_jobs(self, job_ids: Collection[str]) -> list[JobFinished]:
         """The jobs up to and with the last of these, and what belongs to its step or loop."""
-        chain = self.chain
-        place = max((p for p, job in enumerate(chain) if job.job_id in job_ids), default=None)
-        if place is None:
-            return []
-        # parameters assigned behind it; the job that ends its loop
-        while place + 1 < len(chain) and (
-            chain[place + 1].follows or len(chain[place + 1].turns) < len(chain[place].turns)
-        ):
-            place += 1
-        return chain[: place + 1]
+        return through_jobs(self.chain, job_ids)
 
     def checkpoint_before(self, number: int) -> Checkpoint:
         """The namespace right before a step."""
@@ -416,32 +398,10 @@ class RunHistory:
         return job.delta.failure or self._found_late(job)
 
     def _found_late(self, job: JobFinished) -> str:
-        """Names that were found changed after this job, though no code showed it.
-
-        An audit looks at everything, so what changed before one does not concern what follows it.
-        """
-        place = _place(self.jobs, job.job_id)
-        if place is None or job.delta.audited:
+        """Names that were found changed after this job, though no code showed it."""
+        later = found_late(self.jobs, job)
+        if later is None:
             return ""
-        for later in self.jobs[place + 1 :]:
-            if later.delta.missed:
-                names = ", ".join(f"`{name}`" for name in later.delta.missed)
-                label = self._states[later.step].info.label
-                return f"{names} changed unseen before step {label!r} ended"
-            if later.delta.audited:
-                break
-        return ""
-
-
-def _loop_start(chain: Sequence[JobFinished], place: int, label: str) -> int:
-    """Where the jobs of a loop begin that the job at this place ends; of another job, its place."""
-    while place > 0 and any(turn.loop == label for turn in chain[place - 1].turns):
-        place -= 1
-    return place
-
-
-def _place(chain: Sequence[JobFinished], job_id: str) -> int | None:
-    for place, job in enumerate(chain):
-        if job.job_id == job_id:
-            return place
-    return None
+        names = ", ".join(f"`{name}`" for name in later.delta.missed)
+        label = self._states[later.step].info.label
+        return f"{names} changed unseen before step {label!r} ended"

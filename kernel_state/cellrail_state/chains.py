@@ -1,0 +1,80 @@
+"""Chains: lists of jobs whose deltas, folded in order, are a namespace. Pure.
+
+A chain begins with the jobs that a run was started on and goes on with its own. A job that replaces
+or follows another one stands at that one's place. To cut a chain is to tell the namespace of a
+moment: loops are cut whole, and what belongs to a job stays with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from cellrail_state.model import JobFinished, StepStatus
+
+
+def chain_of(
+    before: Iterable[JobFinished], jobs: Iterable[JobFinished], *, live: bool
+) -> list[JobFinished]:
+    """The jobs whose deltas are a run's namespace, in order.
+
+    Args:
+        before: the jobs that the run was started on.
+        jobs: its own.
+        live: a person executed them, so that failed ones count as well.
+    """
+    chain = list(before)
+    for job in jobs:
+        if not (live or job.status is StepStatus.SUCCESS or job.accepted):
+            continue
+        place = place_of(chain, job.replaces or job.follows)
+        if place is None:
+            chain.append(job)
+        elif job.replaces:
+            chain[place] = job
+        else:
+            chain.insert(place + 1, job)
+    return chain
+
+
+def place_of(chain: Sequence[JobFinished], job_id: str) -> int | None:
+    """Where a job stands; None where it does not."""
+    for place, job in enumerate(chain):
+        if job.job_id == job_id:
+            return place
+    return None
+
+
+def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[JobFinished]:
+    """The jobs before the one at a place; of a job that ends the loop `label`, before its loop."""
+    while place > 0 and any(turn.loop == label for turn in chain[place - 1].turns):
+        place -= 1
+    return list(chain[:place])
+
+
+def through_jobs(chain: Sequence[JobFinished], job_ids: Collection[str]) -> list[JobFinished]:
+    """The jobs up to and with the last of these, and what belongs to its step or loop."""
+    place = max((p for p, job in enumerate(chain) if job.job_id in job_ids), default=None)
+    if place is None:
+        return []
+    # parameters assigned behind it; the job that ends its loop
+    while place + 1 < len(chain) and (
+        chain[place + 1].follows or len(chain[place + 1].turns) < len(chain[place].turns)
+    ):
+        place += 1
+    return list(chain[: place + 1])
+
+
+def found_late(jobs: Sequence[JobFinished], job: JobFinished) -> JobFinished | None:
+    """The later job whose capture found names changed, though no code showed it.
+
+    An audit looks at everything, so what changed before one does not concern what follows it.
+    """
+    place = place_of(jobs, job.job_id)
+    if place is None or job.delta.audited:
+        return None
+    for later in jobs[place + 1 :]:
+        if later.delta.missed:
+            return later
+        if later.delta.audited:
+            break
+    return None
