@@ -19,7 +19,7 @@ To read it in five minutes, follow a step's life, and open what stands in backqu
 5. **What changed is written** (`writing`) to content-addressed `objects` (`packing` compresses
    them), durable before anybody points to it. `inspection` loads a copy of each new kind of value;
    what does not come back is not stored: each name gets a verdict, `stored`, `rebuilt` or `lost`
-   (`model.Verdict`). `scanning` keeps secrets out. `ambient` takes what is beside the variables:
+   (`stored.Verdict`). `scanning` keeps secrets out. `ambient` takes what is beside the variables:
    directory, environment, modules, generators (`randomness`), settings of Python (`interpreter`)
    and options (`libraries`).
 6. **The step commits** by one append to its run's `journal`, signed with a key outside the store
@@ -36,6 +36,7 @@ the DuckDB index of the journals that queries read (filled by `ingest`; `rows`, 
 `testing` has what tests need. `errors` draws the error tree, and the rest are small tools:
 `namespace`, `locks`, `mounts`, `memory`, `drawings`, `crashpoints`.
 
-Imports point down, in the order of the layers in `pyproject.toml`; `model` has the records that all
-of them speak of.
+Imports point down, in the order of the layers in `pyproject.toml`. All of them speak of the records
+of `model`: what a journal holds, with what a job left in the namespace (`stored`) and elsewhere
+(`effects`).
 """

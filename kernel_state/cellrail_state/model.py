@@ -1,25 +1,62 @@
 """The records: what a journal holds and what crosses the border to `cellrail`.
 
-Two families, all frozen, keyword-only and JSON-able through `msgspec`:
+Here stand the *journal records* (`Record`): what happened in a run, in order. A step commits with
+one `JobFinished`; nothing else decides that a step happened. What they hold of the namespace is in
+`stored`, what a job did beyond it in `effects`; both are imported from here.
 
-* *stored values*: `ObjectRef` (bytes by content address), `Component` (variables that share
-  objects, pickled together), `Variable` (a name and its verdict), `Delta` (what one job changed)
-  and `Checkpoint` (the fold of all deltas up to a job).
-* *journal records* (`Record`): what happened in a run, in order. A step commits with one
-  `JobFinished`; nothing else decides that a step happened.
-
-Times are seconds since the epoch (UTC, float); durations are seconds; sizes are bytes.
+All are frozen, keyword-only and JSON-able through `msgspec`. Times are seconds since the epoch
+(UTC, float); durations are seconds; sizes are bytes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+from .effects import Effects, SharedFile, Written
+from .stored import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
+
+__all__ = [
+    "Checkpoint",
+    "Component",
+    "Decided",
+    "Delta",
+    "Effects",
+    "JobFinished",
+    "JobStarted",
+    "KeptReason",
+    "KernelStarted",
+    "ObjectRef",
+    "OnceDone",
+    "Origin",
+    "Owner",
+    "Record",
+    "RolledBack",
+    "RunContinued",
+    "RunEnded",
+    "RunKind",
+    "RunStarted",
+    "RunStatus",
+    "SharedFile",
+    "StepError",
+    "StepInfo",
+    "StepKept",
+    "StepRebuilt",
+    "StepSkipped",
+    "StepStatus",
+    "Turn",
+    "Variable",
+    "Verdict",
+    "Written",
+    "decode",
+    "encode",
+    "from_plain",
+    "to_plain",
+]
 
 
 class RunStatus(StrEnum):
@@ -57,17 +94,6 @@ class KeptReason(StrEnum):
     UNCHANGED = "unchanged"
 
 
-class Verdict(StrEnum):
-    """What a checkpoint can promise for a name."""
-
-    #: its value comes back from the store
-    STORED = "stored"
-    #: it cannot be stored; the cells that made it run again
-    REBUILT = "rebuilt"
-    #: it does not come back; `Variable.reason` says why
-    LOST = "lost"
-
-
 class RunKind(StrEnum):
     """How a run came to be."""
 
@@ -78,155 +104,6 @@ class RunKind(StrEnum):
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of the records."""
-
-
-# --- stored values ---------------------------------------------------------------------------
-
-
-class ObjectRef(_Struct, frozen=True):
-    """Bytes by content address. Small ones travel inside the record that points to them."""
-
-    #: lower-case hex BLAKE3 digest (64 characters) of the bytes as they are stored, or of the
-    #: digests of the parts
-    digest: str
-    #: length in bytes
-    size: int
-    #: length as they are stored, where they are compressed; 0 where they are not
-    packed: int = 0
-    #: the bytes themselves, where they are small; otherwise they lie in the store's objects
-    inline: bytes | None = None
-    #: large bytes lie there in parts, so that a change of a few bytes costs one of them
-    parts: tuple[ObjectRef, ...] = ()
-
-    @property
-    def stored(self) -> int:
-        """Length as they are stored."""
-        return self.packed or self.size
-
-    def files(self) -> tuple[ObjectRef, ...]:
-        """What lies in the store's objects: the parts, or the whole, or nothing."""
-        return tuple(ref for ref in self.parts or (self,) if ref.inline is None)
-
-
-class Component(_Struct, frozen=True):
-    """Variables that share objects, pickled in one stream, so that they share them again."""
-
-    #: digest over stream and buffers: equal ids mean equal content
-    id: str
-    #: the variables in the stream, in order
-    names: tuple[str, ...]
-    #: name and version of the codec that wrote it
-    codec: str
-    stream: ObjectRef
-    #: out-of-band buffers of the pickle, in order
-    buffers: tuple[ObjectRef, ...] = ()
-    #: top-level packages whose classes the stream names, with their versions
-    packages: dict[str, str] = {}
-    #: a component that holds definitions is loaded before the others
-    definitions: tuple[str, ...] = ()
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """The names that are variables: a figure stands in its stream without a name."""
-        return tuple(name for name in self.names if not name.startswith("\0"))
-
-    @property
-    def size(self) -> int:
-        """Bytes of the stream and its buffers."""
-        return self.stream.size + sum(ref.size for ref in self.buffers)
-
-    def refs(self) -> tuple[ObjectRef, ...]:
-        """Every object the component needs."""
-        return (self.stream, *self.buffers)
-
-
-class Variable(_Struct, frozen=True):
-    """One name of the namespace and what the checkpoint promises for it."""
-
-    name: str
-    verdict: Verdict
-    #: why it is not stored, in words
-    reason: str = ""
-    #: the component that holds it, where it is stored
-    component: str | None = None
-    #: module-qualified name of its type
-    type: str = ""
-    #: bytes it takes in the store (its component's), 0 where not stored
-    size: int = 0
-    #: one short line a person can read; never a secret
-    preview: str = ""
-    #: what the guarantee does not cover about it (`lru_cache` contents and the like)
-    not_covered: str = ""
-
-
-class Delta(_Struct, frozen=True):
-    """What one job changed in the namespace, relative to the checkpoint before it."""
-
-    #: new or changed components by id
-    components: dict[str, Component] = {}
-    #: new or changed names
-    variables: dict[str, Variable] = {}
-    #: names that are gone
-    deleted: tuple[str, ...] = ()
-    #: names bound or changed by the job (stored or not), sorted
-    written: tuple[str, ...] = ()
-    #: the ambient state after the job, as a pickle-free JSON object; None where unchanged
-    ambient: ObjectRef | None = None
-    #: why there is no checkpoint after this job; empty where there is one
-    failure: str = ""
-    #: seconds the capture took
-    seconds: float = 0.0
-    #: bytes newly written to the store by it
-    stored_bytes: int = 0
-    #: every name was looked at, not only those that the code can reach
-    audited: bool = False
-    #: names that changed since the audit before, though no code showed it
-    missed: tuple[str, ...] = ()
-
-
-class Checkpoint(_Struct, frozen=True):
-    """The namespace as it stood right after a job: the fold of all deltas up to it."""
-
-    components: dict[str, Component] = {}
-    variables: dict[str, Variable] = {}
-    ambient: ObjectRef | None = None
-
-    def after(self, delta: Delta) -> Checkpoint:
-        """The checkpoint after a further job."""
-        variables = {**self.variables, **delta.variables}
-        for name in delta.deleted:
-            variables.pop(name, None)
-        needed = {v.component for v in variables.values() if v.component is not None}
-        known = {**self.components, **delta.components}
-        # definitions are needed by whatever refers to them, not only by a name
-        components = {
-            cid: c
-            for cid, c in known.items()
-            if cid in needed or (c.definitions and cid in delta.components)
-        }
-        if not any(c.definitions for c in delta.components.values()):
-            components.update({i: c for i, c in self.components.items() if c.definitions})
-        return Checkpoint(
-            components=components,
-            variables=variables,
-            ambient=delta.ambient or self.ambient,
-        )
-
-    @staticmethod
-    def fold(deltas: Iterable[Delta]) -> Checkpoint:
-        """The checkpoint after all of these jobs, in order."""
-        checkpoint = Checkpoint()
-        for delta in deltas:
-            checkpoint = checkpoint.after(delta)
-        return checkpoint
-
-    def refs(self) -> tuple[ObjectRef, ...]:
-        """Every object the checkpoint needs."""
-        refs = [ref for component in self.components.values() for ref in component.refs()]
-        return (*refs, self.ambient) if self.ambient is not None else tuple(refs)
-
-
-# --- journal records -------------------------------------------------------------------------
 
 
 class StepInfo(_Struct, frozen=True):
@@ -426,67 +303,6 @@ class StepError(_Struct, frozen=True):
     value: str
     #: lines as the kernel coloured them (ANSI)
     traceback: tuple[str, ...] = ()
-
-
-class Written(_Struct, frozen=True):
-    """A value that outlives its run, as a step or a person set it."""
-
-    #: resource (states are resources of type `state`), variable, or once
-    kind: str
-    path: str
-    #: its version from here on; the first one is 1
-    version: int
-    #: JSON text, encrypted where it is secret; large ones lie in the objects; None: deleted
-    value: str | ObjectRef | None = None
-    #: of a resource: the type it was created with
-    type: str = ""
-    secret: bool = False
-
-
-class SharedFile(_Struct, frozen=True):
-    """A file of the run's shared folder as it stood after a step."""
-
-    ref: ObjectRef | None = None
-    mode: int = 0o644
-    mtime_ns: int = 0
-    #: where a symbolic link points to
-    link: str = ""
-    #: a folder that holds nothing
-    folder: bool = False
-    #: why it does not come back; "" where it does
-    lost: str = ""
-
-
-class Effects(_Struct, frozen=True):
-    """What a job did beyond its kernel, and what it saw there."""
-
-    #: names these effects in the ledger of what outlives runs; "" where nothing of them does
-    token: str = ""
-    #: what the job set; a job that did not succeed has set nothing
-    writes: tuple[Written, ...] = ()
-    #: the resources it read, as it saw them
-    reads: tuple[Written, ...] = ()
-    #: flow user state that it set: JSON text by key
-    user: dict[str, str] = {}
-    #: files of the shared folder that it made or changed, by path
-    shared: dict[str, SharedFile] = {}
-    #: files of the shared folder that are gone since
-    unshared: tuple[str, ...] = ()
-    #: other effects by name (`once`, `suspend`)
-    marks: tuple[str, ...] = ()
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What it did that must not be done twice, in words; empty where nothing was."""
-        kinds = ["state"] if self.writes or self.user else []
-        kinds += ["shared files"] if self.shared or self.unshared else []
-        return (*kinds, *self.marks)
-
-    def refs(self) -> tuple[ObjectRef, ...]:
-        """Every object that these effects need."""
-        values = [w.value for w in (*self.writes, *self.reads)]
-        files = [file.ref for file in self.shared.values()]
-        return tuple(ref for ref in (*values, *files) if isinstance(ref, ObjectRef))
 
 
 class OnceDone(_Struct, frozen=True, tag="once"):
