@@ -28,7 +28,8 @@ To read it in five minutes, follow a step's life, and open what stands in backqu
    which jobs' deltas to fold.
 7. **A restart** reads components back (`restore`, `loading`), definitions first, into a fresh
    namespace; large values can wait until code can reach them. `Capture.adopt` and `Capture.admit`
-   make what was restored the baseline that the next step is compared with (`admission`).
+   make what was restored the baseline that the next step is compared with (`admission`;
+   `fresh` tells which values need not be pickled for that).
 
 Beside this life: `store` is the folder that holds it all, `ledger` what outlives runs, `catalog`
 the DuckDB index of the journals that queries read (filled by `ingest`; `rows`, `sql/`, `news`),

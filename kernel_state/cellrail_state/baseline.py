@@ -14,8 +14,9 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+from .fresh import Fresh
 from .piece import Piece
-from .sharing import is_as_in, is_still, snapshot
+from .sharing import are_flat, is_as_in, is_still, items_of, snapshot
 
 
 @dataclass(slots=True)
@@ -36,6 +37,10 @@ class Entry:
     defines: bool = False
     #: something of matplotlib is in it
     drawn: bool = False
+    #: it was loaded and not pickled since: the content is that of the stored stream
+    fresh: Fresh | None = None
+    #: whether what a container held is flat was not looked at yet
+    unsure: bool = False
 
     @staticmethod
     def of(piece: Piece) -> Entry:
@@ -69,6 +74,19 @@ class Entry:
             flat=kept,
         )  # fmt: skip
 
+    @staticmethod
+    def of_fresh(value: object, fresh: Fresh) -> Entry:
+        """What to remember of a plain value that was just loaded."""
+        kept = items_of(value) if fresh.builtin else None
+        try:
+            ref = weakref.ref(value)
+        except TypeError:
+            ref = None
+        return Entry(
+            root=None, still=False, ident=id(value), ref=ref, content=fresh.content,
+            keys=fresh.keys, error=None, flat=kept, fresh=fresh, unsure=kept is not None,
+        )  # fmt: skip
+
     def is_object(self, value: object) -> bool:
         """Whether this is the object that the name held before, as far as can be told."""
         if self.ident != id(value):
@@ -79,6 +97,9 @@ class Entry:
         """Whether the name holds the same value as before, as far as can be told at a glance."""
         if self.still:
             return self.root is value
+        if self.unsure:
+            self.unsure = False
+            self.flat = self.flat if all(map(are_flat, self.flat)) else None
         return self.flat is not None and self.ident == id(value) and is_as_in(value, self.flat)
 
     def same(self, piece: Piece) -> bool:
@@ -113,10 +134,13 @@ class Baseline:
 
     def keep_group(self, piece: Piece) -> None:
         """These names are a component with this content."""
-        group = piece.group
+        self.set_group(piece.group, piece.content)
+
+    def set_group(self, group: tuple[str, ...], content: bytes) -> None:
+        """The members of a group are a component with this content."""
         for name in group:
             self.drop_group(name)
-        self.groups[group] = piece.content
+        self.groups[group] = content
         for name in group:
             self.group_of[name] = group
 

@@ -31,6 +31,7 @@ import msgspec
 from .admission import admit
 from .baseline import Baseline, Entry
 from .definitions import Definitions
+from .fresh import Fresh
 from .inspection import Inspector
 from .looking import Limits, Looker
 from .model import Checkpoint, Delta, ObjectRef
@@ -235,14 +236,15 @@ class Capture:
         self._looked_at, self._found = set(), ()
         self.admit(roots)
 
-    def admit(self, roots: Mapping[str, object]) -> None:
+    def admit(self, roots: Mapping[str, object], fresh: Fresh | None = None) -> None:
         """Restored values are in the namespace now: remember them as they are.
 
         Args:
             roots: what was restored, by name; whole components.
+            fresh: what its load told of it, where it is one plain value that nobody used since.
         """
         known = {n: v for n, v in roots.items() if n in self.current.variables}
-        admit(self._looker, self.current, known)
+        admit(self._looker, self.current, known, fresh)
         self._looked_at |= known.keys()
 
     def _checkpoint(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from .equality import differs
 from .loading import Context
 from .model import Component, ObjectRef
 from .piece import Piece
+from .sharing import are_flat
 
 _TRUSTED = frozenset(
     ["numpy", "pandas", "matplotlib", "datetime", "decimal", "collections", "pathlib"]
@@ -99,20 +100,52 @@ class Inspector:
             return False
         if _acts_when_copied(piece.kinds):
             return False
-        context = Context(globals={"__name__": "__main__"}, definitions=_Live(self._definitions))
         try:
-            was = pickling.load(
-                objects.get(stored.stream),
-                [objects.buffer(ref) for ref in stored.buffers],
-                context,
-                count=len(stored.names),
+            was = self._copies(stored, objects)
+            now = pickling.load(
+                piece.stream, piece.buffers, self._context(), count=len(piece.heads)
             )
-            now = pickling.load(piece.stream, piece.buffers, context, count=len(piece.heads))
         except Exception:  # noqa: BLE001 - the user's own code
             return False
         held = dict(zip(stored.names, was, strict=True))
         found = dict(zip(piece.heads, now, strict=True))
         return not differs([held.get(name) for name in found], list(found.values()))
+
+    def is_as_loaded(
+        self, piece: Piece, stored: Component, objects: Source, doubtful: Sequence[Collection[Any]]
+    ) -> bool:
+        """Whether a plain value is as its component, though its bytes are others (see `fresh`).
+
+        Args:
+            piece: the value, pickled.
+            stored: what it was loaded from.
+            objects: where the component's bytes are.
+            doubtful: its sets and its very short strings.
+        """
+        if not doubtful and len(piece.stream) >= stored.stream.size:
+            return False  # equal strings that became one would have made them fewer
+        try:
+            copy = pickling.dump(self._definitions, self._copies(stored, objects))
+        except Exception:  # noqa: BLE001 - whatever hinders it: the value counts as changed
+            return False
+        same = copy.sink.bytes() == piece.stream
+        copy.close()
+        if same or all(map(are_flat, doubtful)):
+            return same
+        # a set of instances is walked through as their addresses fall
+        return self.is_same(piece, stored, objects)
+
+    def _context(self) -> Context:
+        return Context(globals={"__name__": "__main__"}, definitions=_Live(self._definitions))
+
+    def _copies(self, stored: Component, objects: Source) -> list[Any]:
+        """What a component holds, loaded once more."""
+        return pickling.load(
+            objects.get(stored.stream),
+            [objects.buffer(ref) for ref in stored.buffers],
+            self._context(),
+            count=len(stored.names),
+        )
 
     def _is_known(self, kind: type) -> bool:
         if kind in self._verified or kind.__module__ == "builtins":

@@ -34,6 +34,8 @@ class Context:
     definitions: dict[str, Any] = field(default_factory=dict)
     #: globals of functions that were made by `exec` in a dict of their own
     spaces: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: keys of the definitions that the stream named so far
+    named: dict[str, None] = field(default_factory=dict)
 
 
 _context: ContextVar[Context] = ContextVar("cellrail_load")
@@ -51,8 +53,10 @@ def use(context: Context) -> Iterator[Context]:
 
 def definition(key: str) -> Any:
     """The function or class of the notebook with this key."""
+    context = _context.get()
+    context.named[key] = None
     try:
-        return _context.get().definitions[key]
+        return context.definitions[key]
     except KeyError:
         message = f"the definition {key!r} was not stored; run the cell that defines it again"
         raise CannotRestore(message) from None

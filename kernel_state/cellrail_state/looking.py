@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from .attention import Attention, leads_to
-from .baseline import Baseline
+from .baseline import Baseline, Entry
 from .definitions import Definitions
+from .fresh import Fresh
 from .inspection import Inspector, Source
 from .model import Checkpoint
 from .piece import DEFINITIONS, Piece
@@ -122,8 +123,29 @@ class Looker:
             known = [key for entry in self.baseline.entries.values() for key in entry.keys]
             pieces.define([*self.pinned, *known])
         attention.settle()
+        self._tell_fresh(pieces)
         pieces.connect()
         return reached
+
+    def _tell_fresh(self, pieces: Pieces) -> None:
+        """Of values that were not pickled since they were loaded: what they pickled to then."""
+        for name, piece in pieces.all.items():
+            entry = self.baseline.entries.get(name)
+            if entry is None or entry.fresh is None:
+                continue
+            if piece.error is None and self._is_as_loaded(piece, entry, entry.fresh, pieces):
+                entry.content = piece.content
+                self.baseline.set_group((name,), piece.content)
+            entry.fresh = None
+
+    def _is_as_loaded(self, piece: Piece, entry: Entry, fresh: Fresh, pieces: Pieces) -> bool:
+        value = piece.values[0]
+        if piece.content == entry.content or not entry.is_object(value):
+            return piece.content == entry.content
+        if entry.is_settled(value) or entry.flat is not None:
+            return entry.is_settled(value)
+        doubtful = pieces.doubtful(piece)
+        return self._inspector.is_as_loaded(piece, fresh.component, self._objects, doubtful)
 
     def leads_to(self, roots: Mapping[str, object], names: Collection[str]) -> set[str] | None:
         """The names that code which uses these can reach, as far as is known; None for any."""

@@ -281,9 +281,7 @@ class Objects:
             self._read(memoryview(data), ref)
             return data
         # memory that the system fills with zeros only where it is touched, so by the threads
-        memory = mmap.mmap(-1, ref.size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        memory = _own_memory(ref.size)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="cellrail-objects") as pool:
             list(pool.map(self._read, _pieces(memoryview(memory), ref), ref.parts))
         return memory
@@ -301,15 +299,16 @@ class Objects:
             checked(view, ref)
 
     def _read_file(self, view: memoryview, ref: ObjectRef) -> None:
+        path = self.path(ref.digest)
         try:
-            with _recalled(self.path(ref.digest)).open("rb", buffering=0) as file:
-                done = 0
-                while done < view.nbytes and (count := file.readinto(view[done:])):
-                    done += count
-                if done < view.nbytes or file.read(1):
-                    raise damaged(ref)
+            try:
+                count = _fill(view, path)
+            except FileNotFoundError:
+                count = _fill(view, _recalled(path))
         except OSError as error:
             raise _missing(ref) from error
+        if count != view.nbytes:
+            raise damaged(ref)
 
     def contains(self, ref: ObjectRef) -> bool:
         """Whether the bytes are there (their size is looked at, not their content)."""
@@ -362,6 +361,36 @@ class Objects:
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
         return total
+
+
+def _own_memory(size: int) -> mmap.mmap:
+    """Memory of this process: what a forked child writes into it does not show here."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _fill(view: memoryview, path: Path) -> int:
+    """Read a file into memory; how long it is, or one byte more than the memory where it is longer.
+
+    With few calls: while values are loaded, each has to wait until another thread may run.
+    """
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        spare, done = bytearray(1), 0
+        while done < view.nbytes and (count := _read_into(file, view[done:], spare)):
+            done += count
+    finally:
+        os.close(file)
+    return done
+
+
+def _read_into(file: int, view: memoryview, spare: bytearray) -> int:
+    if hasattr(os, "readv"):
+        return os.readv(file, [view, spare])
+    data = os.read(file, view.nbytes + 1)
+    view[: len(data)] = data[: view.nbytes]
+    return len(data)
 
 
 def _recalled(path: Path) -> Path:

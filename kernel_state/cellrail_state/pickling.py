@@ -11,12 +11,12 @@ and `arrays`, or refused with `CannotStore`.
 
 from __future__ import annotations
 
-import io
 import pickle
 import time
 import types
 import typing
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -207,14 +207,57 @@ def dump(
     return pickler
 
 
+@dataclass(slots=True)
+class Trace:
+    """What a stream named."""
+
+    #: modules and names
+    names: set[tuple[str, str]] = field(default_factory=set)
+    #: keys of definitions
+    keys: dict[str, None] = field(default_factory=dict)
+
+
+class _Frames:
+    """A stream as a file, which the unpickler reads frame by frame.
+
+    Between two frames other threads can run; the unpickler itself never lets them.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._view, self._done = memoryview(stream), 0
+
+    def read(self, count: int) -> bytes:
+        """The next bytes."""
+        start = self._done
+        self._done = start + count
+        return bytes(self._view[start : self._done])
+
+    def readinto(self, target: Any) -> int:
+        """The next bytes, into memory."""
+        view = memoryview(target)
+        data = self._view[self._done : self._done + view.nbytes]
+        view[: data.nbytes] = data
+        self._done += data.nbytes
+        return data.nbytes
+
+    def readline(self) -> bytes:
+        """The rest of a line; nothing that protocol 5 writes asks for it."""
+        raise pickle.UnpicklingError("the stream is damaged")
+
+
 class Unpickler(pickle.Unpickler):
     """Loads components. Nothing can be loaded by reference to the notebook itself."""
+
+    def __init__(self, stream: Any, buffers: Iterable[Any], trace: Trace) -> None:
+        super().__init__(stream, buffers=iter(buffers))
+        self._trace = trace
 
     def find_class(self, module: str, name: str) -> Any:
         """An object by module and name."""
         if module == "__main__":
             message = f"the stream names {name!r} of the notebook, which is not there yet"
             raise CannotRestore(message)
+        self._trace.names.add((module, name))
         return super().find_class(module, name)
 
 
@@ -225,10 +268,13 @@ def load(
     *,
     count: int,
     has_definitions: bool = False,
+    trace: Trace | None = None,
 ) -> list[Any]:
-    """The values of a component; its definitions go into the context."""
+    """The values of a component; its definitions go into the context, its names into `trace`."""
+    trace = Trace() if trace is None else trace
+    context.named = trace.keys
     with loading.use(context):
-        unpickler = Unpickler(io.BytesIO(stream), buffers=iter(buffers))
+        unpickler = Unpickler(_Frames(stream), buffers, trace)
         if has_definitions:
             unpickler.load()
             for kind, attributes in unpickler.load():

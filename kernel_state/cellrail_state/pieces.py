@@ -8,7 +8,7 @@ components, of several variables where they do.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .baseline import Entry
@@ -19,6 +19,8 @@ from .piece import DEFINITIONS, Piece
 from .scanning import Scanner
 from .sharing import Groups, Memo, connect, is_shared, is_still
 
+#: characters of a string that takes no more bytes than a reference to another
+_SHORT = 2
 _NOT_KEPT = "the contents of an lru_cache are not kept"
 
 
@@ -59,7 +61,7 @@ class Pieces:
         """Pickle a variable by itself; of a part of a figure, the figure."""
         piece = self._figures.part(name, value) or self._dumper.dump((name,), [value])
         entry = self._entries.get(name)
-        changed = entry is None or entry.content != piece.content
+        changed = entry is None or entry.fresh is not None or entry.content != piece.content
         if piece.error is None and changed and self._secret(piece):
             piece.error = "holds a secret"
         if piece.error is None and is_definition(value):
@@ -176,6 +178,14 @@ class Pieces:
         for first, *others in parts.values():
             for name in others:
                 self.connected.join(first, name)
+
+    def doubtful(self, piece: Piece) -> list[Collection[Any]]:
+        """What may give a value other bytes, but no fewer, once it was loaded (see `fresh`)."""
+        found: list[Collection[Any]] = []
+        for _, obj in self._dumper.memo(piece).values():
+            if type(obj) in {set, frozenset} or (type(obj) is str and len(obj) <= _SHORT):
+                found.append(obj)
+        return found
 
     def reach(self, settled: Mapping[int, Iterable[str]]) -> set[str]:
         """Names of settled containers that lie within the pieces, and so belong to their groups."""

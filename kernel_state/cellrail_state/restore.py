@@ -16,10 +16,18 @@ import msgspec
 
 from . import pickling
 from .errors import ObjectError, StateError
+from .fresh import Fresh, fresh
 from .loading import CODEC, Context
 from .model import Checkpoint, Component, ObjectRef, Variable, Verdict
 
-__all__ = ["Reader", "RestoreReport", "incompatibilities", "needed_at_once", "restore"]
+__all__ = [
+    "Reader",
+    "RestoreReport",
+    "incompatibilities",
+    "needed_at_once",
+    "reading_order",
+    "restore",
+]
 
 
 class Source(Protocol):
@@ -56,7 +64,7 @@ def restore(
     place: MutableMapping[str, Any] | None = None,
     definitions: Mapping[str, Any] | None = None,
     defined: bool = False,
-    each: Callable[[Mapping[str, Any]], None] | None = None,
+    each: Callable[[Mapping[str, Any], Fresh | None], None] | None = None,
     ahead: Reader | None = None,
 ) -> RestoreReport:
     """Put the values of a checkpoint into a namespace.
@@ -70,7 +78,8 @@ def restore(
         place: where the values go; None means `namespace`.
         definitions: functions and classes by key that exist already and are used as they are.
         defined: they live in the namespace already; their state is left alone.
-        each: is handed the values of each component, while the bytes of the next are being read.
+        each: is handed the values of each component, with what is known of them, while the bytes
+            of the next are being read.
         ahead: reads components already.
 
     Returns:
@@ -91,17 +100,16 @@ def restore(
         for c in checkpoint.components.values()
         if c.id in needed or (c.definitions and not defined)
     ]
-    # what has to be computed first, while what has only to be read is on its way
-    components.sort(key=lambda c: (not c.definitions, sum(ref.size for ref in c.buffers)))
+    components.sort(key=reading_order)
 
-    def take(component: Component, values: list[Any]) -> None:
+    def take(component: Component, values: list[Any], known: Fresh | None) -> None:
         found = zip(component.names, values, strict=True)
         loaded = {n: v for n, v in found if n in wanted and wanted[n].component == component.id}
         restored.update(loaded)
         # code of the notebook that runs while another value is loaded may use this one
         target.update(loaded)
         if each is not None:
-            each(loaded)
+            each(loaded, known)
 
     waiting = _load_all(components, context, objects, ahead, take)
     while waiting and len(waiting) < len(components):
@@ -124,23 +132,29 @@ def restore(
     )
 
 
+def reading_order(component: Component) -> tuple[bool, int, int]:
+    """What has to be computed comes first, while what has only to be read is on its way."""
+    only_read = sum(ref.size for ref in component.buffers)
+    return not component.definitions, only_read, component.stream.size
+
+
 def _load_all(
     components: Sequence[Component],
     context: Context,
     objects: Source,
     ahead: Reader | None,
-    take: Callable[[Component, list[Any]], None],
+    take: Callable[[Component, list[Any], Fresh | None], None],
 ) -> list[tuple[Component, Exception]]:
     """Load components in this order; those that failed, each with its error."""
     failed: list[tuple[Component, Exception]] = []
     with Reader(objects, components, ahead=ahead) as reader:
         for component in components:
             try:
-                values = _load(component, context, reader)
+                values, known = _load(component, context, reader)
             except Exception as error:  # noqa: BLE001 - one value must not stop the others
                 failed.append((component, error))
                 continue
-            take(component, values)
+            take(component, values, known)
     return failed
 
 
@@ -186,7 +200,7 @@ class Reader:
         self._collecting = gc.isenabled()
         self._read: dict[str, tuple[Future[Any], list[Future[Any]]]] = {
             component.id: (
-                self._pool.submit(objects.get, component.stream),
+                self._pool.submit(objects.buffer, component.stream),
                 [self._pool.submit(objects.buffer, ref) for ref in component.buffers],
             )
             for component in components
@@ -203,6 +217,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
         if self._collecting:
+            _spare_the_collector()
             gc.enable()
 
     def reads(self, component: Component) -> bool:
@@ -217,18 +232,28 @@ class Reader:
         return stream.result(), [buffer.result() for buffer in buffers]
 
 
-def _load(component: Component, context: Context, reader: Reader) -> list[Any]:
+def _spare_the_collector() -> None:
+    """What was loaded counts as old at once: else the next collection walks through all of it."""
+    if gc.get_freeze_count() == 0:  # what somebody froze must stay so
+        gc.freeze()
+        gc.unfreeze()
+
+
+def _load(component: Component, context: Context, reader: Reader) -> tuple[list[Any], Fresh | None]:
     if component.codec != CODEC:
         message = f"it was written with the codec {component.codec!r}; upgrade cellrail"
         raise StateError(message)
     stream, buffers = reader.of(component)
-    return pickling.load(
+    trace = pickling.Trace()
+    values = pickling.load(
         stream,
         buffers,
         context,
         count=len(component.names),
         has_definitions=bool(component.definitions),
+        trace=trace,
     )
+    return values, fresh(component, stream, trace, context.definitions)
 
 
 def _reason(component: Component, error: Exception) -> str:

@@ -78,11 +78,12 @@ def is_flat(value: Any) -> bool:
     """
     kind = type(value)
     if kind is dict:
-        return _are_flat(value) and _are_flat(value.values())
-    return kind in _FLAT and _are_flat(value)
+        return are_flat(value) and are_flat(value.values())
+    return kind in _FLAT and are_flat(value)
 
 
-def _are_flat(values: Collection[Any]) -> bool:
+def are_flat(values: Collection[Any]) -> bool:
+    """Whether these are atoms and tuples of atoms."""
     kinds = set(map(type, values))
     if tuple in kinds:
         tuples = values if len(kinds) == 1 else [v for v in values if type(v) is tuple]
@@ -102,6 +103,22 @@ def snapshot(value: Any) -> Any:
     if len(value) <= _SHORT:
         # version 2 writes values only: no references, which depend on reference counts
         return marshal.dumps(value, 2)
+    return _items(value)
+
+
+def items_of(value: Any) -> Any:
+    """The items of a long container that is flat if its tuples are; None where it is not.
+
+    As in a snapshot, but the tuples, which take the longest, are not looked into yet.
+    """
+    if type(value) not in _FLAT or len(value) <= _SHORT:
+        return None
+    items = _items(value)
+    kinds = {kind for part in items for kind in set(map(type, part))}
+    return items if kinds <= _ATOMS | {tuple} else None
+
+
+def _items(value: Any) -> tuple[tuple[Any, ...], ...]:
     return (tuple(value), tuple(value.values())) if type(value) is dict else (tuple(value),)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cellrail_state import objects as module
-from cellrail_state.errors import ObjectError, StoreNotWritable
+from cellrail_state.errors import ObjectDamaged, ObjectError, ObjectMissing, StoreNotWritable
 from cellrail_state.model import ObjectRef
 from cellrail_state.objects import Objects
 from cellrail_state.testing import Crashed, RaiseAt
@@ -77,3 +79,48 @@ def test_an_address_never_leads_out_of_the_folder(tmp_path: Path) -> None:
             with pytest.raises(ObjectError):
                 objects.get(ObjectRef(digest=digest, size=len(LARGE)))
     assert not opened
+
+
+SHARES = """
+import os, sys
+from pathlib import Path
+from cellrail_state.objects import PARTED, Objects
+
+objects = Objects(Path(sys.argv[1]))
+memory = objects.buffer(objects.put(bytes(PARTED + 1)))
+child = os.fork()
+if not child:
+    memory[0] = 1
+    os._exit(0)
+os.waitpid(child, 0)
+sys.exit(memory[0])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes fork on POSIX systems only")
+def test_what_a_forked_child_writes_into_read_bytes_does_not_show_here(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SHARES, str(tmp_path)], check=False)
+
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("call", ["readv", "read"])
+def test_bytes_are_read_whole_or_told_as_damaged(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if call == "read":  # as on Windows
+        monkeypatch.delattr(os, "readv", raising=False)
+    data = os.urandom(3 * module.PART + 5)
+    objects = Objects(tmp_path)
+    refs = [objects.put(data), objects.put(data[:10_000])]
+    assert bytes(objects.buffer(refs[0])) == data
+    assert objects.get(refs[1]) == data[:10_000]
+
+    path = objects.path(refs[1].digest)
+    for spoiled in (data[:9_999], data[:10_001], data[1:10_001], b""):
+        path.write_bytes(spoiled)
+        with pytest.raises(ObjectDamaged):
+            objects.get(refs[1])
+    path.unlink()
+    with pytest.raises(ObjectMissing):
+        objects.get(refs[1])

@@ -20,9 +20,10 @@ from cellrail.run import shellspace
 from cellrail_state import ambient
 from cellrail_state.capture import Capture
 from cellrail_state.errors import StateError
+from cellrail_state.fresh import Fresh
 from cellrail_state.model import Checkpoint
 from cellrail_state.objects import Objects
-from cellrail_state.restore import Reader, restore
+from cellrail_state.restore import Reader, reading_order, restore
 
 #: libraries that look variables up by names which they may have read from a file
 _LOOK_UP = ("duckdb", "chdb", "pandasql", "patsy", "formulaic")
@@ -58,10 +59,15 @@ class Waiting:
         """
         self._names, self._definitions = set(names), definitions
         order = {name: place for place, name in enumerate(ahead or ())}
-        wanted = sorted(self.needed(ahead), key=lambda name: order.get(name, len(order)))
         checkpoint = self._capture.current
-        idents = dict.fromkeys(checkpoint.variables[name].component for name in wanted)
-        components = [checkpoint.components[ident] for ident in idents if ident is not None]
+        first: dict[str, int] = {}
+        for name in self.needed(ahead):
+            ident = checkpoint.variables[name].component
+            if ident is not None:
+                place = order.get(name, len(order))
+                first[ident] = min(place, first.get(ident, place))
+        components = [checkpoint.components[ident] for ident in first]
+        components.sort(key=lambda c: (first[c.id], *reading_order(c)))
         self._ahead = Reader(self._objects, components) if components else None
 
     def needed(self, names: Collection[str] | None) -> set[str]:
@@ -121,10 +127,10 @@ class Waiting:
             )
         return report.failed
 
-    def _take(self, values: Mapping[str, Any]) -> None:
+    def _take(self, values: Mapping[str, Any], known: Fresh | None) -> None:
         shellspace.place(self._shell, values)
         self._names -= values.keys()
-        self._capture.admit(values)
+        self._capture.admit(values, known)
 
 
 class Refusal(ast.NodeTransformer):
