@@ -20,6 +20,7 @@ from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
 from cellrail.run.desk import Desk
 from cellrail.run.desks import desk_of, past_of
+from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -121,12 +122,20 @@ class RunConductor:
         clear_outputs(notebook, indices)
         kernel.wait_ready(self._settings)
         store = self._open_store()
-        recorder = Recorder(
-            store,
-            self._first_record(notebook, flow, masker, kernel_name, store),
-            masker=masker,
-            clock=self._clock,
-        )
+        link = SharedLink(request.cwd, store) if request.told.get("shared") else None
+        first = self._first_record(notebook, flow, masker, kernel_name, store)
+        if link is not None:
+            link.make(first.run_id)
+        try:
+            recorder = Recorder(store, first, masker=masker, clock=self._clock)
+            return self._record(recorder, flow, sources)
+        finally:
+            if link is not None:
+                link.remove()
+
+    def _record(self, recorder: Recorder, flow: Flow, sources: Mapping[int, str] | None) -> Any:
+        """Execute the notebook under a recorder's eyes."""
+        request, kernel, notebook = self._request, self._kernel, self._notebook
         self.run_id = recorder.run_id
         notebook["metadata"]["cellrail"] = {"run": recorder.run_id, "flow": request.flow_id}
         hello = kernel.hello

@@ -47,6 +47,8 @@ class RunOptions(TypedDict, total=False):
     kernel: str | None
     #: a checkpoint that cannot be written fails its step
     strict: bool | None
+    #: `./shared` in the working directory is the run's shared folder while it lasts
+    shared: bool
     #: who is told how far the run has come
     progress: Progress | None
 
@@ -140,6 +142,7 @@ class Running(AppBase):
         timeout: float | None = None,
         kernel: str | None = None,
         strict: bool | None = None,
+        shared: bool = False,
         progress: Progress | None = None,
     ) -> Run | Plan:
         self._store_for(notebook)
@@ -162,7 +165,7 @@ class Running(AppBase):
             output=output, labels=dict(labels or {}),
             cwd=Path(cwd) if cwd is not None else path.parent,
             options=self._options(timeout, strict), kernel=kernel, progress=progress,
-            told={"to": to} if to else {},
+            told=_told(to=to, shared=shared),
         )  # fmt: skip
 
     @overload
@@ -250,7 +253,8 @@ class Running(AppBase):
             output=output, labels={**origin.labels, **(labels or {})},
             cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
             options=self._options(timeout, None), kernel=origin.kernel_name or None,
-            progress=progress, told={"to": to} if to else {}, restart=decided,
+            progress=progress, restart=decided,
+            told=_told(to=to, shared=origin.options.get("shared", False)),
             changed=changed, current_state=state == "current",
         )  # fmt: skip
 
@@ -405,3 +409,8 @@ class Running(AppBase):
             sorted(n for n, v in new.items() if to_json(v) != to_json(old.get(n, defaults.get(n))))
         )
         return {**old, **new}, changed
+
+
+def _told(**options: Any) -> dict[str, Any]:
+    """The options that were given, as the run's first record tells them."""
+    return {name: value for name, value in options.items() if value}

@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Mapping
 
 from cellrail.run.desk import Desk
+from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
@@ -49,6 +50,7 @@ def desk_of(
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
+    desk.add(Folder(desk))
     desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
     return desk
 
