@@ -42,7 +42,7 @@ class Front:
     def __init__(self, client) -> None:
         self.client = client
 
-    def run(self, code: str) -> str:
+    def run(self, code: str, cell_id: str = "") -> str:
         """What a cell prints, shows and raises."""
         said: list[str] = []
 
@@ -55,7 +55,7 @@ class Front:
             elif message["msg_type"] == "error":
                 said.append(f"{content['ename']}: {content['evalue']}")
 
-        self.client.session.metadata = {"cellId": code.partition("\n")[0]}
+        self.client.session.metadata = {"cellId": cell_id or code}
         self.client.execute_interactive(
             code, store_history=True, timeout=60, output_hook=take, allow_stdin=False
         )
@@ -645,10 +645,10 @@ def test_an_open_notebook_that_is_recorded_keeps_state_too(make, app, tmp_path, 
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
     front = Front(client)
     try:
-        front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb")
+        front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
         front.run(IMPORT + USER + VARIABLE)
-        front.run("%%step w\nset_state((get_state() or 0) + 1); put('k', 1)")
-        front.run("%%step w\nset_state((get_state() or 0) + 1); put('k', 2)")
+        front.run("%%step w\nset_state((get_state() or 0) + 1); put('k', 1)", "cell-2")
+        front.run("%%step w\nset_state((get_state() or 0) + 1); put('k', 2)", "cell-2")
         assert front.run("get('k')") == "2"
         assert "ZeroDivisionError" in front.run("put('k', 3); 1 / 0")
         assert front.run("get('k')") == "2"
@@ -656,7 +656,8 @@ def test_an_open_notebook_that_is_recorded_keeps_state_too(make, app, tmp_path, 
         assert "2" in front.run("%flow state get " + app.state_list()[0].path)
         front.run("set_variable('pw', 'hunter2-' * 2, secret=True)")
         front.run("print(get_variable('pw'))")
-        front.run("%flow restart --from w --force")
+        said = front.run("%flow restart --from w --force")
+        assert "right before" in said, said
         assert front.run("get('k')") == "1"
         front.run("%flow undo")
         assert front.run("get('k')") == "2"
