@@ -59,8 +59,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scope: str = ""
     #: the origin's number of each step
     numbers: dict[int, int] = {}
-    #: steps see the state of now, not what they saw in the origin
-    current_state: bool = False
 
 
 class RunConductor:
@@ -235,7 +233,7 @@ class RunConductor:
 def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) -> Desk:
     """The desk of a run, with everybody who answers there."""
     past = None
-    if history is not None and not request.current_state:
+    if history is not None and request.told.get("state") != "current":
         past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
     once = history.once if history is not None else {}
     return desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)

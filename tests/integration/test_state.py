@@ -292,6 +292,31 @@ def test_a_killed_driver_has_set_nothing(make, app, cellrail):
     assert app.resource_list() == []
 
 
+def test_a_recovered_run_has_the_state_of_what_it_committed_and_of_nothing_else(
+    make, app, cellrail, tmp_path
+):
+    path = make(
+        USER + RESOURCE + "from cellrail import flow\nimport os, signal\nput('n', 1)\n"
+        "set_resource(1, 'r')\n(flow.shared / 'f').write_text('1')\n"
+        "flow.once('mail', lambda: open('sent', 'a').write('x'))",
+        "%%step kill\nprint(get('n'), get_resource('r'), open('shared/f').read())\n"
+        "put('n', 2); set_resource(2, 'r'); open('shared/f', 'a').write('2')\n"
+        "flow.once('second', lambda: open('sent', 'a').write('y'))\n"
+        "if not os.path.exists('killed'):\n    open('killed', 'w').close()\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n    import time; time.sleep(9)",
+        "%%step end\nprint(get('n'), get_resource('r'), open('shared/f').read())",
+    )
+    assert cellrail("run", str(path), "--shared").returncode == -signal.SIGKILL
+    assert app.resource_get("r") == 1
+    run = app.recover("last")
+    assert run.status == "success", run.cause
+    assert printed(run, "kill") == "1 1 1\n"
+    assert printed(run, "end") == "2 2 12\n"
+    assert (tmp_path / "sent").read_text() == "xy"
+    assert (app.resource_get("r"), app.resource_list()[0].version) == (2, 2)
+    assert not (tmp_path / "shared").exists()
+
+
 def test_pruned_runs_leave_what_they_have_set(make, app):
     path = make(RESOURCE + "set_resource('x' * 10_000, 'f/big')")
     app.run(path)

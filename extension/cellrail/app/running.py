@@ -254,8 +254,11 @@ class Running(AppBase):
             cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
             options=self._options(timeout, None), kernel=origin.kernel_name or None,
             progress=progress, restart=decided,
-            told=_told(to=to, shared=origin.options.get("shared", False)),
-            changed=changed, current_state=state == "current",
+            told=_told(
+                to=to, shared=origin.options.get("shared", False),
+                state="" if state == "origin" else state,
+            ),
+            changed=changed,
         )  # fmt: skip
 
     def launcher_for_papermill(

@@ -240,13 +240,18 @@ def _remove(path: Path) -> None:
 class SharedLink:
     """`./shared` in the working directory, while a run lasts."""
 
-    def __init__(self, cwd: Path, store: Store) -> None:
+    def __init__(self, cwd: Path, store: Store, *, own: str = "") -> None:
         """Know where it will be.
+
+        Args:
+            cwd: the working directory.
+            store: the store of the run.
+            own: a run that goes on; its link may be there still.
 
         Raises:
             UserError: the name is taken.
         """
-        self._path, self._store = cwd / NAME, store
+        self._path, self._store, self._own = cwd / NAME, store, own
         self._target: Path | None = None
         self._refuse_if_taken()
 
@@ -254,6 +259,8 @@ class SharedLink:
         if not self._path.is_symlink() and not self._path.exists():
             return
         holder = self._holder()
+        if holder == self._own:
+            return
         if holder is None:
             raise UserError(
                 f"{self._path} exists, and cellrail has not made it: it stays as it is",
