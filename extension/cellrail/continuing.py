@@ -281,9 +281,9 @@ class Continuer(msgspec.Struct, kw_only=True):
         if origin is not None and history.started.options.get("state") != "current":
             numbers = numbers_of(continuation.flow, origin.states)
             past = past_of(self.store, origin, numbers=numbers, flow=flow)
-        desk = desk_of(
-            recorder, flow=flow, scope=history.started.scope, past=past, once=history.once
-        )
+        # it may have been killed before it wrote down what it inherits
+        once = {**(origin.once if origin is not None else {}), **history.once}
+        desk = desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
         desk.started_on(continuation.jobs)
         return desk
 

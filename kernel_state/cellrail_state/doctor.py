@@ -24,7 +24,7 @@ import msgspec
 from cellrail_state import journal as journals
 from cellrail_state import locks
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
-from cellrail_state.ledger import Proposed
+from cellrail_state.ledgerlines import Proposed
 from cellrail_state.model import JobFinished, ObjectRef, OnceDone, Record, RunStarted
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store

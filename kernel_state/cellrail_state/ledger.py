@@ -34,7 +34,6 @@ import contextlib
 import os
 import threading
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +42,21 @@ import msgspec
 from cellrail_state import locks
 from cellrail_state.crashpoints import CrashPoints, NoCrash
 from cellrail_state.errors import LedgerDamaged, LedgerError, StateConflict, StoreNotWritable
+from cellrail_state.ledgerlines import (
+    HEAD,
+    Carried,
+    Entry,
+    Line,
+    Proposed,
+    Settled,
+    Stated,
+    begin,
+    framed,
+    lines_in,
+    moment,
+    moved,
+    read_line,
+)
 from cellrail_state.model import ObjectRef, Written
 from cellrail_state.objects import sync_folder
 
@@ -56,66 +70,6 @@ _COMPACT_SHARE = 8
 _WRITERS = 100
 
 Key = tuple[str, str]
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key holds now."""
-
-    written: Written
-    #: the run that wrote it; "" where a person did
-    run_id: str = ""
-    #: the user that wrote it
-    by: str = ""
-    #: seconds since the epoch
-    time: float = 0.0
-
-    @property
-    def writer(self) -> str:
-        """Who wrote it, in words."""
-        return f"run {self.run_id}" if self.run_id else f"{self.by or 'a person'}, by hand"
-
-
-class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
-    """Writes that count if the run's journal holds the token."""
-
-    token: str
-    run_id: str
-    by: str
-    time: float
-    writes: tuple[Written, ...]
-
-
-class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
-    """Whether the proposal before it counts."""
-
-    token: str
-    committed: bool
-
-
-class Stated(msgspec.Struct, frozen=True, kw_only=True, tag="stated"):
-    """Writes of a person, or of a rename."""
-
-    by: str
-    time: float
-    writes: tuple[Written, ...]
-
-
-class Begun(msgspec.Struct, frozen=True, kw_only=True, tag="begun"):
-    """The first line of every file: tells it from the one that it replaces."""
-
-    id: str
-
-
-class Carried(msgspec.Struct, frozen=True, kw_only=True, tag="carried"):
-    """An entry of the file before this one."""
-
-    entry: Entry
-    #: the writers of its last versions: version -> run
-    writers: dict[int, str] = {}
-
-
-Line = Begun | Proposed | Settled | Stated | Carried
-_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,15 +204,15 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"{self.path} cannot be read: {error.strerror}") from error
         with file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD)
             if head != self._head or os.fstat(file.fileno()).st_size < self._offset:
                 self._forget()  # another one has taken its place
-            if len(head) < _HEAD:
+            if len(head) < HEAD:
                 return
             self._head = head
             file.seek(self._offset)
             data = file.read()
-        for line, end in _lines(data, self.path, self._offset):
+        for line, end in lines_in(data, self.path, self._offset):
             self._apply(line)
             self._offset = end
 
@@ -328,9 +282,9 @@ class Ledger:
         Raises:
             StoreNotWritable: there is no room; the ledger is as it was.
         """
-        data, new = _framed(line), not self._offset
+        data, new = framed(line), not self._offset
         if new:
-            self._head = _begin()
+            self._head = begin()
             data = self._head + data
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -447,7 +401,7 @@ class Ledger:
         """
         with self._mutex:
             self._look()
-            writes = [w for e in self._entries.values() for w in _moved(e.written, old, new)]
+            writes = [w for e in self._entries.values() for w in moved(e.written, old, new)]
         if writes:
             self.state(writes, {}, by=by, now=now)
 
@@ -477,9 +431,9 @@ class Ledger:
         new = self.path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             with new.open("wb") as file:
-                file.write(_begin())
+                file.write(begin())
                 for line in lines:
-                    file.write(_framed(line))
+                    file.write(framed(line))
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self.path)
@@ -521,14 +475,14 @@ class Ledger:
         """
         with self._mutex, self._held():
             data = self.path.read_bytes() if self.path.exists() else b""
-            lines = [line for part in data.split(b"\n") if (line := _read(part)) is not None]
+            lines = [line for part in data.split(b"\n") if (line := read_line(part)) is not None]
             self._forget()
             sure = {s.token for s in lines if isinstance(s, Settled) and s.committed}
             known = {proposed.token for proposed in committed}
             merged: list[Line] = [x for x in lines if isinstance(x, (Stated, Carried))]
             proposals = [p for p in lines if isinstance(p, Proposed) and p.token not in known]
             merged += [p for p in proposals if p.token in sure or self._holds(p.run_id, p.token)]
-            for line in sorted([*merged, *committed], key=_moment):
+            for line in sorted([*merged, *committed], key=moment):
                 self._merge(line)
             self.replace(
                 Carried(entry=entry, writers=self._writers[key])
@@ -567,61 +521,3 @@ class Ledger:
             f"state cannot be written ({error.strerror}): {self.path}",
             hint="make room, or check the store's permissions",
         )
-
-
-def _moved(written: Written, old: str, new: str) -> Iterator[Written]:
-    """The writes that give a value the path that it has under the flow's new id."""
-    for mark in "/@":
-        flows = written.kind == "once" or (mark == "/" and written.type == "state")
-        if written.value is not None and flows and written.path.startswith(old + mark):
-            path = new + written.path.removeprefix(old)
-            yield msgspec.structs.replace(written, path=path)
-            yield msgspec.structs.replace(written, value=None)
-
-
-def _moment(line: Line) -> float:
-    return line.entry.time if isinstance(line, Carried) else getattr(line, "time", 0.0)
-
-
-def _framed(line: Line) -> bytes:
-    payload = msgspec.json.encode(line)
-    return b"%08x %s\n" % (zlib.crc32(payload), payload)
-
-
-def _begin() -> bytes:
-    """A first line."""
-    return _framed(Begun(id=uuid.uuid4().hex))
-
-
-#: bytes of a first line
-_HEAD = len(_begin())
-
-
-def _lines(data: bytes, path: Path, offset: int) -> Iterator[tuple[Line, int]]:
-    """The whole lines in these bytes, and where each ends.
-
-    Raises:
-        LedgerDamaged: a line before the last is torn or changed.
-    """
-    position = 0
-    while (end := data.find(b"\n", position)) >= 0:
-        line = _read(data[position:end])
-        if line is None:
-            if end + 1 == len(data):
-                return
-            raise LedgerDamaged(
-                f"{path} is damaged at byte {offset + position}",
-                hint="`cellrail doctor --fix` makes it anew from what can be read and the journals",
-            )
-        yield line, offset + end + 1
-        position = end + 1
-
-
-def _read(data: bytes) -> Line | None:
-    """The record of a line; None where it is not what was written."""
-    try:
-        if zlib.crc32(data[9:]) != int(data[:8], 16):
-            return None
-        return _decoder.decode(data[9:])
-    except (ValueError, msgspec.MsgspecError):
-        return None

@@ -20,15 +20,14 @@ from jupyter_client.manager import start_new_kernel
 from cellrail.errors import NotSet, RestartRefused, UserError
 from cellrail_state.errors import StateConflict
 from cellrail_state.model import JobFinished
-from cellrail_state.testing import open_store
+from cellrail_state.testing import LEDGER_POINTS, open_store
 
 IMPORT = "from cellrail import flow, get_state, set_state, get_state_path\n"
 USER = "from cellrail import get_flow_user_state as get, set_flow_user_state as put\n"
 RESOURCE = "from cellrail import get_resource, set_resource\n"
 VARIABLE = "from cellrail import get_variable, set_variable\n"
 COMMIT_POINTS = (
-    "ledger.before_propose", "ledger.after_propose", "journal.before_append",
-    "journal.after_append", "ledger.before_settle", "ledger.after_settle",
+    *LEDGER_POINTS[:2], "journal.before_append", "journal.after_append", *LEDGER_POINTS[2:],
 )  # fmt: skip
 
 
@@ -120,6 +119,9 @@ def test_a_restart_sees_flow_user_state_as_it_stood_at_its_cut(make, app):
         assert again.status == "success", again.cause
         assert printed(again, cut) == told
         assert printed(again, "four") == "10 2 3\n"
+    assert run["two"].user_state == {"a": 1, "b": 2}
+    assert (run["four"].user_state, run["four"].effects) == ({"a": 10, "b": 2, "c": 3}, ())
+    assert run["three"].effects == ("state",)
     # of a restart of a restart too
     third = app.restart(app.restart(run.id, from_step="three").id, from_step="three")
     assert printed(third, "three") == "1 2 None\n"
@@ -177,6 +179,9 @@ def test_a_restart_is_refused_a_state_that_somebody_else_has_written_since(make,
     path = make(IMPORT, "%%step watch\nprint(get_state())\nset_state((get_state() or 0) + 1)")
     origin = app.run(path)
     other = app.run(path)
+    [warning] = app.restart(origin.id, from_step="watch", plan=True).warnings
+    assert f"though run {other.id} has written it since (--state current" in warning
+    assert not app.restart(origin.id, from_step="watch", state="current", plan=True).warnings
     refused = app.restart(origin.id, from_step="watch")
     assert refused.status == "failed"
     assert refused["watch"].traceback[-1].startswith("StateConflict") or "StateConflict" in (
@@ -456,6 +461,7 @@ def test_shared_files_are_put_back_as_they_stood_at_the_cut(make, app):
     run = app.run(path)
     assert run.status == "success", run.cause
     before = app.store.shared_folder(run.id)
+    assert run["two"].shared_files == ("data/a.txt", "data/b.txt", "data/big.bin")
     told = {label: printed(run, label) for label in ("two", "three", "four")}
     assert told["four"] == "['a.txt', 'b.txt'] three\n"
     for cut in ("two", "three", "four"):

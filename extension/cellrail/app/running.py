@@ -13,9 +13,10 @@ from cellrail.errors import RunNotFound, UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
-from cellrail.notebook.plan import Plan
+from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_run
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
+from cellrail.run.desks import changed_since
 from cellrail.run.performer import RunLimits
 from cellrail.run.session import Progress
 from cellrail.views import Run
@@ -241,6 +242,8 @@ class Running(AppBase):
         decided = plan_restart_of(
             flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen
         )
+        if state == "origin":
+            decided = self._with_changes(decided, flow_id(path, self.store_path))
         if plan:
             return decided.plan
         decided.plan.check()
@@ -260,6 +263,18 @@ class Running(AppBase):
             ),
             changed=changed,
         )  # fmt: skip
+
+    def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
+        """The plan, with what its steps will see though it is no longer so."""
+        labels = {
+            decided.numbers[step.number]: step.label
+            for step in decided.plan.steps
+            if step.fate is Fate.EXECUTES and step.number in decided.numbers
+        }
+        told = changed_since(self.store, decided.history, labels, flow=flow)
+        warnings = (*decided.plan.warnings, *told)
+        plan = msgspec.structs.replace(decided.plan, warnings=warnings)
+        return msgspec.structs.replace(decided, plan=plan)
 
     def launcher_for_papermill(
         self,

@@ -26,7 +26,8 @@ from cellrail.run.states import (
     text_of,
     variable_text,
 )
-from cellrail_state.ledger import Entry, Expected
+from cellrail_state.ledger import Expected
+from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Written
 
 

@@ -71,6 +71,33 @@ def past_of(store: Store, history: RunHistory, *, numbers: Mapping[int, int], fl
     )
 
 
+def changed_since(
+    store: Store, history: RunHistory, labels: Mapping[int, str], *, flow: str
+) -> list[str]:
+    """What steps will see as their origin saw it, though somebody else has written it since.
+
+    Args:
+        store: the store.
+        history: the origin.
+        labels: of the steps that will execute, by their numbers there.
+        flow: the flow's id today.
+    """
+    runs, told = set(ancestors(store, history)), []
+    past = Past(moved=(history.started.flow, flow))
+    for number, label in sorted(labels.items()):
+        for read in history.reads_of(number):
+            path = past.today(read)
+            writers = store.ledger.writers_since(read.kind, path, read.version)
+            other = next((run_id for run_id in writers if run_id not in runs), None)
+            if other is not None:
+                who = f"run {other}" if other else "a person"
+                told.append(
+                    f"step {label!r} sees {path!r} as run {history.run_id} saw it, though {who} "
+                    "has written it since (--state current: as it is now)"
+                )
+    return told
+
+
 def ancestors(store: Store, history: RunHistory) -> list[str]:
     """The run and those that it was restarted from, as far as they are known, newest first."""
     found, origin = [history.run_id], history.started.origin
