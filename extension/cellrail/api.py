@@ -63,14 +63,26 @@ def _ask(question: str, /, **arguments: Any) -> Any:
     try:
         return _backend().ask(question, arguments)
     except (CellrailError, StateError) as found:
-        error = found.with_traceback(None)
+        error = _with_hint(found)
     raise error
+
+
+def _with_hint(error: CellrailError | StateError) -> Exception:
+    """A cell shows an error's message only."""
+    if not error.hint or error.hint in str(error):
+        return error.with_traceback(None)
+    return type(error)(f"{error} ({error.hint})", hint=error.hint)
 
 
 def _text(value: object, what: str) -> str:
     from cellrail.run.jsontext import to_text
 
-    return to_text(value, what)
+    error: Exception
+    try:
+        return to_text(value, what)
+    except NotJson as found:
+        error = _with_hint(found)
+    raise error
 
 
 def _value(text: str | None, default: Any) -> Any:
@@ -247,16 +259,17 @@ def _run_once(key: str, fn: Callable[[], Any], scope: str) -> Any:
     try:
         text = _text(result, "its result")
     except NotJson as error:
-        _ask("once_keep", key=key, scope=scope, value=None, lost=str(error))
-        raise _no_json(key, str(error), "it has run") from None
+        why = str(error).removesuffix(f" ({error.hint})")
+        _ask("once_keep", key=key, scope=scope, value=None, lost=why)
+        raise _no_json(key, why, "it has run") from None
     _ask("once_keep", key=key, scope=scope, value=text, lost="")
     return _value(text, None)
 
 
 def _no_json(key: str, why: str, ran: str) -> NotJson:
     return NotJson(
-        f"flow.once({key!r}): {ran}, and does not run again; but {why}, so it was not kept",
-        hint="return JSON or None from it, and use another key if it may run again",
+        f"flow.once({key!r}): {ran}, and does not run again; but {why}, so it was not kept "
+        "(return JSON or None from it, and use another key if it may run again)"
     )
 
 

@@ -20,6 +20,7 @@ from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
 from cellrail.run.desk import Desk
 from cellrail.run.desks import desk_of, past_of
+from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -58,8 +59,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scope: str = ""
     #: the origin's number of each step
     numbers: dict[int, int] = {}
-    #: steps see the state of now, not what they saw in the origin
-    current_state: bool = False
 
 
 class RunConductor:
@@ -121,12 +120,20 @@ class RunConductor:
         clear_outputs(notebook, indices)
         kernel.wait_ready(self._settings)
         store = self._open_store()
-        recorder = Recorder(
-            store,
-            self._first_record(notebook, flow, masker, kernel_name, store),
-            masker=masker,
-            clock=self._clock,
-        )
+        link = SharedLink(request.cwd, store) if request.told.get("shared") else None
+        first = self._first_record(notebook, flow, masker, kernel_name, store)
+        if link is not None:
+            link.make(first.run_id)
+        try:
+            recorder = Recorder(store, first, masker=masker, clock=self._clock)
+            return self._record(recorder, flow, sources)
+        finally:
+            if link is not None:
+                link.remove()
+
+    def _record(self, recorder: Recorder, flow: Flow, sources: Mapping[int, str] | None) -> Any:
+        """Execute the notebook under a recorder's eyes."""
+        request, kernel, notebook = self._request, self._kernel, self._notebook
         self.run_id = recorder.run_id
         notebook["metadata"]["cellrail"] = {"run": recorder.run_id, "flow": request.flow_id}
         hello = kernel.hello
@@ -226,7 +233,7 @@ class RunConductor:
 def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) -> Desk:
     """The desk of a run, with everybody who answers there."""
     past = None
-    if history is not None and not request.current_state:
+    if history is not None and request.told.get("state") != "current":
         past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
     once = history.once if history is not None else {}
     return desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)

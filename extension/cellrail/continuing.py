@@ -21,8 +21,12 @@ from cellrail.kernels.cold import ColdKernel
 from cellrail.kernels.ending import end_kernels
 from cellrail.notebook.parameters import from_json
 from cellrail.recovering import Continuation, plan_continuation
+from cellrail.restarting import numbers_of
 from cellrail.run import prepare
 from cellrail.run.answers import KERNEL_DIED
+from cellrail.run.desk import Desk
+from cellrail.run.desks import desk_of, past_of
+from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -205,6 +209,30 @@ class Continuer(msgspec.Struct, kw_only=True):
         kernel: ColdKernel | None,
         output: OutputFile | None,
     ) -> Outcome:
+        link = self._link(found.continuation.history.started)
+        try:
+            return self._drive(found, journal, records, kernel, output)
+        finally:
+            if link is not None:
+                link.remove()
+
+    def _link(self, started: RunStarted) -> SharedLink | None:
+        """`./shared`, where the run was started with it."""
+        if not started.options.get("shared"):
+            return None
+        link = SharedLink(Path(started.cwd), self.store, own=self.run_id)
+        link.make(self.run_id)
+        return link
+
+    def _drive(
+        self,
+        found: Found,
+        journal: Journal,
+        records: list[Record],
+        kernel: ColdKernel | None,
+        output: OutputFile | None,
+    ) -> Outcome:
+        """Own the run, and conduct it to its end."""
         continuation = found.continuation
         history, flow = continuation.history, found.recorded.flow
         notebook, masker = found.recorded.notebook, Masker(found.secrets)
@@ -225,6 +253,7 @@ class Continuer(msgspec.Struct, kw_only=True):
                 pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],
                 implementation=kernel.hello["implementation"], packages=kernel.hello["packages"],
             )  # fmt: skip
+        desk = self._desk(recorder, continuation)
         session = Session(
             flow=flow,
             notebook=notebook,
@@ -240,9 +269,23 @@ class Continuer(msgspec.Struct, kw_only=True):
             progress=self.progress,
             sources=sources,
             modules={info.number: info.modules for info in history.started.steps},
+            desk=desk,
             clock=self.clock,
         )
         return run_and_write(session, output, notebook)
+
+    def _desk(self, recorder: Recorder, continuation: Continuation) -> Desk:
+        """Answers what cells ask; what an attempt that was interrupted has set is gone."""
+        history, origin, past = continuation.history, continuation.origin, None
+        flow = self.store.current_flow(history.started)
+        if origin is not None and history.started.options.get("state") != "current":
+            numbers = numbers_of(continuation.flow, origin.states)
+            past = past_of(self.store, origin, numbers=numbers, flow=flow)
+        # it may have been killed before it wrote down what it inherits
+        once = {**(origin.once if origin is not None else {}), **history.once}
+        desk = desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
+        desk.started_on(continuation.jobs)
+        return desk
 
     def _say_what_changed(self, found: Found) -> None:
         for change in found.recorded.changed:

@@ -56,8 +56,6 @@ class Launcher(msgspec.Struct, kw_only=True):
     told: dict[str, Any] = {}
     restart: RestartPlan | None = None
     changed: tuple[str, ...] = ()
-    #: with `restart`: steps see the state of now, not what they saw in the origin
-    current_state: bool = False
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -184,7 +182,6 @@ class Launcher(msgspec.Struct, kw_only=True):
             told=self._told(output),
             scope=restart.history.started.scope if restart is not None else own_scope(),
             numbers=restart.numbers if restart is not None else {},
-            current_state=self.current_state,
         )
 
     def _told(self, output: Path | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from cellrail.locate import flow_id
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parse import load, parse
 from cellrail.run import prepare
+from cellrail.run.desks import desk_of, own_scope
 from cellrail.run.live import LiveRun, StepBook
 from cellrail.run.masking import Masker
 from cellrail.run.recorder import Recorder
@@ -64,6 +65,7 @@ def begin(
         notebook_path=str(notebook or ""),
         cwd=str(Path.cwd()),
         hash_seed=prepare.own_hash_seed(),
+        scope=own_scope(),
         cellrail=__version__,
     )
     recorder = Recorder(store, started, masker=masker, clock=clock)
@@ -75,7 +77,9 @@ def begin(
         packages={},
     )
     state = shell_state(shell, base, store=store, settings=settings)
-    return LiveRun(shell, recorder=recorder, state=state, book=StepBook(flow), clock=clock)
+    desk = desk_of(recorder, flow=flow_name)
+    book = StepBook(flow)
+    return LiveRun(shell, recorder=recorder, state=state, book=book, desk=desk, clock=clock)
 
 
 def shell_state(shell: Any, base: Base, *, store: Store, settings: Settings) -> ShellState:

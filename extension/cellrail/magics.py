@@ -22,13 +22,12 @@ from cellrail.notebook.options import SPECS, OptionError, parse_line
 from cellrail_state.errors import StateError
 
 _COMMANDS = (
-    "config", "diff", "export", "help", "journal", "load", "record", "restart", "runs", "show",
-    "steps", "undo",
+    "config", "diff", "export", "help", "journal", "load", "record", "resource", "restart", "runs",
+    "show", "state", "steps", "undo", "variable",
 )  # fmt: skip
 _LATER = frozenset(
     {
-        "backfill", "cancel", "panel", "recover", "rerun", "resource", "resume", "serve", "state",
-        "tick", "trigger", "variable",
+        "backfill", "cancel", "panel", "recover", "rerun", "resume", "serve", "tick", "trigger",
     }
 )  # fmt: skip
 _HELP = """\
@@ -41,6 +40,8 @@ _HELP = """\
 %flow undo                            take the last restart back
 %flow record [on|off]                 record this notebook, or not
 %flow config [NAME=VALUE]             show or set the settings of this kernel
+%flow state|resource|variable list|get|set|delete …
+                                      what outlives runs, as on the command line
 %flow journal|diff|export …           as on the command line"""
 
 
@@ -298,6 +299,22 @@ class FlowMagics(Magics):
         values = view.load(wanted)
         print("loaded " + ", ".join(load_into(self._shell, values, rename=rename)))
 
+    def _flow_state(self, words: list[str]) -> Any:
+        return self._stored("state", words)
+
+    def _flow_resource(self, words: list[str]) -> Any:
+        return self._stored("resource", words)
+
+    def _flow_variable(self, words: list[str]) -> Any:
+        return self._stored("variable", words)
+
+    def _stored(self, kind: str, words: list[str]) -> Any:
+        """List, get, set or delete what outlives runs."""
+        from cellrail.stored import StoredCommand
+
+        given, options = _split(words, flags={"secret", "reveal"}, values={"type", "if-version"})
+        return StoredCommand(self._app(), kind, options).carry_out(given)
+
     def _default_run(self) -> str:
         """The live run, else the newest run of the notebook that is open here."""
         if self._live is not None:
@@ -340,6 +357,7 @@ class FlowMagics(Magics):
                 execution_count=self._shell.execution_count,
                 run_cell=self._run_silently,
             )
+            self._went_back(decided.jobs)
         except BaseException:
             here.go_back(state, self._undo, execution_count=self._shell.execution_count)
             raise
@@ -361,10 +379,18 @@ class FlowMagics(Magics):
         if self._undo is None:
             message = "there is no restart to take back"
             raise UserError(message)
-        state = self._state(self._app())
+        app = self._app()
+        state = self._state(app)
         then, self._undo = self._undo, None
         here.go_back(state, then, execution_count=self._shell.execution_count)
+        if self._live is not None:
+            self._went_back(app.history(self._live.run_id).chain)
         print("the namespace is as it was before the restart")
+
+    def _went_back(self, jobs: Any) -> None:
+        """Flow user state and shared files are what these jobs have left, too."""
+        if self._live is not None:
+            self._live.desk.started_on(jobs)
 
     def _state(self, app: Any) -> Any:
         """This kernel's captures: the live run's, or some of their own."""

@@ -13,6 +13,7 @@ from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_restart
+from cellrail.run.folder import files_after
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import Replay
 from cellrail_state.errors import ObjectMissing
@@ -115,6 +116,9 @@ def check_objects(decided: RestartPlan, contains: Callable[[ObjectRef], bool]) -
                     f"the object {lost[0].digest} is missing; it holds {names}",
                     hint=f"a restart from {labels[job.step]!r} or an earlier step still works",
                 )
+    for name, file in files_after(decided.jobs).items():
+        if file.ref is not None and not contains(file.ref):
+            raise ObjectMissing(f"the object {file.ref.digest} is missing; it holds shared/{name}")
 
 
 def plan_restart_of(
@@ -168,6 +172,12 @@ def plan_restart_of(
     else:
         jobs = history.chain_before_turn(inner.number, inner.turns)
         plan = _told_inside(plan, inner, jobs)
+    lost = [
+        f"shared/{name} does not come back: {file.lost}"
+        for name, file in sorted(files_after(jobs).items())
+        if file.lost
+    ]
+    plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *lost))
     return RestartPlan(
         plan=plan, history=history, jobs=tuple(jobs), force=force, inner=inner,
         numbers=numbers_of(flow, states),
@@ -219,6 +229,7 @@ def origin_step(history: RunHistory, state: StepState) -> OriginStep:
         written=job.delta.written if job is not None else (),
         failure=history.restorable_after(state.info.number) if job is not None else "",
         sequence=job.sequence if job is not None else 0,
+        effects=history.effects_of(state.info.number) if job is not None else (),
     )
 
 

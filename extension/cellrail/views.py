@@ -12,6 +12,8 @@ from typing import Any
 
 from cellrail.errors import StepNotFound
 from cellrail.notebook.uncovered import uncovered
+from cellrail.run.folder import files_after
+from cellrail.run.jsontext import from_text
 from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import (
     Checkpoint,
@@ -197,6 +199,23 @@ class StepView:
         return self._load(self._history.checkpoint_after(self.number), names)
 
     @property
+    def user_state(self) -> dict[str, Any]:
+        """Flow user state as it stood right after it, by key."""
+        jobs = self._history.chain_through(self.number)
+        texts = [job.effects.user for job in jobs if job.effects is not None]
+        return {key: from_text(text) for user in texts for key, text in user.items()}
+
+    @property
+    def shared_files(self) -> tuple[str, ...]:
+        """Files of the shared folder as they stood right after it, by path."""
+        return tuple(sorted(files_after(self._history.chain_through(self.number))))
+
+    @property
+    def effects(self) -> tuple[str, ...]:
+        """What it did beyond its kernel, in words; it is never executed again for what it made."""
+        return self._history.effects_of(self.number)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that its checkpoint added to the store."""
         return self._state.job.delta.stored_bytes if self._state.job is not None else 0
@@ -232,6 +251,7 @@ class StepView:
             "stored_bytes": self.stored_bytes,
             "not_restorable": self.not_restorable if job is not None else "",
             "rebuilt": list(state.rebuilt),
+            "effects": list(self.effects),
             "first_line": first_line(self.source),
         }
 

@@ -7,6 +7,7 @@ What it can find (`Finding.kind`), a closed set:
 * ``untrusted journal``: signed by somebody else.
 * ``missing object``, ``damaged object``: which steps it hurts, and where a restart still works.
 * ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
+* ``ledger``: what outlives runs is damaged, or lacks what a journal committed (mended: made anew).
 * ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
 """
 
@@ -23,6 +24,7 @@ import msgspec
 from cellrail_state import journal as journals
 from cellrail_state import locks
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
+from cellrail_state.ledgerlines import Proposed
 from cellrail_state.model import JobFinished, ObjectRef, OnceDone, Record, RunStarted
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
@@ -77,6 +79,7 @@ def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Rep
     for run_id in run_ids:
         findings += _journal(store, run_id, fix=fix)
         findings += _objects(store, run_id, needed, checked)
+    findings += _ledger(store, run_ids, needed, fix=fix)
     findings += _orphans(store, needed, moment, fix=fix)
     findings += _catalog(store, fix=fix)
     return Report(findings=tuple(findings), journals=len(run_ids), objects=len(needed))
@@ -184,6 +187,34 @@ def _hurt(
         message=f"run {run_id}, step {label!r}: {what}; a restart from {label!r} or an earlier "
         "step still works",
     )
+
+
+def _ledger(store: Store, run_ids: list[str], needed: set[str], *, fix: bool) -> Iterator[Finding]:
+    """What outlives runs; notes in `needed` what it points to."""
+    committed = [p for run_id in run_ids for p in _committed(store, run_id)]
+    problem = store.ledger.problem()
+    missing = [] if problem else store.ledger.missing(committed)
+    if missing:
+        first = missing[0]
+        problem = f"it does not know what run {first.run_id} wrote to {first.writes[0].path!r}"
+    if problem:
+        if fix:
+            store.ledger.rebuild(committed)
+        yield Finding(
+            kind="ledger", subject="state/ledger", message=problem, fixable=True, fixed=fix
+        )
+    if not problem or fix:
+        needed |= store.ledger.references()
+
+
+def _committed(store: Store, run_id: str) -> Iterator[Proposed]:
+    """What a run's journal has committed for others to see."""
+    for record in readable_records(store, run_id):
+        if isinstance(record, JobFinished) and record.effects is not None and record.effects.writes:
+            effects = record.effects
+            yield Proposed(
+                token=effects.token, run_id=run_id, by="", time=record.time, writes=effects.writes
+            )
 
 
 def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:

@@ -373,7 +373,9 @@ class RunHistory:
 
     def effects_of(self, number: int) -> tuple[str, ...]:
         """What the jobs that stand for a step did beyond their kernel, in words."""
-        turns = [self.job_by_id(j) for (step, _), j in self.turns.items() if step == number]
+        own = {job.job_id: job for job in self.jobs if job.step == number}
+        ids = [job_id for (step, _), job_id in self.turns.items() if step == number]
+        turns = [own.get(job_id) or self._sources.job(job_id) for job_id in ids]
         job = self._with_job(self._states[number]).job
         jobs = [*turns, *([job] if job is not None else [])]
         return tuple(sorted({k for j in jobs if j.effects is not None for k in j.effects.kinds}))

@@ -34,7 +34,6 @@ import contextlib
 import os
 import threading
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +42,21 @@ import msgspec
 from cellrail_state import locks
 from cellrail_state.crashpoints import CrashPoints, NoCrash
 from cellrail_state.errors import LedgerDamaged, LedgerError, StateConflict, StoreNotWritable
+from cellrail_state.ledgerlines import (
+    HEAD,
+    Carried,
+    Entry,
+    Line,
+    Proposed,
+    Settled,
+    Stated,
+    begin,
+    framed,
+    lines_in,
+    moment,
+    moved,
+    read_line,
+)
 from cellrail_state.model import ObjectRef, Written
 from cellrail_state.objects import sync_folder
 
@@ -56,60 +70,6 @@ _COMPACT_SHARE = 8
 _WRITERS = 100
 
 Key = tuple[str, str]
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key holds now."""
-
-    written: Written
-    #: the run that wrote it; "" where a person did
-    run_id: str = ""
-    #: the user that wrote it
-    by: str = ""
-    #: seconds since the epoch
-    time: float = 0.0
-
-    @property
-    def writer(self) -> str:
-        """Who wrote it, in words."""
-        return f"run {self.run_id}" if self.run_id else f"{self.by or 'a person'}, by hand"
-
-
-class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
-    """Writes that count if the run's journal holds the token."""
-
-    token: str
-    run_id: str
-    by: str
-    time: float
-    writes: tuple[Written, ...]
-
-
-class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
-    """Whether the proposal before it counts."""
-
-    token: str
-    committed: bool
-
-
-class Stated(msgspec.Struct, frozen=True, kw_only=True, tag="stated"):
-    """Writes of a person, or of a rename."""
-
-    by: str
-    time: float
-    writes: tuple[Written, ...]
-
-
-class Carried(msgspec.Struct, frozen=True, kw_only=True, tag="carried"):
-    """An entry of the file before this one."""
-
-    entry: Entry
-    #: the writers of its last versions: version -> run
-    writers: dict[int, str] = {}
-
-
-Line = Proposed | Settled | Stated | Carried
-_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +135,7 @@ class Ledger:
         self._forget()
 
     def _forget(self) -> None:
-        self._offset, self._inode, self._lines = 0, -1, 0
+        self._offset, self._head, self._lines = 0, b"", 0
         self._entries: dict[Key, Entry] = {}
         self._writers: dict[Key, dict[int, str]] = {}
         self._pending: Proposed | None = None
@@ -244,15 +204,15 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"{self.path} cannot be read: {error.strerror}") from error
         with file:
-            found = os.fstat(file.fileno())
-            if found.st_ino != self._inode or found.st_size < self._offset:
-                self._forget()
-                self._inode = found.st_ino
-            if found.st_size == self._offset:
+            head = file.read(HEAD)
+            if head != self._head or os.fstat(file.fileno()).st_size < self._offset:
+                self._forget()  # another one has taken its place
+            if len(head) < HEAD:
                 return
+            self._head = head
             file.seek(self._offset)
             data = file.read()
-        for line, end in _lines(data, self.path, self._offset):
+        for line, end in lines_in(data, self.path, self._offset):
             self._apply(line)
             self._offset = end
 
@@ -267,7 +227,7 @@ class Ledger:
             self._pending = None
         elif isinstance(line, Stated):
             self._set(line.writes, run_id="", by=line.by, at=line.time)
-        else:
+        elif isinstance(line, Carried):
             key = (line.entry.written.kind, line.entry.written.path)
             self._entries[key] = line.entry
             self._writers[key] = dict(line.writers)
@@ -322,14 +282,14 @@ class Ledger:
         Raises:
             StoreNotWritable: there is no room; the ledger is as it was.
         """
-        payload = msgspec.json.encode(line)
-        data = b"%08x %s\n" % (zlib.crc32(payload), payload)
-        new = not self.path.exists()
+        data, new = framed(line), not self._offset
+        if new:
+            self._head = begin()
+            data = self._head + data
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if os.fstat(descriptor).st_size > self._offset:
                 os.ftruncate(descriptor, self._offset)  # what a writer that was killed left
-            self._inode = os.fstat(descriptor).st_ino
             try:
                 done = os.write(descriptor, data)
                 while done < len(data):
@@ -430,6 +390,21 @@ class Ledger:
             fresh.append(msgspec.structs.replace(written, version=seen[key].version + 1))
         return tuple(fresh)
 
+    def move(self, old: str, new: str, *, by: str, now: float) -> None:
+        """A flow has another id: its states, and what it has done once, follow it.
+
+        Args:
+            old: the flow's id until now.
+            new: its id from now on.
+            by: the user.
+            now: seconds since the epoch.
+        """
+        with self._mutex:
+            self._look()
+            writes = [w for e in self._entries.values() for w in moved(e.written, old, new)]
+        if writes:
+            self.state(writes, {}, by=by, now=now)
+
     def settle(self) -> None:
         """Settle what is not, durably: from now on no journal is needed for what is written."""
         with self._mutex:
@@ -456,9 +431,9 @@ class Ledger:
         new = self.path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             with new.open("wb") as file:
+                file.write(begin())
                 for line in lines:
-                    payload = msgspec.json.encode(line)
-                    file.write(b"%08x %s\n" % (zlib.crc32(payload), payload))
+                    file.write(framed(line))
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self.path)
@@ -468,38 +443,81 @@ class Ledger:
         self._forget()
         self._refresh()
 
+    # --- mending -----------------------------------------------------------------------------
+
+    def problem(self) -> str:
+        """Why the file cannot be read; "" where it can."""
+        try:
+            with self._mutex:
+                self._forget()
+                self._look()
+        except LedgerDamaged as error:
+            return str(error)
+        return ""
+
+    def missing(self, committed: Iterable[Proposed]) -> list[Proposed]:
+        """Those of the journals' writes that it does not know."""
+        with self._mutex:
+            self._look()
+            return [p for p in committed if any(not self._knows(w) for w in p.writes)]
+
+    def _knows(self, written: Written) -> bool:
+        there = self._entries.get((written.kind, written.path))
+        if there is None or there.written.version < written.version:
+            return False
+        return there.written.version > written.version or there.written == written
+
+    def rebuild(self, committed: Iterable[Proposed]) -> None:
+        """Make the file anew from the lines that can be read and what the journals have committed.
+
+        Args:
+            committed: the writes of each job of each journal.
+        """
+        with self._mutex, self._held():
+            data = self.path.read_bytes() if self.path.exists() else b""
+            lines = [line for part in data.split(b"\n") if (line := read_line(part)) is not None]
+            self._forget()
+            sure = {s.token for s in lines if isinstance(s, Settled) and s.committed}
+            known = {proposed.token for proposed in committed}
+            merged: list[Line] = [x for x in lines if isinstance(x, (Stated, Carried))]
+            proposals = [p for p in lines if isinstance(p, Proposed) and p.token not in known]
+            merged += [p for p in proposals if p.token in sure or self._holds(p.run_id, p.token)]
+            for line in sorted([*merged, *committed], key=moment):
+                self._merge(line)
+            self.replace(
+                Carried(entry=entry, writers=self._writers[key])
+                for key, entry in sorted(self._entries.items())
+            )
+
+    def _merge(self, line: Line) -> None:
+        """Take what a line tells, unless something later is known of it."""
+        if isinstance(line, Carried):
+            written = line.entry.written
+            self._writers.setdefault((written.kind, written.path), {}).update(line.writers)
+            self._take(line.entry)
+        elif isinstance(line, (Proposed, Stated)):
+            run_id = line.run_id if isinstance(line, Proposed) else ""
+            for written in line.writes:
+                self._take(Entry(written=written, run_id=run_id, by=line.by, time=line.time))
+
+    def _take(self, entry: Entry) -> None:
+        key = (entry.written.kind, entry.written.path)
+        there = self._entries.get(key)
+        self._writers.setdefault(key, {})[entry.written.version] = entry.run_id
+        if there is None or there.written.version <= entry.written.version:
+            self._entries[key] = entry
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the lock of a file that may be damaged."""
+        self.path.parent.mkdir(exist_ok=True)
+        with locks.locked(self._lock_path, seconds=LOCK_SECONDS) as got:
+            if not got:
+                raise LedgerError("another process is writing state; try again later")
+            yield
+
     def _not_writable(self, error: OSError) -> StoreNotWritable:
         return StoreNotWritable(
             f"state cannot be written ({error.strerror}): {self.path}",
             hint="make room, or check the store's permissions",
         )
-
-
-def _lines(data: bytes, path: Path, offset: int) -> Iterator[tuple[Line, int]]:
-    """The whole lines in these bytes, and where each ends.
-
-    Raises:
-        LedgerDamaged: a line before the last is torn or changed.
-    """
-    position = 0
-    while (end := data.find(b"\n", position)) >= 0:
-        line = _read(data[position:end])
-        if line is None:
-            if end + 1 == len(data):
-                return
-            raise LedgerDamaged(
-                f"{path} is damaged at byte {offset + position}",
-                hint="`cellrail doctor --fix` makes it anew from what can be read and the journals",
-            )
-        yield line, offset + end + 1
-        position = end + 1
-
-
-def _read(data: bytes) -> Line | None:
-    """The record of a line; None where it is not what was written."""
-    try:
-        if zlib.crc32(data[9:]) != int(data[:8], 16):
-            return None
-        return _decoder.decode(data[9:])
-    except (ValueError, msgspec.MsgspecError):
-        return None

@@ -13,6 +13,7 @@ changed anything.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -170,9 +171,12 @@ def _prune(
         doomed, needed = _without_needed(known, choose(known))
         freed = sum(run.size for run in known if run.run_id in doomed)
         if not plan:
+            # what a run that ended has written for others needs its journal no more
+            store.ledger.settle()
             _delete(store, sorted(doomed))
     # what a run that began since points to was put since, or belongs to a run that it starts on
     still = _pointed_to(known, doomed) if plan else _pointed_to(_known(store, known), set())
+    still |= store.ledger.references()
     objects = 0
     for size in _free(store, still, plan=plan, now=now):
         objects += bool(size)
@@ -202,6 +206,7 @@ def _delete(store: Store, doomed: list[str]) -> None:
         store.points.reach("prune.before_delete")
         store.journal_path(run_id).unlink()
         store.points.reach("prune.after_delete")
+        shutil.rmtree(store.shared_folder(run_id), ignore_errors=True)
 
 
 def _pointed_to(known: list[_Known], doomed: set[str]) -> set[str]:

@@ -39,6 +39,9 @@ class Scanner:
                 needles |= _number(int(secret))
         self._needles = sorted(needles, key=len)
 
+    def __bool__(self) -> bool:
+        return bool(self._needles)
+
     def hits(self, data: Any) -> bool:
         """Whether a secret is in these bytes."""
         if not self._needles:

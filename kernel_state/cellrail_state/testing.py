@@ -51,6 +51,13 @@ CRASH_POINTS = (
     "catalog.after_commit",
     "catalog.after_ingest",
 )
+#: the points that a step's commit passes besides, where it has set what outlives its run
+LEDGER_POINTS = (
+    "ledger.before_propose",
+    "ledger.after_propose",
+    "ledger.before_settle",
+    "ledger.after_settle",
+)
 #: the points that a prune passes besides
 PRUNE_POINTS = (
     "prune.before_delete",

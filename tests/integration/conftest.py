@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from cellrail import App
 from cellrail_state.doctor import examine, references
+from cellrail_state.ingest import TABLES
 from cellrail_state.model import JobFinished
 from cellrail_state.testing import open_store
 
@@ -51,3 +54,37 @@ def assert_whole() -> Callable[..., None]:
         _steps_are_whole(folder, committed)
 
     return check
+
+
+def _everything(app: App) -> Iterator[tuple[str, bytes]]:
+    """Every piece of content that the store holds, and where."""
+    store = app.store
+    for path in store.path.rglob("*"):
+        if path.is_file():
+            yield str(path), path.read_bytes()
+    for run_id in store.run_ids():
+        for record in store.records(run_id):
+            for ref in references(record):
+                yield f"an object of {run_id}: {type(record).__name__}", store.objects.get(ref)
+    for table in TABLES:
+        for row in store.catalog.query(f"SELECT * FROM {table}"):
+            yield table, repr(row).encode()
+
+
+def _disguises(secret: str) -> list[bytes]:
+    """How a text may lie in a file."""
+    plain = secret.encode()
+    base64s = [base64.b64encode(b"\0" * lead + plain)[4:-4] for lead in range(3)]
+    return [plain, secret.encode("utf-16-le"), plain[::-1], plain.hex().encode(), *base64s]
+
+
+@pytest.fixture
+def everything() -> Callable[[App], Iterator[tuple[str, bytes]]]:
+    """Gives every piece of content that a store holds, and where."""
+    return _everything
+
+
+@pytest.fixture
+def disguises() -> Callable[[str], list[bytes]]:
+    """Tells how a text may lie in a file."""
+    return _disguises

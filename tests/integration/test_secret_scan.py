@@ -6,40 +6,12 @@ the files alone finds too little: every object is read, and every cell of every 
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
-
-from cellrail import App
-from cellrail_state.doctor import references
-from cellrail_state.ingest import TABLES
 
 SECRET = "s3cr3t-horse-battery"
 
 
-def everything(app: App) -> Iterator[tuple[str, bytes]]:
-    """Every piece of content that the store holds, and where."""
-    store = app.store
-    for path in store.path.rglob("*"):
-        if path.is_file():
-            yield str(path), path.read_bytes()
-    for run_id in store.run_ids():
-        for record in store.records(run_id):
-            for ref in references(record):
-                yield f"an object of {run_id}: {type(record).__name__}", store.objects.get(ref)
-    for table in TABLES:
-        for row in store.catalog.query(f"SELECT * FROM {table}"):
-            yield table, repr(row).encode()
-
-
-def disguises(secret: str) -> list[bytes]:
-    """How a text may lie in a file."""
-    plain = secret.encode()
-    base64s = [base64.b64encode(b"\0" * lead + plain)[4:-4] for lead in range(3)]
-    return [plain, secret.encode("utf-16-le"), plain[::-1], plain.hex().encode(), *base64s]
-
-
-def test_no_content_of_the_store_holds_a_secret(make, app):
+def test_no_content_of_the_store_holds_a_secret(make, app, everything, disguises):
     run = app.run(
         make(
             "password = 'unset-default'  # secret",

@@ -7,6 +7,7 @@ from pathlib import Path
 from cellrail.app.base import AppBase
 from cellrail.errors import NotANotebook, RunNotFound, UserError
 from cellrail.locate import flow_id
+from cellrail.run.desks import own_user
 from cellrail_state.doctor import Report, examine
 from cellrail_state.prune import PruneReport, prune
 
@@ -37,7 +38,7 @@ class Keeping(AppBase):
         return self.store.trust()
 
     def mv(self, old: str | Path, new: str | Path) -> int:
-        """Follow a notebook's rename with its history; the number of runs that follow.
+        """Follow a notebook's rename with its history and states; the number of runs that follow.
 
         Raises:
             RunNotFound: no run is known under the old name.
@@ -53,6 +54,7 @@ class Keeping(AppBase):
         moved = self.store.rename_flow(before, after, now=self.clock())
         if not moved:
             raise RunNotFound(f"no run of {before!r} is known", hint="cellrail runs lists them")
+        self.store.ledger.move(before, after, by=own_user(), now=self.clock())
         return moved
 
     def key_export(self) -> str:

@@ -13,9 +13,10 @@ from cellrail.errors import RunNotFound, UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
-from cellrail.notebook.plan import Plan
+from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_run
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
+from cellrail.run.desks import changed_since
 from cellrail.run.performer import RunLimits
 from cellrail.run.session import Progress
 from cellrail.views import Run
@@ -47,6 +48,8 @@ class RunOptions(TypedDict, total=False):
     kernel: str | None
     #: a checkpoint that cannot be written fails its step
     strict: bool | None
+    #: `./shared` in the working directory is the run's shared folder while it lasts
+    shared: bool
     #: who is told how far the run has come
     progress: Progress | None
 
@@ -140,6 +143,7 @@ class Running(AppBase):
         timeout: float | None = None,
         kernel: str | None = None,
         strict: bool | None = None,
+        shared: bool = False,
         progress: Progress | None = None,
     ) -> Run | Plan:
         self._store_for(notebook)
@@ -162,7 +166,7 @@ class Running(AppBase):
             output=output, labels=dict(labels or {}),
             cwd=Path(cwd) if cwd is not None else path.parent,
             options=self._options(timeout, strict), kernel=kernel, progress=progress,
-            told={"to": to} if to else {},
+            told=_told(to=to, shared=shared),
         )  # fmt: skip
 
     @overload
@@ -238,6 +242,8 @@ class Running(AppBase):
         decided = plan_restart_of(
             flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen
         )
+        if state == "origin":
+            decided = self._with_changes(decided, flow_id(path, self.store_path))
         if plan:
             return decided.plan
         decided.plan.check()
@@ -250,9 +256,25 @@ class Running(AppBase):
             output=output, labels={**origin.labels, **(labels or {})},
             cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
             options=self._options(timeout, None), kernel=origin.kernel_name or None,
-            progress=progress, told={"to": to} if to else {}, restart=decided,
-            changed=changed, current_state=state == "current",
+            progress=progress, restart=decided,
+            told=_told(
+                to=to, shared=origin.options.get("shared", False),
+                state="" if state == "origin" else state,
+            ),
+            changed=changed,
         )  # fmt: skip
+
+    def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
+        """The plan, with what its steps will see though it is no longer so."""
+        labels = {
+            decided.numbers[step.number]: step.label
+            for step in decided.plan.steps
+            if step.fate is Fate.EXECUTES and step.number in decided.numbers
+        }
+        told = changed_since(self.store, decided.history, labels, flow=flow)
+        warnings = (*decided.plan.warnings, *told)
+        plan = msgspec.structs.replace(decided.plan, warnings=warnings)
+        return msgspec.structs.replace(decided, plan=plan)
 
     def launcher_for_papermill(
         self,
@@ -405,3 +427,8 @@ class Running(AppBase):
             sorted(n for n, v in new.items() if to_json(v) != to_json(old.get(n, defaults.get(n))))
         )
         return {**old, **new}, changed
+
+
+def _told(**options: Any) -> dict[str, Any]:
+    """The options that were given, as the run's first record tells them."""
+    return {name: value for name, value in options.items() if value}

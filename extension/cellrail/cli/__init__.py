@@ -22,6 +22,9 @@ _COMMANDS = {
     "diff": "looking",
     "export": "looking",
     "sql": "looking",
+    "state": "stating",
+    "resource": "stating",
+    "variable": "stating",
     "prune": "keeping",
     "doctor": "keeping",
     "trust": "keeping",
@@ -30,8 +33,7 @@ _COMMANDS = {
 }
 #: commands of the specification that are still to come
 LATER = (
-    "backfill", "cancel", "rerun", "resource", "resume", "serve", "state", "tick",
-    "trigger", "variable",
+    "backfill", "cancel", "rerun", "resume", "serve", "tick", "trigger",
 )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ class OriginStep(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     #: place of its last execution in a live run; 0 elsewhere
     sequence: int = 0
+    #: what it did beyond its kernel, in words: it must not be executed again for what it made
+    effects: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:

@@ -2,7 +2,8 @@
 
 A stored name is loaded. One that cannot be stored is rebuilt if an executed step can reach it: by
 the cell that bound it and the later ones that may have changed it, each on what it reads in turn.
-A lost name that an executed step can reach refuses the cut.
+A lost name that an executed step can reach refuses the cut; so does one whose cell has recorded an
+effect (state, `once`, shared files): that cell must not run again.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Rebuilding:
             if not places:
                 refusals.append((0, f"`{name}` cannot be stored, and no kept step made it"))
             for place in places:
+                if told := self._effects(place):
+                    refusals.append((place, f"`{name}` is lost: it cannot be stored, and {told}"))
                 makers.setdefault(place, set()).add(name)
                 waiting += [(other, place) for other in self._unstorable_reads(place)]
         return makers, refusals
@@ -116,6 +119,14 @@ class Rebuilding:
             if (reached := self._both.reached[place]) is None or name in reached
         ]
         return [binder, *later]
+
+    def _effects(self, place: int) -> str:
+        """Why a cell must not run again for what it made; "" where it may."""
+        old = self._both.old(place)
+        if old is None or not old.effects:
+            return ""
+        label, what = self._both.steps[place].label, " and ".join(old.effects)
+        return f"step {label!r}, which made it, has recorded {what}"
 
     def _unstorable_reads(self, place: int) -> Iterable[str]:
         reached = self._both.reached[place]

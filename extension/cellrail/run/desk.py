@@ -8,9 +8,13 @@ To add something that a cell can ask for, write a `Clerk`: its `handlers` are na
 take the current `Job` (None between jobs, where conditions are evaluated and cells are rebuilt) and
 the question's arguments by name; what they return goes to the cell as JSON, what they raise is
 raised in the cell. `begin`, `contribute` and `committed` tell the clerk when a job begins, let it
-add to the job's `Effects`, and tell it that these are in the journal. Register it with `Desk.add`,
-and put a function into `cellrail.api` that asks by the handler's name. A handler that waits would
-stop the run's clock: answer at once (`{"wait": True}`) and let the cell ask again.
+add to the job's `Effects` (`marks` names effects that must not be done twice: such a step is never
+executed again for what it made), and tell it that these are in the journal. Register it with
+`Desk.add` in `cellrail.run.desks`, and put a function into `cellrail.api` that asks by the
+handler's name.
+
+A handler that waits would stop the run's clock: answer at once (`{"wait": True}`) and let the cell
+ask again.
 
 A plain fact about the run (`flow.recovering`) needs no clerk: put it into `Desk.facts`.
 """
@@ -78,6 +82,9 @@ class Clerk:
 
     def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
         """The job's record is in the journal."""
+
+    def roll_back(self) -> None:
+        """The job that has just failed is tried again: things are put back as before it."""
 
     def started_on(self, jobs: Iterable[JobFinished]) -> None:
         """The run goes on from what these jobs have left, in order."""
@@ -229,6 +236,11 @@ class Desk:
         claim, self._claim = self._claim, None
         if claim is not None:
             claim.release()
+
+    def roll_back(self) -> None:
+        """The job that has just failed is tried again: things are put back as before it."""
+        for clerk in self._clerks:
+            clerk.roll_back()
 
     # --- the run -----------------------------------------------------------------------------
 

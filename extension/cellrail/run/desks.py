@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Mapping
 
 from cellrail.run.desk import Desk
+from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
@@ -49,6 +50,7 @@ def desk_of(
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
+    desk.add(Folder(desk))
     desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
     return desk
 
@@ -67,6 +69,33 @@ def past_of(store: Store, history: RunHistory, *, numbers: Mapping[int, int], fl
         runs=frozenset(ancestors(store, history)),
         moved=(history.started.flow, flow),
     )
+
+
+def changed_since(
+    store: Store, history: RunHistory, labels: Mapping[int, str], *, flow: str
+) -> list[str]:
+    """What steps will see as their origin saw it, though somebody else has written it since.
+
+    Args:
+        store: the store.
+        history: the origin.
+        labels: of the steps that will execute, by their numbers there.
+        flow: the flow's id today.
+    """
+    runs, told = set(ancestors(store, history)), []
+    past = Past(moved=(history.started.flow, flow))
+    for number, label in sorted(labels.items()):
+        for read in history.reads_of(number):
+            path = past.today(read)
+            writers = store.ledger.writers_since(read.kind, path, read.version)
+            other = next((run_id for run_id in writers if run_id not in runs), None)
+            if other is not None:
+                who = f"run {other}" if other else "a person"
+                told.append(
+                    f"step {label!r} sees {path!r} as run {history.run_id} saw it, though {who} "
+                    "has written it since (--state current: as it is now)"
+                )
+    return told
 
 
 def ancestors(store: Store, history: RunHistory) -> list[str]:

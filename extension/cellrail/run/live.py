@@ -7,13 +7,18 @@ ends with the kernel.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
+from cellrail.run.asking import Direct
+from cellrail.run.desk import Desk, Job
 from cellrail.run.kernel import PackageWatch
 from cellrail.run.recorder import Recorder
 from cellrail.run.setup import setup_lines
@@ -85,10 +90,14 @@ class LiveRun:
         recorder: Recorder,
         state: ShellState,
         book: StepBook,
+        desk: Desk | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.recorder = recorder
         self.state = state
+        self.desk = desk or Desk(recorder)
+        # whom `cellrail.api` asks
+        shell.cellrail_desk = Direct(self.desk.reply, state.learn)
         self._shell = shell
         self._book = book
         self._clock = clock
@@ -119,6 +128,8 @@ class LiveRun:
         self.state.look_before(cell.touches)
         self._open = (step, cell, job_id, self._clock())
         self.recorder.started(step.number, job_id, step)
+        named = msgspec.structs.replace(cell, name=step.name, number=step.number, cell_id=cell_id)
+        self.desk.begin(Job.of(named, job_id))
 
     def after(self, result: Any, cause: str = "") -> Delta | None:
         """A cell has ended; what its checkpoint holds, None where it was not recorded.
@@ -134,26 +145,32 @@ class LiveRun:
         ended = self._clock()
         self._sequence += 1
         delta = self._delta(cell)
-        self.recorder.finished(
-            JobFinished(
-                time=self._clock(),
-                step=step.number,
-                job_id=job_id,
-                status=StepStatus.SUCCESS if result.success else StepStatus.FAILED,
-                cause=cause,
-                started=began,
-                seconds=ended - began,
-                execution_count=result.execution_count,
-                outputs=self.recorder.put_outputs(self._outputs(result.execution_count)),
-                error=_error(result),
-                delta=delta,
-                source=step.source,
-                source_hash=step.source_hash,
-                sequence=self._sequence,
-                magics=setup_lines(self._shell, result.info),
-                packages=self._packages.news(),
+        success = bool(result.success)
+        if success and (refused := self.desk.claim()):
+            success, cause = False, refused
+            print(f"cellrail: what this cell set is not kept: {refused}", file=sys.stderr)
+        with self.desk.committing(success=success) as effects:
+            self.recorder.finished(
+                JobFinished(
+                    time=self._clock(),
+                    step=step.number,
+                    job_id=job_id,
+                    status=StepStatus.SUCCESS if success else StepStatus.FAILED,
+                    cause=cause,
+                    effects=effects,
+                    started=began,
+                    seconds=ended - began,
+                    execution_count=result.execution_count,
+                    outputs=self.recorder.put_outputs(self._outputs(result.execution_count)),
+                    error=_error(result),
+                    delta=delta,
+                    source=step.source,
+                    source_hash=step.source_hash,
+                    sequence=self._sequence,
+                    magics=setup_lines(self._shell, result.info),
+                    packages=self._packages.news(),
+                )
             )
-        )
         self.recorder.sync()
         return delta
 
@@ -187,6 +204,8 @@ class LiveRun:
 
     def end(self) -> None:
         """The kernel ends, or recording was switched off."""
+        self.desk.close()
+        del self._shell.cellrail_desk
         self.recorder.end(RunStatus.SUCCESS)
 
 

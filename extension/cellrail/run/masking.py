@@ -30,11 +30,15 @@ class Masker:
         values = dict(secrets or {})
         self.names = frozenset(values)
         self._forms: Sequence[str] = ()
+        #: the secrets themselves
+        self.secrets: list[str] = []
         for value in values.values():
             self.learn(value if isinstance(value, str) else str(value))
 
     def learn(self, secret: str) -> None:
         """Know another secret from now on."""
+        if secret not in self.secrets:
+            self.secrets.append(secret)
         forms = {secret, repr(secret)[1:-1], _json_form(secret), *self._forms}
         # longest first: a secret that contains another is masked whole
         known = (form for form in forms if len(form) >= MINIMUM_LENGTH)

@@ -328,6 +328,7 @@ class Performer:
         answer = self._command(
             {"command": "roll back", "touched": _sorted(action.step.touches)}, action.step
         )
+        self._desk.roll_back()
         self._recorder.rolled_back(action.step.number, answer["not_restored"], action.path)
 
     def _wait(self, action: control.Wait) -> None:

@@ -7,6 +7,7 @@ while the next cell already runs. What is written holds no secret of the run.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -68,6 +69,7 @@ class Recorder:
         self.masker = masker or Masker()
         self.clock = clock
         self._unsynced = False
+        self._appending = threading.Lock()
         self._journal: Journal
         self._journal, records = reopened or (store.create_journal(started), ())
         self._jobs = _jobs_of(records)
@@ -234,8 +236,10 @@ class Recorder:
     def _append(self, record: Any) -> None:
         if self._told and _fact(record) in self._told:
             return
-        self._journal.append(record)
-        self._unsynced = True
+        # in an open notebook a thread may record what it has done once
+        with self._appending:
+            self._journal.append(record)
+            self._unsynced = True
 
     def sync(self) -> None:
         """Make all that was appended survive a power failure."""

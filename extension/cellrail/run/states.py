@@ -23,7 +23,8 @@ from cellrail.errors import BadState, HoldsSecret, NotSet
 from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail.run.jsontext import from_text, to_text
 from cellrail_state.keys import KeyRing
-from cellrail_state.ledger import Entry, Expected, Key, Ledger
+from cellrail_state.ledger import Expected, Key, Ledger
+from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Effects, JobFinished, ObjectRef, Turn, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
 
@@ -60,11 +61,12 @@ class Past:
         if job is None:
             return None
         for written in self._reads(job.number, job.turns):
-            if (written.kind, self._today(written)) == key:
+            if (written.kind, self.today(written)) == key:
                 return written
         return None
 
-    def _today(self, written: Written) -> str:
+    def today(self, written: Written) -> str:
+        """The path that it has under the flow's id of today."""
         if written.type == STATE and self._then and written.path.startswith(self._then):
             return self._now + written.path.removeprefix(self._then)
         return written.path

@@ -1,0 +1,310 @@
+"""The clerk of the run's shared folder, and its name in the working directory.
+
+A cell that asks for `flow.shared` makes the folder. After each step that succeeds, files that are
+new or not as they were (by size, time and inode, then by content) go to the store's objects, and
+the step's record points to them. A restart fills the folder of the new run with the files as they
+stood before its cut; an attempt that is tried again begins on the files before it.
+
+A file that holds a secret of the run is not kept; the record says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from cellrail.errors import UserError
+from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail_state.model import Effects, JobFinished, ObjectRef, SharedFile
+from cellrail_state.objects import PART, PARTED, join
+from cellrail_state.scanning import Scanner
+from cellrail_state.store import Store
+
+#: its name in the working directory
+NAME = "shared"
+#: a secret that begins at the end of a part is found in the next one
+_OVERLAP = 1 << 16
+#: a run that has just made its link has no journal yet
+_YOUNG_SECONDS = 60.0
+
+#: what tells that a file was not touched: size, time of change, inode, mode
+_Look = tuple[int, int, int, int]
+
+
+class Folder(Clerk):
+    """Keeps the run's shared folder."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Know the run's desk."""
+        self._desk = desk
+        store = desk.recorder.store
+        self._objects = store.objects
+        self.path = store.shared_folder(desk.recorder.run_id)
+        #: the files as they stood after the last step that succeeded
+        self._files: dict[str, SharedFile] = {}
+        self._looks: dict[str, _Look] = {}
+        #: what the job that has just ended made of them
+        self._found: Effects | None = None
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What cells can ask."""
+        return {"shared": self.folder}
+
+    def folder(self, job: Job | None) -> str:
+        """Where it is; made if it is not there."""
+        del job
+        self.path.mkdir(parents=True, exist_ok=True)
+        return str(self.path)
+
+    # --- the job -----------------------------------------------------------------------------
+
+    def begin(self, job: Job) -> None:
+        """Nothing was looked at since."""
+        del job
+        self._found = None
+
+    def contribute(self, effects: Effects, *, success: bool) -> Effects:
+        """The files that are not as they were."""
+        if not success or not (self._files or self.path.is_dir()):
+            return effects
+        if self._found is None:
+            self._found = self._look()
+        found = self._found
+        return msgspec.structs.replace(effects, shared=found.shared, unshared=found.unshared)
+
+    def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
+        """These files are the run's from now on."""
+        del job, replaces
+        self._files = {n: f for n, f in self._files.items() if n not in effects.unshared}
+        self._files |= effects.shared
+        self._found = None
+
+    def _look(self) -> Effects:
+        there: dict[str, SharedFile] = {}
+        scanner = Scanner(self._desk.recorder.masker.secrets)
+        looks: dict[str, _Look] = {}
+        for name, path in entries(self.path):
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                looks[name] = _look(path)
+                known = self._files.get(name)
+                if known is not None and self._looks.get(name) == looks[name]:
+                    there[name] = known
+                elif (file := self._taken(path, scanner)) is not None:
+                    there[name] = known if known is not None and _same(known, file) else file
+        self._looks = looks
+        self._objects.flush()
+        changed = {name: file for name, file in there.items() if self._files.get(name) != file}
+        for name, file in changed.items():
+            if file.lost:
+                logging.getLogger("cellrail").warning("shared/%s is not kept: %s", name, file.lost)
+        gone = tuple(sorted(self._files.keys() - there.keys()))
+        return Effects(shared=changed, unshared=gone)
+
+    def _taken(self, path: Path, scanner: Scanner) -> SharedFile | None:
+        found = path.lstat()
+        mode = stat.S_IMODE(found.st_mode)
+        if stat.S_ISLNK(found.st_mode):
+            return SharedFile(link=str(path.readlink()))
+        if stat.S_ISDIR(found.st_mode):
+            return SharedFile(folder=True, mode=mode)
+        if not stat.S_ISREG(found.st_mode):
+            return SharedFile(lost="no file, but a socket or a pipe")
+        try:
+            if _holds_secret(path, scanner):
+                return SharedFile(lost="holds a secret", mode=mode)
+            ref = self._put(path)
+        except PermissionError:
+            return SharedFile(lost="it cannot be read", mode=mode)
+        return SharedFile(ref=ref, mode=mode, mtime_ns=found.st_mtime_ns)
+
+    def _put(self, path: Path) -> ObjectRef:
+        """Store a file, a part at a time."""
+        with path.open("rb") as file:
+            data = file.read(PARTED + 1)
+            if len(data) <= PARTED:
+                return self._objects.put(data)
+            file.seek(0)
+            return join([self._objects.put(part) for part in iter(lambda: file.read(PART), b"")])
+
+    # --- back --------------------------------------------------------------------------------
+
+    def started_on(self, jobs: Iterable[JobFinished]) -> None:
+        """The folder is filled with the files as these jobs have left them."""
+        self._files = files_after(jobs)
+        self.roll_back()
+
+    def roll_back(self) -> None:
+        """The folder holds the files as they stood after the last step that succeeded."""
+        self._found = None
+        if not (self._files or self.path.is_dir()):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        untouched = self._untouched()
+        for path in self.path.iterdir():
+            if not any(name.split("/", 1)[0] == path.name for name in untouched):
+                _remove(path)
+        for name, path in list(entries(self.path)):
+            if name not in untouched:
+                _remove(path)
+        for name, file in sorted(self._files.items()):
+            if name not in untouched:
+                self._write(self.path / name, file)
+        self._looks = {
+            name: _look(path) for name, path in entries(self.path) if name in self._files
+        }
+
+    def _untouched(self) -> set[str]:
+        """Files that are as the last step has left them."""
+        found = set()
+        for name, path in entries(self.path):
+            if name in self._files and self._looks.get(name) == _look(path):
+                found.add(name)
+        return found
+
+    def _write(self, path: Path, file: SharedFile) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file.lost:
+            return
+        if file.folder:
+            path.mkdir(exist_ok=True)
+            path.chmod(file.mode)
+        elif file.link:
+            path.symlink_to(file.link)
+        elif file.ref is not None:
+            temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+            temporary.write_bytes(self._objects.buffer(file.ref))
+            temporary.chmod(file.mode)
+            os.utime(temporary, ns=(file.mtime_ns, file.mtime_ns))
+            temporary.replace(path)
+
+
+def files_after(jobs: Iterable[JobFinished]) -> dict[str, SharedFile]:
+    """The shared files as these jobs have left them, in order, by path."""
+    files: dict[str, SharedFile] = {}
+    for job in jobs:
+        if job.effects is not None:
+            files = {n: f for n, f in files.items() if n not in job.effects.unshared}
+            files |= job.effects.shared
+    return files
+
+
+def entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files, links and empty folders below a folder, by relative path."""
+    for root, folders, names in os.walk(folder):
+        here = Path(root)
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in [*names, *links]:
+            yield (here / name).relative_to(folder).as_posix(), here / name
+        if not folders and not names and here != folder:
+            yield here.relative_to(folder).as_posix(), here
+
+
+def _look(path: Path) -> _Look:
+    found = path.lstat()
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode
+
+
+def _same(known: SharedFile, file: SharedFile) -> bool:
+    """Whether two files differ in nothing but their times."""
+    return msgspec.structs.replace(known, mtime_ns=0) == msgspec.structs.replace(file, mtime_ns=0)
+
+
+def _holds_secret(path: Path, scanner: Scanner) -> bool:
+    if not scanner:
+        return False
+    tail = b""
+    with path.open("rb") as file:
+        while part := file.read(PART):
+            if scanner.hits(tail + part):
+                return True
+            tail = part[-_OVERLAP:]
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class SharedLink:
+    """`./shared` in the working directory, while a run lasts."""
+
+    def __init__(self, cwd: Path, store: Store, *, own: str = "") -> None:
+        """Know where it will be.
+
+        Args:
+            cwd: the working directory.
+            store: the store of the run.
+            own: a run that goes on; its link may be there still.
+
+        Raises:
+            UserError: the name is taken.
+        """
+        self._path, self._store, self._own = cwd / NAME, store, own
+        self._target: Path | None = None
+        self._refuse_if_taken()
+
+    def _refuse_if_taken(self) -> None:
+        if not self._path.is_symlink() and not self._path.exists():
+            return
+        holder = self._holder()
+        if holder == self._own:
+            return
+        if holder is None:
+            raise UserError(
+                f"{self._path} exists, and cellrail has not made it: it stays as it is",
+                hint="run without --shared (flow.shared is there anyway), or in another --cwd",
+            )
+        if self._store.is_owned(holder) or self._is_young(holder):
+            raise UserError(
+                f"{self._path} is held by run {holder}, which is running",
+                hint="wait for its end, or choose another --cwd",
+            )
+
+    def _holder(self) -> str | None:
+        """The run whose folder it leads to; None where it is none of ours."""
+        if not self._path.is_symlink():
+            return None
+        target = self._path.readlink()
+        if target.parent != self._store.path / "shared":
+            return None
+        return target.name
+
+    def _is_young(self, holder: str) -> bool:
+        begun = self._store.journal_size(holder)
+        return not begun and time.time() - self._path.lstat().st_mtime < _YOUNG_SECONDS
+
+    def make(self, run_id: str) -> None:
+        """Make it lead to a run's folder.
+
+        Raises:
+            UserError: the name was taken a moment ago, or this system makes no links.
+        """
+        folder = self._store.shared_folder(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_if_taken()
+        try:
+            if self._path.is_symlink():  # of a run that is gone
+                self._path.unlink()
+            self._path.symlink_to(folder, target_is_directory=True)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be made: {error.strerror}") from error
+        self._target = folder
+
+    def remove(self) -> None:
+        """Take it away, if it is still the one that was made."""
+        if self._target is not None and self._path.is_symlink():
+            if self._path.readlink() == self._target:
+                self._path.unlink()
+            self._target = None
