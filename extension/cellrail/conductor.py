@@ -212,7 +212,7 @@ class RunConductor:
             notebook_path=str(request.flow.path),
             notebook_hash=blake3.blake3(content).hexdigest(),
             command=prepare.command_line(masker),
-            cwd=str(request.cwd),
+            cwd=str(request.cwd.resolve()),
             kernel_name=kernel_name,
             hash_seed=request.hash_seed,
             chain=request.chain,

@@ -21,8 +21,11 @@ from cellrail.kernels.cold import ColdKernel
 from cellrail.kernels.ending import end_kernels
 from cellrail.notebook.parameters import from_json
 from cellrail.recovering import Continuation, plan_continuation
+from cellrail.restarting import numbers_of
 from cellrail.run import prepare
 from cellrail.run.answers import KERNEL_DIED
+from cellrail.run.desk import Desk
+from cellrail.run.desks import desk_of, past_of
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -225,6 +228,8 @@ class Continuer(msgspec.Struct, kw_only=True):
                 pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],
                 implementation=kernel.hello["implementation"], packages=kernel.hello["packages"],
             )  # fmt: skip
+        desk = _desk(recorder, continuation, self.store.current_flow(history.started))
+        desk.facts["recovering"] = self.reason == "recover"
         session = Session(
             flow=flow,
             notebook=notebook,
@@ -239,6 +244,7 @@ class Continuer(msgspec.Struct, kw_only=True):
             output=output,
             progress=self.progress,
             sources=sources,
+            desk=desk,
             modules={info.number: info.modules for info in history.started.steps},
             clock=self.clock,
         )
@@ -258,6 +264,16 @@ def may_go_on(history: RunHistory) -> bool:
     return ended is None or (
         ended.status is RunStatus.FAILED and ended.cause.startswith(KERNEL_DIED)
     )
+
+
+def _desk(recorder: Recorder, continuation: Continuation, flow: str) -> Desk:
+    """The desk of a run that goes on: what it has done once is done."""
+    history, origin, past = continuation.history, continuation.origin, None
+    once = {**(origin.once if origin is not None else {}), **history.once}
+    if origin is not None and not history.started.options.get("current_state"):
+        numbers = numbers_of(continuation.flow, origin.states)
+        past = past_of(recorder.store, origin, numbers=numbers, flow=flow)
+    return desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
 
 
 def _of(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -194,6 +194,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             **msgspec.to_builtins(self.options),
             "output": str(output) if output is not None else None,
             "changed": list(self.changed),
+            "current_state": self.current_state,
             "force": self.restart is not None and self.restart.force,
         }
         return {name: value for name, value in told.items() if value}

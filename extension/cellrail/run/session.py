@@ -262,6 +262,9 @@ class Session:
             if self._progress is not None:
                 self._tell(self._progress, action)
             answer = performer.perform(action)
+            if isinstance(replay, Answers) and isinstance(action, Commit) and action.final:
+                # the first step that executes has ended
+                self._desk.facts.pop("recovering", None)
 
     def _tell(self, progress: Progress, action: Action) -> None:
         if isinstance(action, Fire) and action.attempt == 1:
