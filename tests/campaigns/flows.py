@@ -10,7 +10,7 @@ killed (-9) at some moments, and it is recovered until it ends. Then:
 * the doctor finds nothing but what a sudden end may leave.
 
 `--prefixes` takes an undisturbed run's journal instead and cuts it off behind each record: every
-moment between two records at which a driver can be killed.
+moment between two records at which a driver can be killed. So is that of a restart inside a loop.
 
     python tests/campaigns/flows.py --moments 300 [--seed N] [--prefixes] [--keep]
 """
@@ -90,6 +90,8 @@ CELLS = (
     "      type(error_extra).__name__, part, len(big), code, random.random(),\n"
     "      get_flow_user_state('sum'))",
 )
+#: where a restart in the midst of it begins
+RESTART = "score[south]/inner[1]/deep"
 #: what a sudden end may leave
 HARMLESS = {"orphan object", "temporary file", "torn journal", "catalog"}
 
@@ -325,30 +327,41 @@ def at_random(base: Path, right: str, args: argparse.Namespace, work: Path) -> i
 
 def prefixes(base: Path, right: str, args: argparse.Namespace, work: Path) -> int:
     """Cut an undisturbed run's journal off behind each record; how many cuts."""
-    path = App(base / ".cellrail").store.journal_path(right)
-    ends = [entry.end for entry in journals.read(path)][:-1]
+    store = App(base / ".cellrail").store
+    runs = [right, restarted(base, right)]
+    ends = [(r, e.end) for r in runs for e in list(journals.read(store.journal_path(r)))[:-1]]
     chance = random.Random(args.seed)
     some = sorted(chance.sample(ends, min(args.moments, len(ends))))
-    for place, end in enumerate(some, 1):
+    for place, (run_id, end) in enumerate(some, 1):
+        path = store.journal_path(run_id)
         folder = work / f"prefix-{place}"
         shutil.copytree(base, folder)
         clean(base)  # where the run goes on: its working directory is recorded
         for region in ("north", "south", "east"):
             if _has_tried(path, end, region):
                 (base / f"tried-{region}-1").mkdir()
-        store = App(folder / ".cellrail").store
         # the run under test is the undisturbed one, cut off; it is compared with a copy elsewhere
-        cut = store.journal_path(right)
+        cut = App(folder / ".cellrail").store.journal_path(run_id)
         cut.write_bytes(path.read_bytes()[:end])
-        process = cellrail(folder, "recover", right, "--json")
+        process = cellrail(folder, "recover", run_id, "--json")
         out, err = process.communicate(timeout=300)
         if process.returncode:
             args.keep = True
-            raise Wrong(f"cut at {end} in {folder}: {process.returncode} {out}{err}")
-        compare(base, folder, right)
-        print(f"cut {place} of {len(some)}, at byte {end}", flush=True)
+            raise Wrong(f"run {run_id} cut at {end} in {folder}: {process.returncode} {out}{err}")
+        compare(base, folder, run_id)
+        print(f"cut {place} of {len(some)}, run {run_id} at byte {end}", flush=True)
         shutil.rmtree(folder)
     return len(some)
+
+
+def restarted(base: Path, right: str) -> str:
+    """A restart inside the loops of the undisturbed run; its id."""
+    process = cellrail(base, "restart", right, "--from", RESTART, "--json")
+    out, err = process.communicate(timeout=300)
+    if process.returncode:
+        raise Wrong(f"the restart: {out}{err}")
+    run_id: str = json.loads(out)["run_id"]
+    return run_id
 
 
 def _has_tried(path: Path, end: int, region: str) -> bool:
