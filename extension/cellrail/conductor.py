@@ -23,6 +23,7 @@ from cellrail.run.desks import desk_of, past_of
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
+from cellrail.run.previously import Previously
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
@@ -229,7 +230,9 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
     if history is not None and not request.current_state:
         past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
     once = history.once if history is not None else {}
-    return desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
+    desk = desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
+    desk.add(Previously(desk, origin=history, numbers=request.numbers))
+    return desk
 
 
 def run_and_write(session: Session, output: OutputFile | None, notebook: Any) -> Outcome:

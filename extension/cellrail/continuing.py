@@ -29,6 +29,7 @@ from cellrail.run.desks import desk_of, past_of
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
+from cellrail.run.previously import Previously
 from cellrail.run.recorded import Recorded, recorded_notebook
 from cellrail.run.recorder import Recorder
 from cellrail.run.session import Outcome, Progress, Session
@@ -269,11 +270,13 @@ def may_go_on(history: RunHistory) -> bool:
 def _desk(recorder: Recorder, continuation: Continuation, flow: str) -> Desk:
     """The desk of a run that goes on: what it has done once is done."""
     history, origin, past = continuation.history, continuation.origin, None
+    numbers = numbers_of(continuation.flow, origin.states) if origin is not None else {}
     once = {**(origin.once if origin is not None else {}), **history.once}
     if origin is not None and not history.started.options.get("current_state"):
-        numbers = numbers_of(continuation.flow, origin.states)
         past = past_of(recorder.store, origin, numbers=numbers, flow=flow)
-    return desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
+    desk = desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
+    desk.add(Previously(desk, origin=origin, numbers=numbers))
+    return desk
 
 
 def _of(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -472,3 +472,28 @@ def test_a_restart_that_was_killed_keeps_what_it_kept(make, app, cellrail, tmp_p
     assert counts(tmp_path) == {"body-south": 1, "score-east": 1, "body-east": 2, "end": 2}
     assert app.diff(straight.id, again.id).equal
     assert statuses(again) == statuses(straight)
+
+
+def test_previous_is_what_the_step_left_the_last_time(make, app, cellrail, tmp_path):
+    notebook = make(
+        CRASH + "from cellrail import flow\nclass Box:\n    n = 0\n",
+        "%%step open --always\nbefore = flow.previous\nn = before.get('n', 0) + 1\nprint(n)",
+        "%%step loop --foreach x in 'ab'\nlast = dict(flow.previous)\nbox = Box(); box.n = x\n"
+        "crash('loop-' + x)\nprint(x, last.get('x'), isinstance(last.get('box'), Box),\n"
+        "      [o['text'] for o in flow.previous.outputs])",
+        "%%step end\nprint(n, len(flow.previous), flow.previous)",
+    )
+    run = crashed(cellrail, app, notebook)
+    assert cellrail("recover", run.id).returncode == -signal.SIGKILL
+    run = app.recover(run.id)
+
+    assert (run.status, run.epoch) == ("success", 3)
+    assert printed(run, "open") == "3\n"
+    assert printed(run, "loop").splitlines() == [
+        "a None False []",
+        "b a True ['a None False []\\n']",
+    ]
+    assert printed(run, "end") == "3 0 <previous values: none>\n"
+    again = app.restart(run.id, from_step="loop")
+    assert printed(again, "loop").splitlines()[0].startswith("a a True")
+    assert "continued 2 times" in cellrail("show", run.id).stdout
