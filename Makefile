@@ -42,9 +42,13 @@ bench-exploring: $(STAMP)  ## what checkpoints cost on notebooks as people write
 	$(BIN)/python -m pip install --quiet "seaborn>=0.13"
 	$(BIN)/python benchmarks/exploring.py
 
-crash-test: $(STAMP)  ## kill -9 in hundreds of stores, full disks; ROUNDS=n, CRASH_SEED=n repeats
+crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \
 		tests/integration/test_crash_points.py tests/integration/test_full_disk.py
+	$(BIN)/python tests/campaigns/flows.py --rounds $(or $(ROUNDS),300) \
+		$(if $(CRASH_SEED),--seed $(CRASH_SEED))
+	$(BIN)/python tests/campaigns/flows.py --rounds $(or $(ROUNDS),300) --prefixes \
+		$(if $(CRASH_SEED),--seed $(CRASH_SEED))
 
 clean:  ## remove what the tasks made
 	rm -rf $(VENV) dist build out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

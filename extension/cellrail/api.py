@@ -18,11 +18,12 @@ from cellrail.errors import BadState, CellrailError, NotAvailableYet, NotJson
 from cellrail_state.errors import StateError
 
 if TYPE_CHECKING:
+    from cellrail.previous import Previous
     from cellrail.run.asking import Backend
 
 T = TypeVar("T")
 
-_LATER = frozenset(("call", "each", "previous", "rerun", "step", "suspend"))
+_LATER = frozenset(("call", "each", "rerun", "step", "suspend"))
 #: plain facts about the run, and what they are where nobody knows better
 _FACTS: dict[str, Any] = {
     "callback_request": None, "context": None, "error": None, "forced": False,
@@ -201,6 +202,17 @@ class FlowApi:
         from cellrail.shared import SharedPath
 
         return SharedPath(_ask("shared"))
+
+    @property
+    def previous(self) -> Previous:
+        """What this step left the last time that it ended: values by name, and `outputs`.
+
+        Its newest earlier job counts, in this run or in the one that it was restarted from; where
+        there is none it is empty.
+        """
+        from cellrail.previous import Previous
+
+        return Previous(_ask("previous"))
 
     def once(self, key: str, fn: Callable[[], T], scope: str = "run") -> T:
         """Run a function once, and return what it returned then (JSON).

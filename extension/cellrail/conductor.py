@@ -24,6 +24,7 @@ from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
+from cellrail.run.previously import Previously
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
@@ -219,7 +220,7 @@ class RunConductor:
             notebook_path=str(request.flow.path),
             notebook_hash=blake3.blake3(content).hexdigest(),
             command=prepare.command_line(masker),
-            cwd=str(request.cwd),
+            cwd=str(request.cwd.resolve()),
             kernel_name=kernel_name,
             hash_seed=request.hash_seed,
             chain=request.chain,
@@ -236,7 +237,9 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
     if history is not None and request.told.get("state") != "current":
         past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
     once = history.once if history is not None else {}
-    return desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
+    desk = desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
+    desk.add(Previously(desk, origin=history, numbers=request.numbers))
+    return desk
 
 
 def run_and_write(session: Session, output: OutputFile | None, notebook: Any) -> Outcome:

@@ -30,6 +30,7 @@ from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
+from cellrail.run.previously import Previously
 from cellrail.run.recorded import Recorded, recorded_notebook
 from cellrail.run.recorder import Recorder
 from cellrail.run.session import Outcome, Progress, Session
@@ -254,6 +255,7 @@ class Continuer(msgspec.Struct, kw_only=True):
                 implementation=kernel.hello["implementation"], packages=kernel.hello["packages"],
             )  # fmt: skip
         desk = self._desk(recorder, continuation)
+        desk.facts["recovering"] = self.reason == "recover"
         session = Session(
             flow=flow,
             notebook=notebook,
@@ -278,12 +280,13 @@ class Continuer(msgspec.Struct, kw_only=True):
         """Answers what cells ask; what an attempt that was interrupted has set is gone."""
         history, origin, past = continuation.history, continuation.origin, None
         flow = self.store.current_flow(history.started)
+        numbers = numbers_of(continuation.flow, origin.states) if origin is not None else {}
         if origin is not None and history.started.options.get("state") != "current":
-            numbers = numbers_of(continuation.flow, origin.states)
             past = past_of(self.store, origin, numbers=numbers, flow=flow)
         # it may have been killed before it wrote down what it inherits
         once = {**(origin.once if origin is not None else {}), **history.once}
         desk = desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
+        desk.add(Previously(desk, origin=origin, numbers=numbers))
         desk.started_on(continuation.jobs)
         return desk
 

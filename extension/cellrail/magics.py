@@ -22,12 +22,12 @@ from cellrail.notebook.options import SPECS, OptionError, parse_line
 from cellrail_state.errors import StateError
 
 _COMMANDS = (
-    "config", "diff", "export", "help", "journal", "load", "record", "resource", "restart", "runs",
-    "show", "state", "steps", "undo", "variable",
+    "config", "diff", "export", "help", "journal", "load", "record", "recover", "resource",
+    "restart", "runs", "show", "state", "steps", "undo", "variable",
 )  # fmt: skip
 _LATER = frozenset(
     {
-        "backfill", "cancel", "panel", "recover", "rerun", "resume", "serve", "tick", "trigger",
+        "backfill", "cancel", "panel", "rerun", "resume", "serve", "tick", "trigger",
     }
 )  # fmt: skip
 _HELP = """\
@@ -37,6 +37,7 @@ _HELP = """\
 %flow load RUN STEP [NAME…] [--as N]  bring past values in; nothing is overwritten
 %flow restart [RUN] [--from STEP] [--plan] [--force|--widen] [--run]
                                       put the namespace back to before a step
+%flow recover [RUN | --all] [--plan]  go on with a run after a crash; without RUN: list them
 %flow undo                            take the last restart back
 %flow record [on|off]                 record this notebook, or not
 %flow config [NAME=VALUE]             show or set the settings of this kernel
@@ -371,6 +372,18 @@ class FlowMagics(Magics):
             if not self._run_as(step):
                 break
         return None
+
+    def _flow_recover(self, words: list[str]) -> Any:
+        given, options = _split(words, flags={"plan", "all"})
+        app = self._app()
+        if "all" in options:
+            return app.recover(all=True, plan="plan" in options, tell=print)
+        if not given:
+            return app.recover()
+        if "plan" in options:
+            print("\n".join(app.recover(given[0], plan=True).lines()))
+            return None
+        return app.recover(given[0], tell=print)
 
     def _flow_undo(self, words: list[str]) -> None:
         from cellrail.run import here

@@ -306,6 +306,11 @@ class Run:
         return origin.run_id if origin is not None else None
 
     @property
+    def epoch(self) -> int:
+        """How many owners it has had: one more than it was continued."""
+        return self._history.epoch
+
+    @property
     def started(self) -> float:
         """Seconds since the epoch."""
         return self._history.started.time
@@ -356,7 +361,8 @@ class Run:
             "kernel": started.kernel_name,
             "python": self._history.kernels[-1].python if self._history.kernels else "",
             "packages": self._history.packages,
-            "host": started.owner.host,
+            "host": self._history.owner.host,
+            "epoch": self._history.epoch,
             "command": started.command,
             "steps": [step.to_dict() for step in self.steps],
         }

@@ -18,10 +18,12 @@ import duckdb  # noqa: F401 - imported once for all forks
 
 from cellrail_state import objects
 from cellrail_state.doctor import examine
-from cellrail_state.model import Origin
+from cellrail_state.model import Origin, Owner, RunContinued
 from cellrail_state.prune import prune
 from cellrail_state.testing import RUN, KillAt, commit, first_record, open_store
 
+#: a run whose owner died
+GONE = "20260303-000000000-gone"
 # parts so small that a test has many
 objects.PART, objects.PARTED = 8192, 16384
 
@@ -51,6 +53,21 @@ def sweep(folder: Path, points: KillAt) -> None:
     examine(store, fix=True, now=later)
 
 
+def go_on(folder: Path, points: KillAt) -> None:
+    """A run whose owner died goes on, twice."""
+    store = open_store(folder, points=points)
+    for step in (2, 3):
+        journal, records = store.reopen_journal(GONE)
+        epoch = 2 + sum(isinstance(record, RunContinued) for record in records)
+        owner = Owner(pid=os.getpid(), started=0.0, host="here")
+        journal.append(RunContinued(time=1.0, owner=owner, epoch=epoch, reason="recover"))
+        commit(store, journal, GONE, step)
+        with (folder / "told").open("a") as told:
+            told.write(f"{GONE} {step}\n")
+        journal.close()
+        store.catalog.ingest()
+
+
 class TearWrites(KillAt):
     """Kills in the middle of a write, whatever is written."""
 
@@ -71,7 +88,13 @@ class TearWrites(KillAt):
         """Only writes are counted."""
 
 
-WORKS = {"steps": (steps, KillAt), "sweep": (sweep, KillAt), "torn": (steps, TearWrites)}
+WORKS = {
+    "go on": (go_on, KillAt),
+    "torn go on": (go_on, TearWrites),
+    "steps": (steps, KillAt),
+    "sweep": (sweep, KillAt),
+    "torn": (steps, TearWrites),
+}
 
 
 def main() -> None:

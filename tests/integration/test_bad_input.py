@@ -39,7 +39,7 @@ def tree(folder):
         (["runs", "--status", "nope"], "is not one of"),
         (["runs", "--limit", "-1"], "-1 is not in the range"),
         (["mv", "good.ipynb", "nowhere.ipynb"], "nowhere.ipynb does not exist"),
-        (["recover"], "`cellrail recover` is not available yet"),
+        (["rerun"], "`cellrail rerun` is not available yet"),
         (["rnu", "good.ipynb"], "Did you mean 'run'?"),
         (["runs", "--label", "nonsense"], "a label is KEY=VALUE"),
     ],

@@ -22,7 +22,16 @@ from pathlib import Path
 
 import pytest
 
-from cellrail_state.testing import CRASH_POINTS, PRUNE_POINTS, RUN, a_run, first_record, open_store
+from cellrail_state.model import RunContinued, RunEnded, RunStatus
+from cellrail_state.testing import (
+    CRASH_POINTS,
+    PRUNE_POINTS,
+    RUN,
+    a_run,
+    commit,
+    first_record,
+    open_store,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork and SIGKILL")
 
@@ -99,6 +108,33 @@ def test_a_kill_in_the_middle_of_a_write_leaves_what_was_committed_before(
     before = a_store(tmp_path)
     assert die(tmp_path, "torn", "", after) == signal.SIGKILL
     assert_whole(tmp_path, {**before, **committed(tmp_path)}, harmless=TORN)
+
+
+@pytest.mark.parametrize(
+    ("work", "point", "after"),
+    [("go on", point, after) for point in CRASH_POINTS[3:] for after in (0, 1)]
+    + [("torn go on", "", after) for after in (0, 1, 2, 3)],
+)
+def test_a_run_that_goes_on_and_is_killed_again_is_whole_and_goes_on_again(
+    tmp_path: Path, die: Die, assert_whole: Callable[..., None], work: str, point: str, after: int
+) -> None:
+    gone = "20260303-000000000-gone"
+    before = a_store(tmp_path)
+    store = open_store(tmp_path)
+    journal = store.create_journal(first_record(gone, steps=3))
+    commit(store, journal, gone, 1)
+    journal.close()
+    store.catalog.ingest()
+    killed = die(tmp_path, work, point, after)
+    assert killed == signal.SIGKILL or point.startswith("catalog")
+    told = committed(tmp_path).get(gone, [])
+    assert_whole(tmp_path, {**before, gone: [1, *told]}, harmless=TORN)
+    reopened, records = open_store(tmp_path).reopen_journal(gone)
+    reopened.append(RunEnded(time=9.0, status=RunStatus.SUCCESS))
+    reopened.close()
+    assert [r.epoch for r in records if isinstance(r, RunContinued)] in ([], [2], [2, 3])
+    (row,) = (row for row in open_store(tmp_path).catalog.runs(limit=9) if row.run_id == gone)
+    assert row.status == "success"
 
 
 @pytest.mark.parametrize("after", [1])

@@ -12,12 +12,20 @@ Laws:
 from __future__ import annotations
 
 import collections
+import fcntl
+import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from cellrail.errors import RecoverRefused
+from cellrail_state.errors import RunIsOwned, RunTakenOver
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
@@ -49,6 +57,13 @@ def statuses(run) -> dict[str, str]:
 
 def counts(folder: Path) -> dict[str, int]:
     return dict(collections.Counter((folder / "witness.txt").read_text().split()))
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -165,3 +180,320 @@ def test_a_flow_with_everything_goes_on_wherever_it_was_killed(make, app, cellra
     continued = [line for line in app.journal(run.id) if line["type"] == "continued"]
     assert [line["epoch"] for line in continued] == list(range(2, len(CRASHES) + 2))
     assert {line["reason"] for line in continued} == {"recover"}
+
+
+# --- what was killed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["kernel", "both"])
+def test_a_run_whose_kernel_died_goes_on_too(who, make, app, cellrail, tmp_path, calm):
+    notebook = make(*[source.replace("crash('two')", f"crash('two', {who!r})") for source in PLAIN])
+    undisturbed = calm(notebook)
+    done = cellrail("run", notebook)
+    run = app.show("last")
+    assert (done.returncode, str(run.status)) == {
+        "kernel": (1, "failed"), "both": (-signal.SIGKILL, "interrupted"),
+    }[who]  # fmt: skip
+
+    again = app.recover(run.id)
+
+    assert (again.status, again.id) == ("success", run.id)
+    assert app.diff(undisturbed.id, again.id).equal
+    assert counts(tmp_path) == {"one": 1, "two": 2, "three": 1}
+    (row,) = (row for row in app.runs() if row.run_id == run.id)
+    assert row.status == "success"
+
+
+def test_a_kernel_that_outlived_its_driver_is_ended_first(make, app, cellrail, tmp_path):
+    # a death signal and a closed channel end it otherwise: here it ignores both for a while
+    notebook = make(
+        CRASH,
+        "%%step a\nimport ctypes\n"
+        "if not os.path.exists('crash-a'):\n"
+        "    ctypes.CDLL(None).prctl(1, 0)\n"
+        "    open('kernel.pid', 'w').write(str(os.getpid()))\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os.setpgid(0, os.getpgid(os.getppid()))\n"
+        "        while True:\n"
+        "            time.sleep(0.01); open('beat.txt', 'a').write('x')\n"
+        "crash('a')\ndone = True",
+    )
+    run = crashed(cellrail, app, notebook)
+    alive = (tmp_path / "beat.txt").stat().st_size
+
+    again = app.recover(run.id)
+
+    assert again.status == "success", again.cause
+    assert alive >= 0
+
+
+# --- who may ---------------------------------------------------------------------------------
+
+
+def test_a_living_run_is_not_recovered(app, make):
+    run = app.run(make("x = 1"))
+    with pytest.raises(RecoverRefused, match="has ended: success"):
+        app.recover(run.id)
+    journal = app.store.create_journal(
+        msgspec.structs.replace(app.store.started(run.id), run_id="20260101-000000000-bbbb")
+    )
+    with pytest.raises(RunIsOwned, match="still running"):
+        app.recover("20260101-000000000-bbbb")
+    journal.close()
+
+
+def test_failed_and_live_runs_are_refused_and_restart_is_named(app, make):
+    run = app.run(make("1 / 0"))
+    with pytest.raises(RecoverRefused, match="has ended: failed") as raised:
+        app.recover(run.id)
+    assert raised.value.hint == f"make a new run of it: cellrail restart {run.id}"
+
+
+def test_the_run_of_another_host_is_refused_where_its_lock_cannot_be_seen(
+    make, app, cellrail, monkeypatch
+):
+    run = crashed(cellrail, app, make(*PLAIN))
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    with monkeypatch.context() as patch:
+        patch.setattr("cellrail.continuing.is_on_network", lambda path: True)
+        with pytest.raises(RecoverRefused, match="and its lock cannot be seen from elsewhere"):
+            app.recover(run.id)
+    # on a local disk nobody elsewhere can hold it
+    assert app.recover(run.id).status == "success"
+
+
+def test_the_interrupted_runs_are_listed_and_all_of_them_go_on(make, app, cellrail, tmp_path):
+    assert cellrail("run", make("x = 1", name="good.ipynb")).returncode == 0
+    assert "no run is interrupted" in cellrail("recover").stdout
+    first = crashed(cellrail, app, make(*PLAIN, name="first.ipynb"))
+    (tmp_path / "crash-two").unlink()
+    second = crashed(cellrail, app, make(*PLAIN, name="second.ipynb"))
+
+    listed = json.loads(cellrail("recover", "--json").stdout)
+    plan = cellrail("recover", "--all", "--plan")
+    done = cellrail("recover", "--all", "--json")
+
+    assert [row["run_id"] for row in listed["runs"]] == [second.id, first.id]
+    assert "two    executes: interrupted" in plan.stdout
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert [(run["run_id"], run["status"]) for run in runs] == [
+        (first.id, "success"), (second.id, "success"),
+    ]  # fmt: skip
+    assert cellrail("recover", "--all").stdout == "no run is interrupted\n"
+
+
+def test_an_owner_that_was_taken_for_dead_writes_nothing_more(make, app, cellrail, tmp_path):
+    run = crashed(cellrail, app, make(*PLAIN))
+    sleeper, records = app.store.reopen_journal(run.id)
+    fcntl.flock(sleeper._descriptor, fcntl.LOCK_UN)  # its lock is lost, and it does not know
+    again = app.recover(run.id)
+    before = app.store.journal_path(run.id).read_bytes()
+
+    with pytest.raises(RunTakenOver, match="continued by another process"):
+        sleeper.append(records[-1])
+
+    sleeper.close()
+    assert again.status == "success"
+    assert app.store.journal_path(run.id).read_bytes() == before
+
+
+def test_a_run_that_was_taken_over_kills_its_kernel_and_leaves_its_output(
+    make, app, cellrail, tmp_path
+):
+    notebook = make(
+        "open('ready', 'w').close()\nimport os, time\n"
+        "while not os.path.exists('go'): time.sleep(0.01)",
+        "open('never', 'w').close()",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cellrail", "run", str(notebook), "out.ipynb"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(tmp_path / "ready")
+    run = app.show("last")
+    path = app.store.journal_path(run.id)
+    with path.open("ab") as file:  # another owner has written
+        file.write(path.read_bytes()[-50:])
+    (tmp_path / "go").touch()
+    _, told = process.communicate(timeout=60)
+
+    assert process.returncode == 2
+    assert f"run {run.id} was continued by another process; this one stops" in told
+    assert not (tmp_path / "never").exists()
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+# --- with what -------------------------------------------------------------------------------
+
+
+def test_parameters_secrets_and_options_are_those_of_the_run(make, app, cellrail, tmp_path, calm):
+    notebook = make(
+        "day = '1'\ntoken = 'none'  # secret",
+        CRASH,
+        "%%step a\ncrash('a'); print(day, len(token), os.getcwd()[-3:], hash('x'))",
+        "%%step last\nprint(day)",
+        "%%step never\nraise ValueError",
+        tags={1: ["parameters"]},
+    )
+    (tmp_path / "sub").mkdir()
+    words = ("-p", "day", "2", "-p", "token", "a-long-secret-9", "--to", "last", "--cwd", "sub")
+    run = crashed(cellrail, app, notebook, tmp_path / "out.ipynb", *words)
+
+    again = app.recover(run.id)
+
+    assert statuses(again) == {
+        "parameters": "success", "#2": "success", "a": "success", "last": "success",
+        "never": "pending",
+    }  # fmt: skip
+    assert printed(again, "a").startswith("2 15 sub ")
+    for path in [*(tmp_path / ".cellrail").rglob("*"), tmp_path / "out.ipynb"]:
+        assert not path.is_file() or b"a-long-secret-9" not in path.read_bytes(), path
+
+
+def test_secrets_are_put_back_where_the_parameters_cell_is_executed_again(
+    make, app, cellrail, tmp_path, edit
+):
+    notebook = make(
+        "day = '1'\ntoken = 'default-secret-7'  # secret\nimport os, signal\n"
+        "if not os.path.exists('once'):\n"
+        "    open('once', 'w').close(); os.kill(os.getppid(), signal.SIGKILL)",
+        "print(day, token[-2:])",
+        tags={1: ["parameters"]},
+    )
+    run = crashed(cellrail, app, notebook, "-p", "day", "2")
+    edit(notebook, "print(day", "print('edited', day")
+    told: list[str] = []
+
+    again = app.recover(run.id, tell=told.append)
+
+    assert again.status == "success", again.cause
+    assert printed(again, "#2") == "2 -7\n"
+    assert told == [
+        f"flow.ipynb has changed since run {run.id} began; the run goes on with what it recorded "
+        f"then. To run what is there now: cellrail restart {run.id}"
+    ]
+
+
+def test_a_changed_or_lost_notebook_goes_on_with_what_was_recorded(
+    make, app, cellrail, tmp_path, edit
+):
+    notebook = make(*PLAIN)
+    run = crashed(cellrail, app, notebook)
+    edit(notebook, "%%step three", "%%step third")
+    done = cellrail("recover", "--plan", run.id)
+    assert "three  executes" in done.stdout
+    notebook.unlink()
+
+    done = cellrail("recover", run.id)
+
+    assert done.returncode == 0, done.stderr
+    assert "flow.ipynb cannot be read any more" in done.stderr
+    assert statuses(app.show(run.id))["three"] == "success"
+
+
+def test_always_cells_and_cells_that_rebuild_run_first(make, app, cellrail, tmp_path):
+    notebook = make(
+        CRASH,
+        "%%step setup --always\nfrom cellrail import flow\n"
+        "witness('setup'); here = flow.recovering",
+        "%%step gen\nwitness('gen'); numbers = (n for n in range(5))",
+        "%%step a\nwitness('a'); kept = 1; was = here, flow.recovering",
+        "%%step b\nwitness('b'); crash('b'); print(next(numbers), was, here, flow.recovering)",
+        "%%step c\ncrash('c'); print(flow.recovering)",
+        "%%step d\nprint(flow.recovering)",
+    )
+    run = crashed(cellrail, app, notebook)
+    plan = app.recover(run.id, plan=True)
+    assert [(p.label, str(p.fate)) for p in plan.steps[1:6]] == [
+        ("setup", "runs again"), ("gen", "rebuilds"), ("a", "kept"), ("b", "executes"),
+        ("c", "executes"),
+    ]  # fmt: skip
+    assert cellrail("recover", run.id).returncode == -signal.SIGKILL
+
+    again = app.recover(run.id)
+
+    assert again.status == "success", again.cause
+    assert counts(tmp_path) == {"setup": 3, "gen": 2, "a": 1, "b": 2}
+    assert printed(again, "b") == "0 (False, False) True True\n"
+    assert (printed(again, "c"), printed(again, "d")) == ("True\n", "False\n")
+    # and the run is a legal origin, at every cut
+    for cut in ("b", "c"):
+        assert app.restart(run.id, from_step=cut).status == "success"
+
+
+def test_what_cannot_go_on_is_refused_with_the_restart_that_would_do(make, app, cellrail, tmp_path):
+    notebook = make(
+        CRASH,
+        "%%step a\nx = 1",
+        "%%step b --no-checkpoint\ny = 2",
+        "%%step c\ncrash('c'); z = x + y",
+    )
+    run = crashed(cellrail, app, notebook)
+    before = app.store.journal_path(run.id).read_bytes()
+
+    done = cellrail("recover", run.id)
+
+    assert done.returncode == 2
+    assert "there is no checkpoint after 'b', the last step committed" in done.stderr
+    assert f"make a new run of it: cellrail restart {run.id} --from b" in done.stderr
+    assert app.store.journal_path(run.id).read_bytes() == before
+    assert app.restart(run.id, from_step="b").status == "success"
+
+
+# --- restarts that crash ---------------------------------------------------------------------
+
+
+def test_a_restart_that_was_killed_keeps_what_it_kept(make, app, cellrail, tmp_path, calm):
+    notebook = make(
+        "day = 1",
+        *FLOW[:2],
+        "%%step score --foreach region in regions --collect mark\nwitness(f'score-{region}')\n"
+        "mark = region, day\nprint(region)",
+        "%%step body --in score\nwitness(f'body-{region}')\n"
+        "if region == 'east': crash('body')\nseen.append(region)",
+        "%%step end\nwitness('end'); print(mark, seen); crash('end')",
+        tags={1: ["parameters"]},
+    )
+    origin = calm(notebook)
+    words = ("--from", "score[south]/body")
+    calm_words = {"env": {**os.environ, "CALM": "1"}}
+    assert cellrail("restart", origin.id, *words, **calm_words).returncode == 0
+    straight = app.show("last")
+    (tmp_path / "witness.txt").unlink()
+
+    assert cellrail("restart", origin.id, *words).returncode == -signal.SIGKILL
+    run = app.show("last")
+    assert cellrail("recover", run.id).returncode == -signal.SIGKILL
+    again = app.recover(run.id)
+
+    assert (again.status, again.origin) == ("success", origin.id)
+    assert counts(tmp_path) == {"body-south": 1, "score-east": 1, "body-east": 2, "end": 2}
+    assert app.diff(straight.id, again.id).equal
+    assert statuses(again) == statuses(straight)
+
+
+def test_previous_is_what_the_step_left_the_last_time(make, app, cellrail, tmp_path):
+    notebook = make(
+        CRASH + "from cellrail import flow\nclass Box:\n    n = 0\n",
+        "%%step open --always\nbefore = flow.previous\nn = before.get('n', 0) + 1\nprint(n)",
+        "%%step loop --foreach x in 'ab'\nlast = dict(flow.previous)\nbox = Box(); box.n = x\n"
+        "crash('loop-' + x)\nprint(x, last.get('x'), isinstance(last.get('box'), Box),\n"
+        "      [o['text'] for o in flow.previous.outputs])",
+        "%%step end\nprint(n, len(flow.previous), flow.previous)",
+    )
+    run = crashed(cellrail, app, notebook)
+    assert cellrail("recover", run.id).returncode == -signal.SIGKILL
+    run = app.recover(run.id)
+
+    assert (run.status, run.epoch) == ("success", 3)
+    assert printed(run, "open") == "3\n"
+    assert printed(run, "loop").splitlines() == [
+        "a None False []",
+        "b a True ['a None False []\\n']",
+    ]
+    assert printed(run, "end") == "3 0 <previous values: none>\n"
+    again = app.restart(run.id, from_step="loop")
+    assert printed(again, "loop").splitlines()[0].startswith("a a True")
+    assert "continued 2 times" in cellrail("show", run.id).stdout

@@ -9,8 +9,24 @@ from pathlib import Path
 import pytest
 
 from cellrail_state import journal as journals
-from cellrail_state.errors import JournalDamaged, StoreNotWritable, Untrusted
-from cellrail_state.model import JobFinished, RunStarted
+from cellrail_state.errors import (
+    JournalDamaged,
+    RunIsOwned,
+    RunTakenOver,
+    StoreNotWritable,
+    Untrusted,
+)
+from cellrail_state.history import RunHistory, Sources
+from cellrail_state.locks import unlock
+from cellrail_state.model import (
+    JobFinished,
+    Owner,
+    RunContinued,
+    RunEnded,
+    RunStarted,
+    RunStatus,
+)
+from cellrail_state.store import Store
 from cellrail_state.testing import RUN, a_run, commit, finished, first_record, open_store
 
 
@@ -163,3 +179,81 @@ def test_sync_behind_close_does_nothing(tmp_path: Path) -> None:
     journal = open_store(tmp_path).create_journal(first_record())
     journal.close()
     journal.sync()
+
+
+# --- under another owner ---------------------------------------------------------------------
+
+
+def an_interrupted_run(tmp_path: Path) -> Store:
+    store = open_store(tmp_path)
+    a_run(store, steps=2, end=False)
+    return store
+
+
+def test_another_owner_goes_on_with_the_chain_behind_a_torn_tail(tmp_path: Path) -> None:
+    store = an_interrupted_run(tmp_path)
+    path = store.journal_path(RUN)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[-40:-7])
+
+    journal, records = store.reopen_journal(RUN)
+    assert store.is_owned(RUN)
+    commit(store, journal, RUN, 3)
+    journal.close()
+
+    assert path.read_bytes().startswith(whole)
+    after = list(store.records(RUN, verify=True))
+    assert after[: len(records)] == records
+    assert [r.step for r in after if isinstance(r, JobFinished)] == [1, 2, 3]
+
+
+def test_a_run_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    store = an_interrupted_run(tmp_path)
+    journal, _ = store.reopen_journal(RUN)
+    with pytest.raises(RunIsOwned, match="still running"):
+        store.reopen_journal(RUN)
+    journal.close()
+    store.reopen_journal(RUN)[0].close()
+
+
+def test_an_owner_of_an_older_epoch_writes_nothing(tmp_path: Path) -> None:
+    store = an_interrupted_run(tmp_path)
+    old, _ = store.reopen_journal(RUN)
+    unlock(old._descriptor)
+    new, _ = store.reopen_journal(RUN)
+    commit(store, new, RUN, 3)
+    before = store.journal_path(RUN).read_bytes()
+    with pytest.raises(RunTakenOver, match="another process"):
+        commit(store, old, RUN, 3)
+    assert store.journal_path(RUN).read_bytes() == before
+    old.close()
+    new.close()
+
+
+def test_only_who_has_the_key_goes_on_with_a_run(tmp_path: Path) -> None:
+    store = an_interrupted_run(tmp_path)
+    stranger = open_store(tmp_path, keys="other")
+    stranger.keyring.key()
+    with pytest.raises(Untrusted, match="signed by somebody else"):
+        stranger.reopen_journal(RUN)
+    stranger.trust()  # adopted as it is, but not to be added to
+    with pytest.raises(Untrusted, match="signed by somebody else"):
+        stranger.reopen_journal(RUN)
+    stranger.keyring.import_(store.keyring.export())
+    journal, _ = stranger.reopen_journal(RUN)
+    commit(stranger, journal, RUN, 3)
+    journal.close()
+    assert len(list(store.records(RUN, verify=True))) == 7
+
+
+def test_a_history_tells_of_its_owners(tmp_path: Path) -> None:
+    store = an_interrupted_run(tmp_path)
+    journal, _ = store.reopen_journal(RUN)
+    journal.append(RunEnded(time=5.0, status=RunStatus.SUSPENDED))
+    owner = Owner(pid=7, started=1.0, host="there")
+    journal.append(RunContinued(time=6.0, owner=owner, epoch=2, reason="resume"))
+    sources = Sources(records=store.records, owned=store.is_owned, content=store.objects.get)
+    running = RunHistory(RUN, sources)
+    assert (running.status, running.epoch, running.owner) == ("running", 2, owner)
+    journal.close()
+    assert RunHistory(RUN, sources).status == "interrupted"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cellrail.cli.common import Context, common_options, moment, seconds, size, span, table
+from cellrail.cli.common import Context, common_options, count, moment, seconds, size, span, table
 from cellrail.views import Run, StepView, first_line, status_words
 from cellrail_state.model import RunStatus
 
@@ -159,6 +159,8 @@ def _say_run(context: Context, run: Run) -> None:
     context.say(f"run {run.id} of {run.flow}: {run.status}{origin}")
     if run.cause:
         context.say(f"cause: {run.cause}")
+    if run.epoch > 1:
+        context.say(f"continued {count(run.epoch - 1, 'time')} (cellrail journal {run.id})")
     told = {**run.parameters}
     if told:
         context.say("parameters: " + ", ".join(f"{k}={v!r}" for k, v in told.items()))

@@ -146,11 +146,12 @@ class KernelHooks:
         if len(self._running) > 1:
             return
         self._cell_order = self._order()
-        self._perform(self._cell_order.get("before", ()))
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
         if self._cell_order.get("checkpoint"):
             self.state.look_before(self._cell_order["touched"])
+        # behind the look: a loop's variable does not change unseen
+        self._perform(self._cell_order.get("before", ()))
         self.asking.asked = False
         self._started = time.time()
 

@@ -277,7 +277,7 @@ class Performer:
             limit = self._limits.timeout if whole else min(known, default=0.0)
             return f"timeout after {limit:g} s" + (" (whole run)" * whole)
         if result.ending is Ending.DIED:
-            return f"the kernel died{_signal_name(self._exit_code())}"
+            return f"the kernel died{signal_name(self._exit_code())}"
         return ""
 
     def _commit(self, action: control.Commit) -> None:
@@ -465,7 +465,8 @@ def _is_clean_exit(result: CellResult) -> bool:
     return error is not None and error.name == "SystemExit" and error.value in {"", "0", "None"}
 
 
-def _signal_name(code: int | None) -> str:
+def signal_name(code: int | None) -> str:
+    """How a process ended, in brackets; "" where it is not known."""
     if code is None or code >= 0:
         return "" if code is None else f" (exit code {code})"
     try:

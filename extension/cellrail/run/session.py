@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.errors import InternalError
+from cellrail.kernels.channel import ChannelClosed
 from cellrail.kernels.cold import ColdKernel
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.control import (
@@ -33,11 +34,11 @@ from cellrail.notebook.control import (
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
-from cellrail.run.answers import REBUILD_FAILED, Answers
+from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.desk import Desk
 from cellrail.run.output import OutputFile
-from cellrail.run.performer import Performer, RunLimits, nodes, stamp
+from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
 from cellrail.run.putback import PutBack, Segment
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
@@ -172,6 +173,9 @@ class Session:
             outcome = self._run()
         except KeyboardInterrupt:
             outcome = Outcome(status=RunStatus.CANCELLED, cause="interrupted")
+        except ChannelClosed:
+            # between cells: no step is to blame
+            outcome = Outcome(status=RunStatus.FAILED, cause=self._kernel_death())
         except RunTakenOver:
             raise  # what happens in it now is another process's to tell
         except BaseException as error:
@@ -183,6 +187,9 @@ class Session:
                 self._progress.close()
         self._recorder.end(outcome.status, cause=outcome.cause, step=outcome.step)
         return outcome
+
+    def _kernel_death(self) -> str:
+        return KERNEL_DIED + signal_name(self._kernel.exit_code() if self._kernel else None)
 
     # --- the plan ----------------------------------------------------------------------------
 
@@ -262,6 +269,9 @@ class Session:
             if self._progress is not None:
                 self._tell(self._progress, action)
             answer = performer.perform(action)
+            if isinstance(replay, Answers) and isinstance(action, Commit) and action.final:
+                # the first step that executes has ended
+                self._desk.facts.pop("recovering", None)
 
     def _tell(self, progress: Progress, action: Action) -> None:
         if isinstance(action, Fire) and action.attempt == 1:

@@ -203,6 +203,10 @@ class ShellState:
         """Everything captured so far."""
         return self._capture.current
 
+    def living(self) -> dict[str, Any]:
+        """The notebook's classes and functions that live now, by key."""
+        return self._capture.definitions.living()
+
     def restore(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the namespace by a checkpoint's, except the names to keep.
 

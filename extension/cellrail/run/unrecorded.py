@@ -45,6 +45,9 @@ class Unrecorded:
             self._told = True
             print(TOLD, file=sys.stderr)
 
+    def _answer_previous(self) -> None:
+        """Nothing was kept."""
+
     # --- flow user state, states, resources --------------------------------------------------
 
     def _answer_get_user_state(self, key: str) -> str | None:
