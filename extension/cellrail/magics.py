@@ -350,18 +350,22 @@ class FlowMagics(Magics):
         decided.plan.check()
         state = self._state(app)
         self._undo = here.moment(self._shell, state)
+        putback = decided.putback("")
         try:
             here.restart_here(
                 state,
-                decided.putback(""),
+                putback,
                 flow=flow,
                 execution_count=self._shell.execution_count,
                 run_cell=self._run_silently,
             )
             self._went_back(decided.jobs)
         except BaseException:
-            here.go_back(state, self._undo, execution_count=self._shell.execution_count)
+            here.go_back(
+                self._shell, state, self._undo, execution_count=self._shell.execution_count
+            )
             raise
+        print("".join(f"{remark}\n" for remark in putback.remarks), end="")
         cells = here.cells_to_run(decided.plan, flow)
         if "run" not in options:
             label = cells[0].label if cells else "the end"
@@ -395,9 +399,11 @@ class FlowMagics(Magics):
         app = self._app()
         state = self._state(app)
         then, self._undo = self._undo, None
-        here.go_back(state, then, execution_count=self._shell.execution_count)
+        count = self._shell.execution_count
+        remarks = here.go_back(self._shell, state, then, execution_count=count)
         if self._live is not None:
             self._went_back(app.history(self._live.run_id).chain)
+        print("".join(f"{remark}\n" for remark in remarks), end="")
         print("the namespace is as it was before the restart")
 
     def _went_back(self, jobs: Any) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,8 +34,9 @@ from .definitions import Definitions
 from .fresh import Fresh
 from .inspection import Inspector
 from .looking import Limits, Looker
-from .model import Checkpoint, Delta, ObjectRef
+from .model import Checkpoint, Component, Delta, ObjectRef
 from .piece import DEFINITIONS
+from .reach import kept_in_modules
 from .scanning import Scanner
 from .writing import Made, Store, Writer
 
@@ -189,6 +190,15 @@ class Capture:
             unknown=frozenset(unknown),
         )
 
+    def equal(self, components: Iterable[Component], roots: Mapping[str, object]) -> set[str]:
+        """Names of these components whose live values are what is stored.
+
+        Args:
+            components: of any checkpoint.
+            roots: the namespace. A component counts as a whole, or not at all.
+        """
+        return self._looker.equal(components, roots)
+
     def forget(self, names: Collection[str]) -> None:
         """These names are gone, and were not in the last checkpoint."""
         for name in names:
@@ -274,7 +284,7 @@ class Capture:
             made = Made(before=before, written={*deleted, *changed}, only=only)
             for piece in pieces.groups():
                 self._writer.commit(piece, made, pieces)
-            made.note(pieces.notes())
+            made.note({n: _noted(note, roots[n]) for n, note in pieces.notes().items()})
         return Delta(
             components=made.components,
             variables=made.news(),
@@ -285,3 +295,9 @@ class Capture:
             audited=audit or touched is None,
             missed=tuple(sorted(missed)),
         )
+
+
+def _noted(note: str, value: object) -> str:
+    """A note of what the guarantee does not cover, with what modules of the user's own keep."""
+    kept = [f"what the module `{name}` keeps is not kept" for name in kept_in_modules(value)]
+    return "; ".join(filter(None, (note, *kept)))

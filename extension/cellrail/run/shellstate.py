@@ -15,6 +15,7 @@ import msgspec
 from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
 from cellrail.run.setup import run_setup_line
+from cellrail.run.together import made_again, stay
 from cellrail.run.turns import Turns
 from cellrail.run.waiting import Waiting
 from cellrail_state import ambient
@@ -228,9 +229,11 @@ class ShellState:
 
     def _replace(self, order: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         keep = set(order["keep"]) | self._unchanged(checkpoint)
+        equal, cut_off = self._made_again(order, checkpoint, keep)
+        keep |= equal
         shellspace.clear(self._shell, keep=keep)
         state = self._ambient_of(checkpoint.ambient)
-        warnings = ambient.apply(state)
+        warnings = [*cut_off, *ambient.apply(state)]
         warnings += [
             told for line in order["magics"] if (told := run_setup_line(self._shell, line))
         ]
@@ -248,15 +251,25 @@ class ShellState:
         self._definitions = dict(report.definitions)
         history = [name for name in report.restored if shellspace.is_hidden(name)]
         shellspace.place(self._shell, {n: self._shell.user_ns.pop(n) for n in history})
-        shellspace.set_history(
-            self._shell,
-            {int(number): source for number, source in order["inputs"].items()},
-            int(order["execution_count"]),
-        )
+        inputs = {int(number): source for number, source in order["inputs"].items()}
+        shellspace.set_history(self._shell, inputs, int(order["execution_count"]))
+        shellspace.set_sources(self._shell, report.definitions.values(), inputs)
         warnings += ambient.apply_generators(state)
         self._restored = checkpoint
         self._placed = shellspace.capture_roots(self._shell)
         return {"restored": sorted(report.restored), "warnings": warnings}
+
+    def _made_again(
+        self, order: Mapping[str, Any], checkpoint: Checkpoint, keep: Collection[str]
+    ) -> tuple[set[str], list[str]]:
+        """What of the namespace stays because cells that ran again gave it to what they made."""
+        if not order["keep"] or order.get("ran") is None:
+            return set(), []
+        now = shellspace.capture_roots(self._shell)
+        ran: Checkpoint = from_plain(order["ran"], Checkpoint)
+        self._definitions |= made_again(ran, now, self._definitions, self._objects)
+        self._capture.definitions.adopt(self._definitions)
+        return stay(checkpoint, now, order["keep"], self._capture, kept=keep)
 
     def _left_for_later(self, order: Mapping[str, Any], checkpoint: Checkpoint) -> set[str]:
         above = order.get("lazy_above")
