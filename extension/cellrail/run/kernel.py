@@ -146,11 +146,14 @@ class KernelHooks:
         if len(self._running) > 1:
             return
         self._cell_order = self._order()
+        if self._cell_order.get("checkpoint"):
+            # before a loop's variable is bound: that is no change unseen
+            self.state.look_before(self._cell_order["touched"])
         self._perform(self._cell_order.get("before", ()))
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
-        if self._cell_order.get("checkpoint"):
-            self.state.look_before(self._cell_order["touched"])
+        if self._cell_order.get("baseline"):
+            self.state.baseline(self._cell_order["touched"])
         self.asking.asked = False
         self._started = time.time()
 
