@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
@@ -31,6 +33,16 @@ from cellrail_state.model import (
 _STREAMS = {"out_stream": "stdout", "err_stream": "stderr"}
 
 
+class LiveStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell as it is executed now."""
+
+    info: StepInfo
+    #: its number is that of `info`
+    step: Step
+    #: what is wrong with its name and options, in words; "" where nothing is
+    problem: str = ""
+
+
 class StepBook:
     """The steps of a live run: the notebook's cells, and cells that the file does not have yet."""
 
@@ -41,12 +53,24 @@ class StepBook:
         }
         self._names = {step.name: step.number for step in self._steps if step.name}
         self._hashes = {step.source_hash: step.number for step in self._steps}
+        self._metadata = {s.cell_id: _metadata(s) for s in self._steps if s.cell_id and s.tags}
         self._last = max((step.number for step in self._steps), default=0)
 
-    def info(self, source: str, cell_id: str) -> tuple[StepInfo, Step]:
-        """The step that a cell is, as it is now, and what its code says."""
-        cell = {"cell_type": "code", "source": source, "id": cell_id, "metadata": {}}
-        steps, _ = read_steps({"cells": [cell]})
+    def look_up(
+        self, source: str, cell_id: str, metadata: Mapping[str, Any] | None = None
+    ) -> LiveStep:
+        """The step that a cell is, as it is now, and what its code says.
+
+        Args:
+            source: the cell's.
+            cell_id: the cell's; "" where the front end does not tell.
+            metadata: the cell's tags and options, where the front end tells.
+        """
+        cell = {
+            "cell_type": "code", "source": source, "id": cell_id,
+            "metadata": metadata or self._metadata.get(cell_id, {}),
+        }  # fmt: skip
+        steps, problems = read_steps({"cells": [cell]})
         step = steps[0]
         number = (
             self._numbers.get(cell_id)
@@ -56,12 +80,15 @@ class StepBook:
         if number is None:
             self._last += 1
             number = self._last
+        if step.name:
+            self._names[step.name] = number
         if cell_id:
             self._numbers[cell_id] = number
         elif step.source_hash:
             self._hashes[step.source_hash] = number
         known = next((s for s in self._steps if s.number == number), None)
         name = step.name or (known.name if known is not None else "")
+        step = msgspec.structs.replace(step, number=number, name=name, cell_id=cell_id)
         info = StepInfo(
             number=number,
             name=name,
@@ -72,7 +99,15 @@ class StepBook:
             writes=tuple(sorted(step.writes)),
             options=str(step.options),
         )
-        return info, step
+        told = "; ".join(problem.message for problem in problems)
+        return LiveStep(info=info, step=step, problem=told)
+
+
+def _metadata(step: Step) -> dict[str, Any]:
+    """A cell's metadata as far as it makes the step."""
+    tagged = any(tag.startswith("step:") for tag in step.tags)
+    ours = {"cellrail": {"options": str(step.options)}} if tagged else {}
+    return {"tags": list(step.tags), **ours}
 
 
 class LiveRun:
@@ -89,12 +124,12 @@ class LiveRun:
     ) -> None:
         self.recorder = recorder
         self.state = state
+        self.book = book
         self._shell = shell
-        self._book = book
         self._clock = clock
         self._packages = PackageWatch()
         self._sequence = 0
-        self._open: tuple[StepInfo, Step, str, float] | None = None
+        self._open: tuple[LiveStep, str, float] | None = None
 
     @property
     def run_id(self) -> str:
@@ -106,56 +141,67 @@ class LiveRun:
         """Whether no cell is being recorded."""
         return self._open is None
 
-    def before(self, info: Any) -> None:
-        """A cell begins."""
-        if _only_looks(info.raw_cell or ""):
-            return
-        cell_id = str(getattr(info, "cell_id", "") or "")
-        step, cell = self._book.info(info.raw_cell or "", cell_id)
-        job_id = self.recorder.next_job_id()
-        if cell.options.control:
-            told = ", ".join(cell.options.control)
-            print(f"cellrail: {told}: only `cellrail run` does this; here the cell runs once")
-        self.state.look_before(cell.touches)
-        self._open = (step, cell, job_id, self._clock())
-        self.recorder.started(step.number, job_id, step)
+    def next_execution(self) -> None:
+        """A cell begins: its jobs have the next place in the order of executions."""
+        self._sequence += 1
 
-    def after(self, result: Any, cause: str = "") -> Delta | None:
+    def before(self, cell: LiveStep) -> None:
+        """A cell begins that is one job."""
+        if only_looks(cell.info.source):
+            return
+        job_id = self.recorder.next_job_id()
+        self.state.look_before(cell.step.touches)
+        self._open = (cell, job_id, self._clock())
+        self.recorder.started(cell.info.number, job_id, cell.info)
+
+    def after(self, result: Any) -> Delta | None:
         """A cell has ended; what its checkpoint holds, None where it was not recorded.
 
         Args:
             result: IPython's.
-            cause: why it ended, where its own error does not tell.
         """
         if self._open is None:
             return None
-        step, cell, job_id, began = self._open
+        cell, job_id, began = self._open
         self._open = None
         ended = self._clock()
-        self._sequence += 1
-        delta = self._delta(cell)
-        self.recorder.finished(
+        self.next_execution()
+        delta = self._delta(cell.step)
+        self.finished(
             JobFinished(
                 time=self._clock(),
-                step=step.number,
+                step=cell.info.number,
                 job_id=job_id,
                 status=StepStatus.SUCCESS if result.success else StepStatus.FAILED,
-                cause=cause,
                 started=began,
                 seconds=ended - began,
                 execution_count=result.execution_count,
                 outputs=self.recorder.put_outputs(self._outputs(result.execution_count)),
                 error=_error(result),
                 delta=delta,
-                source=step.source,
-                source_hash=step.source_hash,
-                sequence=self._sequence,
-                magics=setup_lines(self._shell, result.info),
-                packages=self._packages.news(),
-            )
+                source=cell.info.source,
+                source_hash=cell.info.source_hash,
+            ),
+            result.info,
         )
         self.recorder.sync()
         return delta
+
+    def finished(self, job: JobFinished, code: Any) -> None:
+        """Commit a job, with its place in the order of executions and what it set up.
+
+        Args:
+            job: the job.
+            code: what was executed, as IPython records it.
+        """
+        self.recorder.finished(
+            msgspec.structs.replace(
+                job,
+                sequence=self._sequence,
+                magics=setup_lines(self._shell, code),
+                packages=self._packages.news(),
+            )
+        )
 
     def _delta(self, cell: Step) -> Delta:
         if cell.options.no_checkpoint:
@@ -201,7 +247,7 @@ def _error(result: Any) -> StepError | None:
     return StepError(name=type(error).__name__, value=str(error), traceback=tuple(own))
 
 
-def _only_looks(source: str) -> bool:
+def only_looks(source: str) -> bool:
     """Whether a cell holds nothing but `%flow` lines: it is about the flow, no part of it."""
     lines = [line.strip() for line in source.splitlines() if line.strip()]
     return bool(lines) and all(line.split()[0] == "%flow" for line in lines)

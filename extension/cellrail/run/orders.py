@@ -76,10 +76,12 @@ def turned(action: control.Turned) -> Order | None:
 def leave(action: control.Leave, *, count: int) -> Order:
     """Bind what a loop of so many turns has collected."""
     step = action.step
-    collect = list(step.options.collect)
     return {
-        "command": "leave", "root": loop_root(step, action.path), "collect": collect, "count": count,
-    }  # fmt: skip
+        "command": "leave",
+        "root": loop_root(step, action.path),
+        "collect": list(step.options.collect),
+        "count": count,
+    }
 
 
 def error_name(step: Step) -> str:
