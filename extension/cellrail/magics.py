@@ -142,7 +142,9 @@ class FlowMagics(Magics):
     def _before(self, info: Any) -> None:
         from cellrail.run.frontend import cell_metadata
 
+        # what a recorded cell executes itself is part of it
         inner = self._control is not None and self._control.is_busy
+        inner = inner or (self._live is not None and not self._live.is_idle)
         live = None if inner else self._live
         metadata = {} if inner else cell_metadata(self._shell, str(info.cell_id or ""))
         if live is None and not step_line.may_be_step(info.raw_cell or "", metadata):
@@ -150,7 +152,7 @@ class FlowMagics(Magics):
         control = self._controller()
         cell = control.look_up(info.raw_cell or "", str(info.cell_id or ""), metadata, live)
         if not control.before(info, cell, live) and live is not None:
-            live.before(cell)
+            live.before(cell, info)
 
     def _after(self, result: Any) -> None:
         conducted, deltas = False, []
@@ -169,7 +171,7 @@ class FlowMagics(Magics):
                 # the cell with `%load_ext cellrail` is a step of the notebook, too
                 info = result.info
                 cell = self._live.book.look_up(info.raw_cell or "", str(info.cell_id or ""))
-                self._live.before(cell)
+                self._live.before(cell, info)
                 self._live.after(result)
 
     def _controller(self) -> Any:

@@ -335,6 +335,22 @@ def test_a_retry_begins_on_what_is_there_and_not_only_on_what_was_recorded(opene
     assert notebook.front.run("z") == "[5, 6]"
 
 
+def test_a_cell_that_a_cell_executes_is_part_of_it(opened, app):
+    inner = "%%step inner --foreach n in [1, 2]\\nprint(n)"
+    notebook = opened(
+        f"get_ipython().run_cell('{inner}')\nx = n",
+        f"%%step twice --foreach k in 'ab'\nget_ipython().run_cell('{inner}'); y = n",
+    )
+
+    done = notebook.run_all()
+
+    assert [cell.text for cell in done[1:]] == ["1\n2\n", "1\n2\n1\n2\n"]
+    run = app.show("last")
+    assert [str(step.status) for step in run.steps] == ["success"] * 3
+    assert run["#2"].outputs == [{"output_type": "stream", "name": "stdout", "text": "1\n2\n"}]
+    assert len(jobs(app, run.id, 3)) == 3
+
+
 def test_a_loop_that_fails_leaves_nothing_of_its_own_behind(opened, app):
     notebook = opened("%%step go --foreach x in [1, 0] --collect y\ny = 1 / x", "z = 1")
 

@@ -7,6 +7,7 @@ ends with the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
 from cellrail.run.kernel import PackageWatch
+from cellrail.run.outputs import Outputs
 from cellrail.run.recorder import Recorder
 from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
@@ -28,9 +30,6 @@ from cellrail_state.model import (
     StepInfo,
     StepStatus,
 )
-
-#: outputs as IPython's history tells them -> as nbformat does
-_STREAMS = {"out_stream": "stdout", "err_stream": "stderr"}
 
 
 class LiveStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +109,17 @@ def _metadata(step: Step) -> dict[str, Any]:
     return {"tags": list(step.tags), **ours}
 
 
+class _Open(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell that is being recorded."""
+
+    cell: LiveStep
+    info: Any
+    job_id: str
+    began: float
+    outputs: Outputs
+    gathering: contextlib.ExitStack
+
+
 class LiveRun:
     """Records one kernel's cells."""
 
@@ -129,7 +139,7 @@ class LiveRun:
         self._clock = clock
         self._packages = PackageWatch()
         self._sequence = 0
-        self._open: tuple[LiveStep, str, float] | None = None
+        self._open: _Open | None = None
 
     @property
     def run_id(self) -> str:
@@ -145,13 +155,23 @@ class LiveRun:
         """A cell begins: its jobs have the next place in the order of executions."""
         self._sequence += 1
 
-    def before(self, cell: LiveStep) -> None:
-        """A cell begins that is one job."""
-        if only_looks(cell.info.source):
+    def before(self, cell: LiveStep, info: Any) -> None:
+        """A cell begins that is one job; a cell that it executes itself is part of it.
+
+        Args:
+            cell: the cell.
+            info: IPython's record of it.
+        """
+        if self._open is not None or only_looks(cell.info.source):
             return
         job_id = self.recorder.next_job_id()
         self.state.look_before(cell.step.touches)
-        self._open = (cell, job_id, self._clock())
+        outputs, gathering = Outputs(self._shell, None), contextlib.ExitStack()
+        gathering.enter_context(outputs.gathering())
+        self._open = _Open(
+            cell=cell, info=info, job_id=job_id, began=self._clock(), outputs=outputs,
+            gathering=gathering,
+        )  # fmt: skip
         self.recorder.started(cell.info.number, job_id, cell.info)
 
     def after(self, result: Any) -> Delta | None:
@@ -160,10 +180,16 @@ class LiveRun:
         Args:
             result: IPython's.
         """
-        if self._open is None:
+        opened = self._open
+        if opened is None or opened.info is not result.info:
             return None
-        cell, job_id, began = self._open
         self._open = None
+        opened.gathering.close()
+        cell, job_id, began = opened.cell, opened.job_id, opened.began
+        outputs = opened.outputs.taken()
+        for output in outputs:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = result.execution_count
         ended = self._clock()
         self.next_execution()
         delta = self._delta(cell.step)
@@ -176,7 +202,7 @@ class LiveRun:
                 started=began,
                 seconds=ended - began,
                 execution_count=result.execution_count,
-                outputs=self.recorder.put_outputs(self._outputs(result.execution_count)),
+                outputs=self.recorder.put_outputs(outputs),
                 error=_error(result),
                 delta=delta,
                 source=cell.info.source,
@@ -208,31 +234,10 @@ class LiveRun:
             return Delta(failure=NO_CHECKPOINT)
         return self.state.delta(only=cell.options.outputs or None, touched=cell.touches)
 
-    def _outputs(self, count: int | None) -> list[Mapping[str, Any]]:
-        """The cell's outputs, as far as this IPython keeps them."""
-        kept = getattr(self._shell.history_manager, "outputs", None)
-        if kept is None or count is None:
-            return []
-        outputs: list[Mapping[str, Any]] = []
-        for output in list(kept.get(count, ())):
-            if output.output_type in _STREAMS:
-                text = output.bundle.get("stream", "")
-                text = text if isinstance(text, str) else "".join(text)
-                name = _STREAMS[output.output_type]
-                outputs.append({"output_type": "stream", "name": name, "text": text})
-            else:
-                entry: dict[str, Any] = {
-                    "output_type": output.output_type,
-                    "data": dict(output.bundle),
-                    "metadata": {},
-                }
-                if output.output_type == "execute_result":
-                    entry["execution_count"] = count
-                outputs.append(entry)
-        return outputs
-
     def end(self) -> None:
         """The kernel ends, or recording was switched off."""
+        if self._open is not None:
+            self._open.gathering.close()
         self.recorder.end(RunStatus.SUCCESS)
 
 

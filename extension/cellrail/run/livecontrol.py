@@ -125,7 +125,7 @@ class LiveControl:
         conducted.close()
         if not conducted.began:  # no Python
             if conducted.live is not None:
-                conducted.live.before(conducted.cell)
+                conducted.live.before(conducted.cell, conducted.info)
             return False, []
         self._shell.last_execution_succeeded = bool(result is not None and result.success)
         return True, conducted.deltas
