@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +100,23 @@ class FlowMagics(Magics):
         self._wanted: bool | None = None
         self._base: Any = None
         self._options: dict[str, str] = {}
-        self._alarm: Any = None
+        self._control: Any = None
+        self._asked: Any = None
 
     # --- recording ---------------------------------------------------------------------------
 
     def watch(self) -> None:
         """Follow the cells from now on."""
-        from cellrail.run.alarm import StepAlarm
         from cellrail.run.frontend import has_person
         from cellrail_state.ambient import Base
 
         self._base = Base.now()
-        self._alarm = StepAlarm()
         if self._wanted is None:
             self._wanted = has_person(self._shell)
         self._shell.events.register("pre_run_cell", self._before)
         self._shell.events.register("post_run_cell", self._after)
+        self._asked = self._shell.should_run_async
+        self._shell.should_run_async = self._should_run_async
         atexit.register(self._end)
 
     def close(self) -> None:
@@ -124,24 +126,62 @@ class FlowMagics(Magics):
         for name, callback in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
             if callback in self._shell.events.callbacks[name]:
                 self._shell.events.unregister(name, callback)
+        vars(self._shell).pop("should_run_async", None)
+
+    def _should_run_async(self, raw_cell: str, **named: Any) -> bool:
+        """Whether the shell runs a cell in the event loop: also where one of its loop awaits."""
+        if self._asked(raw_cell, **named):
+            return True
+        if not ("--foreach" in raw_cell or "--while" in raw_cell):
+            return False
+        from cellrail.run.frontend import cell_id_of, cell_metadata
+
+        cell_id = cell_id_of(self._shell)
+        control, metadata = self._controller(), cell_metadata(self._shell, cell_id)
+        cell = control.look_up(raw_cell, cell_id, metadata, self._live)
+        return bool(self._shell.autoawait and control.awaits_inside(cell, self._live))
 
     def _before(self, info: Any) -> None:
-        self._alarm.set(info.raw_cell or "")
-        if self._live is not None:
-            self._live.before(info)
+        from cellrail.run.frontend import cell_metadata
+
+        # what a recorded cell executes itself is part of it
+        inner = self._control is not None and self._control.is_busy
+        inner = inner or (self._live is not None and not self._live.is_idle)
+        live = None if inner else self._live
+        metadata = {} if inner else cell_metadata(self._shell, str(info.cell_id or ""))
+        if live is None and not step_line.may_be_step(info.raw_cell or "", metadata):
+            return
+        control = self._controller()
+        cell = control.look_up(info.raw_cell or "", str(info.cell_id or ""), metadata, live)
+        if not control.before(info, cell, live) and live is not None:
+            live.before(cell, info)
 
     def _after(self, result: Any) -> None:
-        cause = self._alarm.clear()
-        if self._live is not None:
-            delta = self._live.after(result, cause)
-            if delta is not None:
-                self._tell(delta)
-        elif self._wanted:
+        conducted, deltas = False, []
+        if self._control is not None:
+            conducted, deltas = self._control.after(result)
+            if self._control.is_busy:
+                return
+        if conducted:
+            self._tell(deltas)
+        elif self._live is not None and result is not None:
+            delta = self._live.after(result)
+            self._tell([] if delta is None else [delta])
+        elif self._wanted and result is not None:
             self._begin()
             if self._live is not None:
                 # the cell with `%load_ext cellrail` is a step of the notebook, too
-                self._live.before(result.info)
+                info = result.info
+                cell = self._live.book.look_up(info.raw_cell or "", str(info.cell_id or ""))
+                self._live.before(cell, info)
                 self._live.after(result)
+
+    def _controller(self) -> Any:
+        if self._control is None:
+            from cellrail.run.livecontrol import LiveControl
+
+            self._control = LiveControl(self._shell, self._base, notebook=self._notebook)
+        return self._control
 
     def _begin(self) -> None:
         """Start the live run; where that fails, say so once and go on unrecorded."""
@@ -156,17 +196,19 @@ class FlowMagics(Magics):
             live, self._live = self._live, None
             live.end()
 
-    def _tell(self, delta: Any) -> None:
+    def _tell(self, deltas: Sequence[Any]) -> None:
         """One quiet line, only where something was not stored."""
-        lost = [
-            f"{v.name} ({v.verdict}: {v.reason})"
+        lost = {
+            v.name: f"{v.name} ({v.verdict}: {v.reason})"
+            for delta in deltas
             for v in delta.variables.values()
             if v.verdict != "stored" and v.name.isidentifier()
-        ]
-        if delta.failure:
-            lost.append(f"not restorable after this cell: {delta.failure}")
-        if lost:
-            print("cellrail: " + ", ".join(lost), file=sys.stderr)
+        }
+        told = list(lost.values())
+        if deltas and deltas[-1].failure:
+            told.append(f"not restorable after this cell: {deltas[-1].failure}")
+        if told:
+            print("cellrail: " + ", ".join(told), file=sys.stderr)
 
     def _notebook(self) -> Path | None:
         from cellrail.run.frontend import notebook_of
@@ -189,9 +231,12 @@ class FlowMagics(Magics):
 
             %%step NAME [options]
 
-        Options: --always, --timeout DUR, --outputs a,b, --no-checkpoint; and for `cellrail run`
-        --when, --branch, --retry, --on-error, --foreach, --while, --in. The cell runs as it would
-        without the line. DUR is a number with ms, s, m, h, d or w; a plain number is seconds.
+        --when EXPR skips the cell; --branch GROUP --when EXPR and --branch GROUP:default run one
+        of a group; --retry N tries again, on the namespace before; --foreach VAR in EXPR and
+        --while EXPR run it in turns; --on-error continue|skip goes on; --stop-if EXPR ends the
+        flow; --timeout DUR interrupts it. Without them the cell runs as without the line.
+        --always, --outputs a,b and --no-checkpoint are for checkpoints and restarts. DUR is a
+        number with ms, s, m, h, d or w; a plain number is seconds.
         """
         del cell
         try:
@@ -348,6 +393,12 @@ class FlowMagics(Magics):
             print("\n".join(decided.plan.lines()))
             return None
         decided.plan.check()
+        if decided.inner is not None:
+            message = f"{decided.inner.label} lies inside a loop, which a cell executes as a whole"
+            raise UserError(
+                message,
+                hint=f"--from {decided.inner.turns[0].loop} here, or cellrail restart {run}",
+            )
         state = self._state(app)
         self._undo = here.moment(self._shell, state)
         putback = decided.putback("")

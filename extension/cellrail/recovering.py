@@ -25,7 +25,7 @@ from cellrail.notebook.planner import plan_rebuilds
 from cellrail.restarting import inputs_of, numbers_of, origin_step, plan_restart_of
 from cellrail.run import prepare
 from cellrail.run.answers import Answers, where_it_ends
-from cellrail.run.performer import loop_root
+from cellrail.run.orders import loop_root
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import Replay
 from cellrail.run.session import branches_taken

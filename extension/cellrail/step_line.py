@@ -8,6 +8,7 @@ with its line numbers intact. The transformer has no effects: IPython calls it s
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _STEP = re.compile(r"^%%step(?:[ \t][^\n]*)?$")
@@ -40,6 +41,11 @@ def step_line(source: str) -> str | None:
             text = line.rstrip()
             return text[len("%%step") :].strip() if _STEP.match(text) else None
     return None
+
+
+def may_be_step(source: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a cell can have a name and options, by a first look."""
+    return "step" in source or any("step:" in tag for tag in metadata.get("tags", ()))
 
 
 def install(shell: Any) -> None:

@@ -46,7 +46,12 @@ def place_of(chain: Sequence[JobFinished], job_id: str) -> int | None:
 
 def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[JobFinished]:
     """The jobs before the one at a place; of a job that ends the loop `label`, before its loop."""
-    while place > 0 and any(turn.loop == label for turn in chain[place - 1].turns):
+    execution = chain[place].sequence  # in a live run, of the cell
+    while (
+        place > 0
+        and chain[place - 1].sequence == execution
+        and any(turn.loop == label for turn in chain[place - 1].turns)
+    ):
         place -= 1
     return list(chain[:place])
 

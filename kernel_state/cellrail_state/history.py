@@ -136,10 +136,12 @@ class RunHistory:
         self._began: dict[tuple[int, tuple[Turn, ...]], int] = {}
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
+        self._live = False
         started: RunStarted | None = None
         for record in sources.records(run_id):
             if isinstance(record, RunStarted):
                 started = record
+                self._live = record.kind is RunKind.LIVE
                 self._states = {info.number: StepState(info=info) for info in record.steps}
             else:
                 self._order_in(record)
@@ -154,6 +156,8 @@ class RunHistory:
             self._close_what_was_running()
 
     def _order_in(self, record: Record) -> None:
+        if self._live and isinstance(record, Decided):
+            self._forget_turns(record)
         if isinstance(record, (JobStarted, StepKept, StepSkipped)) and record.turns:
             self._began.setdefault((record.step, record.turns), len(self._order))
         if isinstance(record, JobFinished) or (isinstance(record, StepKept) and record.turns):
@@ -189,6 +193,26 @@ class RunHistory:
         elif isinstance(record, StepRebuilt):
             self._change(record.step, rebuilt=record.names)
 
+    def _forget_turns(self, record: Decided) -> None:
+        """A live run may execute a loop again: its turns are those of the last execution."""
+        around, loop = record.turns, ""
+        if record.purpose == "foreach" and record.step in self._states:
+            loop = self._states[record.step].info.label
+        elif record.purpose == "while" and around[-1].index == 0:
+            around, loop = around[:-1], around[-1].loop
+        depth = len(around)
+
+        def stays(turns: tuple[Turn, ...]) -> bool:
+            return not (
+                len(turns) > depth and turns[:depth] == around and turns[depth].loop == loop
+            )
+
+        if loop:
+            self.turns = {key: job for key, job in self.turns.items() if stays(key[1])}
+            self.decided = {key: told for key, told in self.decided.items() if stays(key[2])}
+            self._began = {key: place for key, place in self._began.items() if stays(key[1])}
+            self.turn_records = [r for r in self.turn_records if stays(r.turns)]
+
     def _keep(self, record: StepKept) -> None:
         if record.turns:
             self.turns[record.step, record.turns] = record.job_id
@@ -211,7 +235,8 @@ class RunHistory:
             cause = f"{job.error.name}: {job.error.value}"
         status = job.status
         label = self._states[job.step].info.label if job.step in self._states else ""
-        if job.turns and job.turns[-1].loop == label and (job.accepted or status != "failed"):
+        ends = status in {StepStatus.FAILED, StepStatus.CANCELLED} and not job.accepted
+        if job.turns and job.turns[-1].loop == label and not ends:
             status = StepStatus.RUNNING  # the loop goes on
         self._change(
             job.step,

@@ -128,6 +128,24 @@ class Delta(_Struct, frozen=True):
     #: names that changed since the audit before, though no code showed it
     missed: tuple[str, ...] = ()
 
+    def then(self, later: Delta) -> Delta:
+        """This delta and the one after it as one."""
+        gone = set(later.deleted)
+        variables = {name: v for name, v in self.variables.items() if name not in gone}
+        deleted = [name for name in self.deleted if name not in later.variables]
+        return Delta(
+            components={**self.components, **later.components},
+            variables={**variables, **later.variables},
+            deleted=tuple(sorted({*deleted, *gone})),
+            written=tuple(sorted({*self.written, *later.written})),
+            ambient=later.ambient or self.ambient,
+            failure=later.failure or self.failure,
+            seconds=self.seconds + later.seconds,
+            stored_bytes=self.stored_bytes + later.stored_bytes,
+            audited=self.audited or later.audited,
+            missed=tuple(sorted({*self.missed, *later.missed})),
+        )
+
 
 class Checkpoint(_Struct, frozen=True):
     """The namespace as it stood right after a job: the fold of all deltas up to it."""

@@ -1,4 +1,4 @@
-"""What a store must be after whatever befell the processes that wrote to it."""
+"""What a store must be after whatever befell its writers; a front end that executes cells."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import base64
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from cellrail import App
 from cellrail_state.doctor import examine, references
@@ -88,3 +90,103 @@ def everything() -> Callable[[App], Iterator[tuple[str, bytes]]]:
 def disguises() -> Callable[[str], list[bytes]]:
     """Tells how a text may lie in a file."""
     return _disguises
+
+
+class Executed:
+    """What a cell's execution sent to the front end."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        #: as nbformat has them, streams joined
+        self.outputs: list[dict[str, Any]] = []
+        self.execution_count: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What a person reads, without tracebacks."""
+        said = []
+        for output in self.outputs:
+            if output["output_type"] == "stream":
+                said.append(output["text"])
+            elif output["output_type"] == "execute_result":
+                said.append(output["data"]["text/plain"])
+            elif output["output_type"] == "error":
+                said.append(f"{output['ename']}: {output['evalue']}")
+        return "".join(said)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The one error that was shown."""
+        (found,) = [o for o in self.outputs if o["output_type"] == "error"]
+        return found
+
+
+class FrontEnd:
+    """Executes cells as JupyterLab does: with the cell's id and metadata."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(folder))
+
+    def run(self, code: str, cell_id: str = "c") -> str:
+        """Execute a cell; what a person reads."""
+        return self.execute(code, cell_id).text
+
+    def execute(
+        self,
+        code: str,
+        cell_id: str = "c",
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        interrupt_at: str = "",
+    ) -> Executed:
+        """Execute a cell; interrupt it as soon as it says something."""
+        content = {
+            "code": code, "silent": False, "store_history": True, "user_expressions": {},
+            "allow_stdin": False, "stop_on_error": True,
+        }  # fmt: skip
+        told = {**(metadata or {}), **({"cellId": cell_id} if cell_id else {})}
+        session = self.client.session
+        message = session.msg("execute_request", content, metadata=told)
+        session.send(self.client.shell_channel.socket, message)
+        done, mine = Executed(), message["header"]["msg_id"]
+        while True:
+            reply = self.client.get_iopub_msg(timeout=60)
+            if reply["parent_header"].get("msg_id") != mine:
+                continue
+            kind, content = reply["msg_type"], reply["content"]
+            if kind == "status" and content["execution_state"] == "idle":
+                break
+            if kind in {"stream", "execute_result", "display_data", "error"}:
+                self._take(done, {"output_type": kind, **content})
+            if interrupt_at and interrupt_at in done.text:
+                interrupt_at = ""
+                self.manager.interrupt_kernel()
+        while (reply := self.client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != mine:
+            continue
+        done.status = reply["content"]["status"]
+        done.execution_count = reply["content"]["execution_count"]
+        return done
+
+    @staticmethod
+    def _take(done: Executed, output: dict[str, Any]) -> None:
+        output.pop("transient", None)
+        last = done.outputs[-1] if done.outputs else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            last["text"] += output["text"]
+        else:
+            done.outputs.append(output)
+
+    def close(self) -> None:
+        """End the kernel, as a person does."""
+        if not self.manager.has_kernel:
+            return
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=False)
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[FrontEnd]:
+    """A kernel in the test's folder."""
+    made = FrontEnd(tmp_path)
+    yield made
+    made.close()

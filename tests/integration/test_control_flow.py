@@ -105,6 +105,41 @@ def test_a_retry_begins_on_the_namespace_before_the_step(make, app):
     assert attempts == [(1, "failed"), (2, "failed"), (3, "success")]
 
 
+def test_a_retry_in_a_loop_begins_on_its_own_item_and_keeps_what_was_collected(make, app):
+    flaky = (
+        "with open('w.txt', 'a') as f: f.write(region)\n"
+        "if open('w.txt').read().count(region) < 2: raise ValueError\nmark = region * 2"
+    )
+    run = app.run(
+        make(
+            "regions = ['a', 'b', 'c']",
+            "%%step score --foreach region in regions --collect mark --retry 2 --backoff 1ms\n"
+            + flaky,
+            "print(mark, region, open('w.txt').read())",
+        )
+    )
+
+    assert run.status == "success", run.cause
+    assert printed(run, "#3") == "['aa', 'bb', 'cc'] c aabbcc\n"
+    again = app.restart(run.id, from_step="score[c]")
+    assert printed(again, "#3").startswith("['aa', 'bb', 'cc']")
+
+
+def test_a_retry_keeps_what_a_step_without_a_checkpoint_made(make, app):
+    run = app.run(
+        make(
+            "%%step quick --no-checkpoint\nz = [5]",
+            "%%step use --retry 1 --backoff 1ms\nimport os\nz.append(6)\n"
+            "if not os.path.exists('w.txt'): open('w.txt', 'w').close(); raise ValueError",
+            "print(z)",
+        )
+    )
+
+    assert run.status == "success", run.cause
+    assert printed(run, "#3") == "[5, 6]\n"
+    assert app.show(run.id)["use"].variables["z"].load() == [5, 6]
+
+
 def test_what_cannot_be_put_back_before_a_retry_is_named_in_the_journal(make, app):
     run = app.run(
         make(

@@ -4,55 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from jupyter_client.manager import start_new_kernel
-
 from cellrail import App
-
-
-class FrontEnd:
-    """Executes cells as JupyterLab does: with the cell's id."""
-
-    def __init__(self, folder):
-        self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(folder))
-
-    def run(self, code, cell_id="c"):
-        content = {
-            "code": code, "silent": False, "store_history": True, "user_expressions": {},
-            "allow_stdin": False, "stop_on_error": True,
-        }  # fmt: skip
-        metadata = {"cellId": cell_id} if cell_id else {}
-        session = self.client.session
-        message = session.msg("execute_request", content, metadata=metadata)
-        session.send(self.client.shell_channel.socket, message)
-        said = []
-        while True:
-            reply = self.client.get_iopub_msg(timeout=30)
-            if reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:
-                continue
-            kind, content = reply["msg_type"], reply["content"]
-            if kind == "status" and content["execution_state"] == "idle":
-                return "".join(said)
-            if kind == "stream":
-                said.append(content["text"])
-            elif kind == "execute_result":
-                said.append(content["data"]["text/plain"])
-            elif kind == "error":
-                said.append(f"{content['ename']}: {content['evalue']}")
-
-    def close(self):
-        if not self.manager.has_kernel:
-            return
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=False)
-
-
-@pytest.fixture
-def front(tmp_path):
-    """A kernel in the test's folder."""
-    made = FrontEnd(tmp_path)
-    yield made
-    made.close()
 
 
 def test_a_live_run_is_recorded_restarted_here_undone_and_restarted_headless(make, front, tmp_path):
@@ -94,9 +46,7 @@ def test_step_lines_are_checked_and_transparent(front):
         "%%step a --tiemout 3\nprint('ran')"
     )
     assert front.run("%%step a --timeout 3\nimport asyncio\nawait asyncio.sleep(0)\n41 + 1") == "42"
-    assert "--foreach: only `cellrail run` does this" in front.run(
-        "%%step c --foreach x in [1, 2]\nprint('once')"
-    )
+    assert front.run("%%step c --foreach x in [1, 2]\nprint('turn', x)") == "turn 1\nturn 2\n"
     assert front.run("%%step b\n1 / 0") == "ZeroDivisionError: division by zero"
     assert "did you mean restart?" in front.run("%flow restrat")
     assert "not available yet" in front.run("%flow panel")

@@ -22,7 +22,7 @@ from cellrail.notebook import control
 from cellrail.notebook.control import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
-from cellrail.run.performer import loop_root
+from cellrail.run.orders import loop_root
 from cellrail.run.replay import Replay, Stage, Teller
 from cellrail_state.model import (
     Decided,

@@ -14,14 +14,44 @@ def notebook_of(shell: Any) -> Path | None:
     return path if path.suffix == ".ipynb" and path.is_file() else None
 
 
+def cell_id_of(shell: Any) -> str:
+    """The id of the cell that the front end has executed; "" where it does not tell."""
+    return str(_request(shell).get("cellId") or "")
+
+
+def cell_metadata(shell: Any, cell_id: str) -> dict[str, Any]:
+    """The notebook's metadata of the cell that is executed, as far as the front end tells.
+
+    JupyterLab and Notebook send it with each request.
+    """
+    told = _request(shell)
+    if not cell_id or told.get("cellId") != cell_id:
+        return {}
+    tags, ours = told.get("tags"), told.get("cellrail")
+    found: dict[str, Any] = {}
+    if isinstance(tags, list):
+        found["tags"] = [tag for tag in tags if isinstance(tag, str)]
+    if isinstance(ours, dict) and isinstance(ours.get("options"), str):
+        found["cellrail"] = {"options": ours["options"]}
+    return found
+
+
 def has_person(shell: Any) -> bool:
     """Whether a front end with a person executes the cells.
 
     Front ends send the id of the cell with each request; nbclient (papermill, nbconvert) and nbval
     send none.
     """
+    return not is_headless(shell) and bool(cell_id_of(shell))
+
+
+def is_headless(shell: Any) -> bool:
+    """Whether a headless run of ours drives the kernel."""
+    return hasattr(shell, "cellrail_hooks")
+
+
+def _request(shell: Any) -> dict[str, Any]:
+    """The metadata of the request that is executed."""
     kernel = getattr(shell, "kernel", None)
-    if kernel is None or hasattr(shell, "cellrail_hooks"):
-        return False
-    parent = kernel.get_parent("shell") or {}
-    return bool((parent.get("metadata") or {}).get("cellId"))
+    parent = (kernel.get_parent("shell") or {}) if kernel is not None else {}
+    return dict(parent.get("metadata") or {})

@@ -152,6 +152,8 @@ class KernelHooks:
             self.state.look_before(self._cell_order["touched"])
         # behind the look: a loop's variable does not change unseen
         self._perform(self._cell_order.get("before", ()))
+        if self._cell_order.get("baseline"):
+            self.state.baseline(self._cell_order["touched"])
         self.asking.asked = False
         self._started = time.time()
 

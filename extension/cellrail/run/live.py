@@ -7,6 +7,7 @@ ends with the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from cellrail.notebook.parse import read_steps
 from cellrail.run.asking import Direct
 from cellrail.run.desk import Desk, Job
 from cellrail.run.kernel import PackageWatch
+from cellrail.run.outputs import Outputs
 from cellrail.run.recorder import Recorder
 from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
@@ -32,8 +34,15 @@ from cellrail_state.model import (
     StepStatus,
 )
 
-#: outputs as IPython's history tells them -> as nbformat does
-_STREAMS = {"out_stream": "stdout", "err_stream": "stderr"}
+
+class LiveStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell as it is executed now."""
+
+    info: StepInfo
+    #: its number is that of `info`
+    step: Step
+    #: what is wrong with its name and options, in words; "" where nothing is
+    problem: str = ""
 
 
 class StepBook:
@@ -46,12 +55,24 @@ class StepBook:
         }
         self._names = {step.name: step.number for step in self._steps if step.name}
         self._hashes = {step.source_hash: step.number for step in self._steps}
+        self._metadata = {s.cell_id: _metadata(s) for s in self._steps if s.cell_id and s.tags}
         self._last = max((step.number for step in self._steps), default=0)
 
-    def info(self, source: str, cell_id: str) -> tuple[StepInfo, Step]:
-        """The step that a cell is, as it is now, and what its code says."""
-        cell = {"cell_type": "code", "source": source, "id": cell_id, "metadata": {}}
-        steps, _ = read_steps({"cells": [cell]})
+    def look_up(
+        self, source: str, cell_id: str, metadata: Mapping[str, Any] | None = None
+    ) -> LiveStep:
+        """The step that a cell is, as it is now, and what its code says.
+
+        Args:
+            source: the cell's.
+            cell_id: the cell's; "" where the front end does not tell.
+            metadata: the cell's tags and options, where the front end tells.
+        """
+        cell = {
+            "cell_type": "code", "source": source, "id": cell_id,
+            "metadata": metadata or self._metadata.get(cell_id, {}),
+        }  # fmt: skip
+        steps, problems = read_steps({"cells": [cell]})
         step = steps[0]
         number = (
             self._numbers.get(cell_id)
@@ -61,12 +82,15 @@ class StepBook:
         if number is None:
             self._last += 1
             number = self._last
+        if step.name:
+            self._names[step.name] = number
         if cell_id:
             self._numbers[cell_id] = number
         elif step.source_hash:
             self._hashes[step.source_hash] = number
         known = next((s for s in self._steps if s.number == number), None)
         name = step.name or (known.name if known is not None else "")
+        step = msgspec.structs.replace(step, number=number, name=name, cell_id=cell_id)
         info = StepInfo(
             number=number,
             name=name,
@@ -77,7 +101,26 @@ class StepBook:
             writes=tuple(sorted(step.writes)),
             options=str(step.options),
         )
-        return info, step
+        told = "; ".join(problem.message for problem in problems)
+        return LiveStep(info=info, step=step, problem=told)
+
+
+def _metadata(step: Step) -> dict[str, Any]:
+    """A cell's metadata as far as it makes the step."""
+    tagged = any(tag.startswith("step:") for tag in step.tags)
+    ours = {"cellrail": {"options": str(step.options)}} if tagged else {}
+    return {"tags": list(step.tags), **ours}
+
+
+class _Open(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell that is being recorded."""
+
+    cell: LiveStep
+    info: Any
+    job_id: str
+    began: float
+    outputs: Outputs
+    gathering: contextlib.ExitStack
 
 
 class LiveRun:
@@ -98,12 +141,12 @@ class LiveRun:
         self.desk = desk or Desk(recorder)
         # whom `cellrail.api` asks
         shell.cellrail_desk = Direct(self.desk.reply, state.learn)
+        self.book = book
         self._shell = shell
-        self._book = book
         self._clock = clock
         self._packages = PackageWatch()
         self._sequence = 0
-        self._open: tuple[StepInfo, Step, str, float] | None = None
+        self._open: _Open | None = None
 
     @property
     def run_id(self) -> str:
@@ -115,95 +158,101 @@ class LiveRun:
         """Whether no cell is being recorded."""
         return self._open is None
 
-    def before(self, info: Any) -> None:
-        """A cell begins."""
-        if _only_looks(info.raw_cell or ""):
-            return
-        cell_id = str(getattr(info, "cell_id", "") or "")
-        step, cell = self._book.info(info.raw_cell or "", cell_id)
-        job_id = self.recorder.next_job_id()
-        if cell.options.control:
-            told = ", ".join(cell.options.control)
-            print(f"cellrail: {told}: only `cellrail run` does this; here the cell runs once")
-        self.state.look_before(cell.touches)
-        self._open = (step, cell, job_id, self._clock())
-        self.recorder.started(step.number, job_id, step)
-        named = msgspec.structs.replace(cell, name=step.name, number=step.number, cell_id=cell_id)
-        self.desk.begin(Job.of(named, job_id))
+    def next_execution(self) -> None:
+        """A cell begins: its jobs have the next place in the order of executions."""
+        self._sequence += 1
 
-    def after(self, result: Any, cause: str = "") -> Delta | None:
+    def before(self, cell: LiveStep, info: Any) -> None:
+        """A cell begins that is one job; a cell that it executes itself is part of it.
+
+        Args:
+            cell: the cell.
+            info: IPython's record of it.
+        """
+        if self._open is not None or only_looks(cell.info.source):
+            return
+        job_id = self.recorder.next_job_id()
+        self.state.look_before(cell.step.touches)
+        outputs, gathering = Outputs(self._shell, None), contextlib.ExitStack()
+        gathering.enter_context(outputs.gathering())
+        self._open = _Open(
+            cell=cell, info=info, job_id=job_id, began=self._clock(), outputs=outputs,
+            gathering=gathering,
+        )  # fmt: skip
+        self.recorder.started(cell.info.number, job_id, cell.info)
+        self.desk.begin(Job.of(cell.step, job_id))
+
+    def after(self, result: Any) -> Delta | None:
         """A cell has ended; what its checkpoint holds, None where it was not recorded.
 
         Args:
             result: IPython's.
-            cause: why it ended, where its own error does not tell.
         """
-        if self._open is None:
+        opened = self._open
+        if opened is None or opened.info is not result.info:
             return None
-        step, cell, job_id, began = self._open
         self._open = None
+        opened.gathering.close()
+        cell, job_id, began = opened.cell, opened.job_id, opened.began
+        outputs = opened.outputs.taken()
+        for output in outputs:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = result.execution_count
         ended = self._clock()
-        self._sequence += 1
-        delta = self._delta(cell)
-        success = bool(result.success)
-        if success and (refused := self.desk.claim()):
-            success, cause = False, refused
+        self.next_execution()
+        delta = self._delta(cell.step)
+        refused = self.desk.claim() if result.success else ""
+        if refused:
             print(f"cellrail: what this cell set is not kept: {refused}", file=sys.stderr)
-        with self.desk.committing(success=success) as effects:
+        success = result.success and not refused
+        self.finished(
+            JobFinished(
+                time=self._clock(),
+                step=cell.info.number,
+                job_id=job_id,
+                status=StepStatus.SUCCESS if success else StepStatus.FAILED,
+                cause=refused,
+                started=began,
+                seconds=ended - began,
+                execution_count=result.execution_count,
+                outputs=self.recorder.put_outputs(outputs),
+                error=_error(result),
+                delta=delta,
+                source=cell.info.source,
+                source_hash=cell.info.source_hash,
+            ),
+            result.info,
+        )
+        self.recorder.sync()
+        return delta
+
+    def finished(self, job: JobFinished, code: Any) -> None:
+        """Commit a job, with its place in the order of executions, what it set and set up.
+
+        Args:
+            job: the job.
+            code: what was executed, as IPython records it.
+        """
+        with self.desk.committing(success=job.status is StepStatus.SUCCESS) as effects:
             self.recorder.finished(
-                JobFinished(
-                    time=self._clock(),
-                    step=step.number,
-                    job_id=job_id,
-                    status=StepStatus.SUCCESS if success else StepStatus.FAILED,
-                    cause=cause,
+                msgspec.structs.replace(
+                    job,
                     effects=effects,
-                    started=began,
-                    seconds=ended - began,
-                    execution_count=result.execution_count,
-                    outputs=self.recorder.put_outputs(self._outputs(result.execution_count)),
-                    error=_error(result),
-                    delta=delta,
-                    source=step.source,
-                    source_hash=step.source_hash,
                     sequence=self._sequence,
-                    magics=setup_lines(self._shell, result.info),
+                    magics=setup_lines(self._shell, code),
                     packages=self._packages.news(),
                 )
             )
-        self.recorder.sync()
-        return delta
 
     def _delta(self, cell: Step) -> Delta:
         if cell.options.no_checkpoint:
             return Delta(failure=NO_CHECKPOINT)
         return self.state.delta(only=cell.options.outputs or None, touched=cell.touches)
 
-    def _outputs(self, count: int | None) -> list[Mapping[str, Any]]:
-        """The cell's outputs, as far as this IPython keeps them."""
-        kept = getattr(self._shell.history_manager, "outputs", None)
-        if kept is None or count is None:
-            return []
-        outputs: list[Mapping[str, Any]] = []
-        for output in list(kept.get(count, ())):
-            if output.output_type in _STREAMS:
-                text = output.bundle.get("stream", "")
-                text = text if isinstance(text, str) else "".join(text)
-                name = _STREAMS[output.output_type]
-                outputs.append({"output_type": "stream", "name": name, "text": text})
-            else:
-                entry: dict[str, Any] = {
-                    "output_type": output.output_type,
-                    "data": dict(output.bundle),
-                    "metadata": {},
-                }
-                if output.output_type == "execute_result":
-                    entry["execution_count"] = count
-                outputs.append(entry)
-        return outputs
-
     def end(self) -> None:
         """The kernel ends, or recording was switched off."""
+        if self._open is not None:
+            self._open.gathering.close()
         self.desk.close()
         del self._shell.cellrail_desk
         self.recorder.end(RunStatus.SUCCESS)
@@ -220,7 +269,7 @@ def _error(result: Any) -> StepError | None:
     return StepError(name=type(error).__name__, value=str(error), traceback=tuple(own))
 
 
-def _only_looks(source: str) -> bool:
+def only_looks(source: str) -> bool:
     """Whether a cell holds nothing but `%flow` lines: it is about the flow, no part of it."""
     lines = [line.strip() for line in source.splitlines() if line.strip()]
     return bool(lines) and all(line.split()[0] == "%flow" for line in lines)

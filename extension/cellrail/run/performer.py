@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,12 @@ from cellrail.errors import InternalError
 from cellrail.notebook import control
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
+from cellrail.run import orders
 from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
 from cellrail.run.recorder import Recorder
 from cellrail.run.streams import coalesce
-from cellrail_state.model import Delta, JobFinished, StepError, StepStatus, Turn
+from cellrail_state.model import Delta, JobFinished, StepError, StepStatus
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,30 +144,8 @@ class Performer:
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: control.Ask) -> control.Told:
-        step, options = action.step, action.step.options
-        if action.purpose is control.Purpose.FOREACH:
-            targets, _, source = action.expression.partition(" in ")
-            order: dict[str, Any] = {
-                "command": "items",
-                "source": source.strip(),
-                "names": _targets(targets),
-                "key": options.key,
-                "root": loop_root(step, action.path),
-            }
-        else:
-            failed = action.purpose is control.Purpose.RETRY_IF
-            order = {
-                "command": "evaluate",
-                "source": action.expression,
-                "purpose": str(action.purpose),
-                "failed": failed,
-            }
-        answer = self._command(order, step)
-        raised = answer.get("raised")
-        error = msgspec.convert(raised, StepError) if raised is not None else None
-        keys = tuple(answer.get("keys", ()))
-        told = control.Told(value=bool(answer.get("value", keys)), keys=keys, error=error)
-        if error is None:
+        told = orders.told(self._command(orders.ask(action), action.step))
+        if told.error is None:
             self._recorder.decided(action, told)
         return told
 
@@ -226,11 +204,12 @@ class Performer:
                 cell_id=step.cell_id or step.label,
                 orders={
                     "before": before,
+                    "baseline": place == 0 and action.attempt == 1 and step.options.retry > 0,
                     "checkpoint": final and not step.options.no_checkpoint,
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
                     "last": self.is_last(step, action.path),
-                    "binds_error": _error_name(step),
+                    "binds_error": orders.error_name(step),
                     "on_error": action.passed_over
                     or step.may_fail
                     or step.options.on_error != "stop",
@@ -341,41 +320,22 @@ class Performer:
 
     def _enter(self, action: control.Enter) -> None:
         step, turn = action.step, action.path[-1]
-        self._counts[loop_root(step, action.path[:-1])] = turn.index + 1
-        if step.options.foreach:
-            self._before.append(
-                {
-                    "what": "enter",
-                    "root": loop_root(step, action.path[:-1]),
-                    "index": turn.index,
-                    "names": _targets(step.options.foreach.partition(" in ")[0]),
-                }
-            )
+        self._counts[orders.loop_root(step, action.path[:-1])] = turn.index + 1
+        if (order := orders.enter(action)) is not None:
+            self._before.append(order)
 
     def _turned(self, action: control.Turned) -> None:
-        step = action.step
-        if step.options.collect:
-            self._before.append(
-                {
-                    "what": "turned",
-                    "root": loop_root(step, action.path[:-1]),
-                    "index": action.path[-1].index,
-                    "collect": list(step.options.collect),
-                    "skipped": action.skipped,
-                }
-            )
+        if (order := orders.turned(action)) is not None:
+            self._before.append(order)
 
     def _leave(self, action: control.Leave) -> None:
         """The loop itself is a job: it holds what was collected."""
-        step, root = action.step, loop_root(action.step, action.path)
+        step, root = action.step, orders.loop_root(action.step, action.path)
         job_id, began = self._recorder.next_job_id(), self._clock()
         self._recorder.started(step.number, job_id, turns=action.path)
         answer = self._command(
             {
-                "command": "leave",
-                "root": root,
-                "collect": list(step.options.collect),
-                "count": self._counts.pop(root, 0),
+                **orders.leave(action, count=self._counts.pop(root, 0)),
                 "last": self.is_last(step, action.path),
             },
             step,
@@ -427,24 +387,8 @@ def stamp(cell: Any, job_id: str, status: str) -> None:
     cell["metadata"]["cellrail"] = {**known, "job": job_id, "status": status}
 
 
-def _error_name(step: Step) -> str:
-    """The variable that the flow goes on with after the step's error; "" where it does not."""
-    if step.options.on_error != "continue":
-        return ""
-    return "error_" + (re.sub(r"\W", "_", step.name) or str(step.number))
-
-
 def _sorted(names: frozenset[str] | None) -> list[str] | None:
     return None if names is None else sorted(names)
-
-
-def _targets(text: str) -> list[str]:
-    return [name.strip() for name in text.strip().strip("()").split(",") if name.strip()]
-
-
-def loop_root(step: Step, path: Sequence[Turn]) -> str:
-    """The root of the checkpoint that holds a loop's items."""
-    return "Loop[" + "/".join([*map(str, path), step.label]) + "]"
 
 
 def _delta(step: Step, report: Mapping[str, Any]) -> Delta:

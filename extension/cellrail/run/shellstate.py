@@ -89,6 +89,8 @@ class ShellState:
         self._placed: dict[str, object] = {}
         self._waiting = Waiting(shell, objects, self._capture)
         self.turns = Turns(shell)
+        #: what was captured, and is part of the next delta
+        self._pending: Delta | None = None
         #: code of the notebook ran beside the cell when it began
         self._beside = False
         #: seconds that looks before cells took, and when this began
@@ -137,7 +139,8 @@ class ShellState:
                 self._audits.took(delta.seconds, self._capture.stored_bytes)
             # a record may point to objects only when they are durable
             self._objects.flush()
-            return delta
+            pending, self._pending = self._pending, None
+            return delta if pending is None else pending.then(delta)
         except KeyboardInterrupt:
             return Delta(failure="the checkpoint was interrupted")
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
@@ -147,6 +150,16 @@ class ShellState:
         """The run knows more secrets from now on: no checkpoint holds them."""
         self._capture.learn(secrets)
         self._ambient.learn(secrets)
+
+    def baseline(self, touched: Collection[str] | None) -> None:
+        """Before a first attempt: take the namespace as it is now, for `roll_back`.
+
+        Since the last checkpoint a loop's variable was bound, or a cell ran that has none.
+
+        Args:
+            touched: names that the step's code uses; None where it may use any.
+        """
+        self._pending = self.delta(touched=touched)
 
     def look_before(self, touched: Collection[str] | None) -> None:
         """Before a cell: find what changed unseen, lest it passes for the cell's own doing.

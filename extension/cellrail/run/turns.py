@@ -27,6 +27,8 @@ class Turns:
         self._shell = shell
         #: the exception that the last cell ended with
         self.raised: BaseException | None = None
+        #: the exception that the last expression ended with
+        self.broken: BaseException | None = None
 
     def failed(self, raised: BaseException | None, name: str) -> None:
         """A cell has failed.
@@ -98,6 +100,7 @@ class Turns:
         try:
             return act()
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - user's code
+            self.broken = error
             lines = traceback.format_exception(type(error), error, error.__traceback__)
             own = [line for line in lines if f"<--{purpose}>" in line or "ipykernel_" in line]
             told = [lines[0], *own, *traceback.format_exception_only(error)]

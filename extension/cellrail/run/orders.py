@@ -1,0 +1,101 @@
+"""What the drivers of control flow ask of a shell, in one wording for headless and live runs.
+
+An order is a plain dict: it travels to a kernel as it is, and `cellrail.run.turns` carries it out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.notebook import control
+from cellrail.notebook.model import Step
+from cellrail_state.model import StepError, Turn
+
+Order = dict[str, Any]
+
+
+def ask(action: control.Ask) -> Order:
+    """Evaluate an expression, or take a loop's items."""
+    step = action.step
+    if action.purpose is control.Purpose.FOREACH:
+        names, _, source = action.expression.partition(" in ")
+        return {
+            "command": "items",
+            "source": source.strip(),
+            "names": targets(names),
+            "key": step.options.key,
+            "root": loop_root(step, action.path),
+        }
+    return {
+        "command": "evaluate",
+        "source": action.expression,
+        "purpose": str(action.purpose),
+        "failed": action.purpose is control.Purpose.RETRY_IF,
+    }
+
+
+def told(answer: Mapping[str, Any]) -> control.Told:
+    """What a shell answered to `ask`."""
+    raised = answer.get("raised")
+    error = msgspec.convert(raised, StepError) if raised is not None else None
+    keys = tuple(answer.get("keys", ()))
+    return control.Told(value=bool(answer.get("value", keys)), keys=keys, error=error)
+
+
+def enter(action: control.Enter) -> Order | None:
+    """Bind a loop's variable to its item; None where the loop has none."""
+    step = action.step
+    if not step.options.foreach:
+        return None
+    return {
+        "what": "enter",
+        "root": loop_root(step, action.path[:-1]),
+        "index": action.path[-1].index,
+        "names": targets(step.options.foreach.partition(" in ")[0]),
+    }
+
+
+def turned(action: control.Turned) -> Order | None:
+    """Gather what a turn has made; None where nothing is collected."""
+    step = action.step
+    if not step.options.collect:
+        return None
+    return {
+        "what": "turned",
+        "root": loop_root(step, action.path[:-1]),
+        "index": action.path[-1].index,
+        "collect": list(step.options.collect),
+        "skipped": action.skipped,
+    }
+
+
+def leave(action: control.Leave, *, count: int) -> Order:
+    """Bind what a loop of so many turns has collected."""
+    step = action.step
+    return {
+        "command": "leave",
+        "root": loop_root(step, action.path),
+        "collect": list(step.options.collect),
+        "count": count,
+    }
+
+
+def error_name(step: Step) -> str:
+    """The variable that the flow goes on with after the step's error; "" where it does not."""
+    if step.options.on_error != "continue":
+        return ""
+    return "error_" + (re.sub(r"\W", "_", step.name) or str(step.number))
+
+
+def targets(text: str) -> list[str]:
+    """The names that an item is bound to."""
+    return [name.strip() for name in text.strip().strip("()").split(",") if name.strip()]
+
+
+def loop_root(step: Step, path: Sequence[Turn]) -> str:
+    """The root of the checkpoint that holds a loop's items."""
+    return "Loop[" + "/".join([*map(str, path), step.label]) + "]"
