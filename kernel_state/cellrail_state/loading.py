@@ -196,6 +196,11 @@ def new_exception(base: Any, kind: type, args: tuple[Any, ...]) -> Any:
     return made
 
 
+def new_instance(base: Any, kind: type, *args: Any) -> Any:
+    """An object as its builtin base makes it; a `__new__` of the notebook ran long ago."""
+    return base.__new__(kind, *args)
+
+
 def fill_exception(error: Any, state: tuple[Any, dict[str, Any], tuple[Any, Any, bool]]) -> None:
     """Give an exception its attributes, and what it came from."""
     own, more, (cause, context, suppress) = state

@@ -65,6 +65,8 @@ def handler_for(kind: type) -> Handler | None:
         return _refuse("an iterator of itertools")
     if (kind.__module__, kind.__qualname__) in _ONCE:
         return _reduce_once
+    if (builtin := _made_by_its_own_new(kind)) is not None:
+        return functools.partial(_reduce_instance, builtin)
     found: Handler | None = arrays.handler_for(kind) or frames.handler_for(kind)
     return found
 
@@ -140,6 +142,36 @@ def _reduce_exception(error: BaseException) -> Any:
     links = (error.__cause__, error.__context__, error.__suppress_context__)
     full = (state, _left_out(error), links)
     return make, args, full, None, None, loading.fill_exception
+
+
+def _made_by_its_own_new(kind: type) -> type | None:
+    """The builtin type below a `__new__` of the notebook that pickle would call again; or None.
+
+    A copy is to be what the object is now. `__new__` ran when the object was made: again it would
+    count once more, or look for attributes of a class that is still empty (a singleton's).
+    """
+    if not _is_pickled_by_default(kind) or _has_own(kind, "__getnewargs__", "__getnewargs_ex__"):
+        return None
+    makers = [base for base in kind.__mro__ if "__new__" in vars(base)]
+    if makers[0].__module__ != "__main__":
+        return None
+    below = next(base for base in makers if base.__module__ != "__main__")
+    return None if below.__flags__ & _HEAP_TYPE else below
+
+
+def _is_pickled_by_default(kind: type) -> bool:
+    plain: Any = object
+    made: Any = kind
+    return (
+        made.__reduce_ex__ is plain.__reduce_ex__
+        and made.__reduce__ is plain.__reduce__
+        and kind not in copyreg.dispatch_table
+    )
+
+
+def _reduce_instance(builtin: type, obj: Any) -> Any:
+    _, (_, *args), *rest = obj.__reduce_ex__(5)
+    return (loading.new_instance, (builtin, type(obj), *args), *rest)
 
 
 def _left_out(error: BaseException) -> dict[str, Any]:

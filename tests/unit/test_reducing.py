@@ -34,6 +34,18 @@ def put_back(code: str) -> tuple[dict[str, Any], dict[str, Any], Capture]:
 
 
 LAWS = {
+    "a singleton comes back though its class makes it by a __new__ of its own": (
+        "class One:\n    _it = None\n    def __new__(cls):\n        if cls._it is None:\n            cls._it = super().__new__(cls)\n            cls._it.d = {}\n        return cls._it\no = One()\no.d['k'] = o",
+        "assert One() is o and o.d['k'] is o",
+    ),
+    "a __new__ that counts does not count the copies": (
+        "class C:\n    made = 0\n    def __new__(cls, n):\n        cls.made += 1\n        return super().__new__(cls)\n    def __init__(self, n):\n        self.n = n\nc = [C(1), C(2)]",
+        "assert C.made == 2 and [x.n for x in c] == [1, 2]",
+    ),
+    "a __new__ with other arguments than its builtin type is not called again": (
+        "class P(int):\n    def __new__(cls, v, unit):\n        o = super().__new__(cls, abs(v))\n        o.unit = unit\n        return o\np = P(-3, 'm')\nclass D(dict):\n    __slots__ = ('s',)\n    def __new__(cls, s):\n        o = super().__new__(cls)\n        o.s = s\n        return o\n    def __init__(self, s):\n        pass\nd = D(4)\nd['k'] = d",
+        "assert (p, p.unit, type(p)) == (3, 'm', P) and d.s == 4 and d['k'] is d",
+    ),
     "an exception whose __init__ takes other arguments is not made by it": (
         "class E(Exception):\n    def __init__(self, code):\n        super().__init__(f'code {code}')\n        self.code = code\ne = E(3)",
         "assert str(e) == 'code 3' and e.code == 3 and type(e) is E",
