@@ -332,10 +332,11 @@ class FlowMagics(Magics):
         decided.plan.check()
         state = self._state(app)
         self._undo = here.moment(self._shell, state)
+        putback = decided.putback("")
         try:
             here.restart_here(
                 state,
-                decided.putback(""),
+                putback,
                 flow=flow,
                 execution_count=self._shell.execution_count,
                 run_cell=self._run_silently,
@@ -343,6 +344,7 @@ class FlowMagics(Magics):
         except BaseException:
             here.go_back(state, self._undo, execution_count=self._shell.execution_count)
             raise
+        print("".join(f"{remark}\n" for remark in putback.remarks), end="")
         cells = here.cells_to_run(decided.plan, flow)
         if "run" not in options:
             label = cells[0].label if cells else "the end"

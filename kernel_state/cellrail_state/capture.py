@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +34,7 @@ from .definitions import Definitions
 from .fresh import Fresh
 from .inspection import Inspector
 from .looking import Limits, Looker
-from .model import Checkpoint, Delta, ObjectRef
+from .model import Checkpoint, Component, Delta, ObjectRef
 from .piece import DEFINITIONS
 from .scanning import Scanner
 from .writing import Made, Store, Writer
@@ -188,6 +188,15 @@ class Capture:
             definitions=defined,
             unknown=frozenset(unknown),
         )
+
+    def equal(self, components: Iterable[Component], roots: Mapping[str, object]) -> set[str]:
+        """Names of these components whose live values are what is stored.
+
+        Args:
+            components: of any checkpoint.
+            roots: the namespace. A component counts as a whole, or not at all.
+        """
+        return self._looker.equal(components, roots)
 
     def forget(self, names: Collection[str]) -> None:
         """These names are gone, and were not in the last checkpoint."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from .baseline import Baseline, Entry
 from .definitions import Definitions
 from .fresh import Fresh
 from .inspection import Inspector, Source
-from .model import Checkpoint
+from .model import Checkpoint, Component
 from .piece import DEFINITIONS, Piece
 from .pieces import Pieces
 from .reach import Reach
@@ -173,6 +173,23 @@ class Looker:
         return tuple(
             n for n in sorted(names) if not self._is_as_before(pieces.all[n], pieces, current)
         )
+
+    def equal(self, components: Iterable[Component], roots: Mapping[str, object]) -> set[str]:
+        """Names of these components whose live values are what is stored."""
+        found: set[str] = set()
+        for component in components:
+            names = component.variables
+            if component.definitions or not roots.keys() >= {*names}:
+                continue
+            with self.pieces() as pieces:
+                for name in names:
+                    pieces.add(name, roots[name])
+                piece = pieces.joint(names)
+                pieces.write_out(piece)
+                same = piece.error is None and piece.heads == component.names
+                if same and self._inspector.is_same(piece, component, self._objects):
+                    found.update(names)
+        return found
 
     def _is_as_before(self, piece: Piece, pieces: Pieces, current: Checkpoint) -> bool:
         variable = current.variables.get(piece.names[0])

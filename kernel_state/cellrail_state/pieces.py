@@ -17,10 +17,12 @@ from .dumping import Dumper
 from .figures import Figures
 from .piece import DEFINITIONS, Piece
 from .scanning import Scanner
-from .sharing import Groups, Memo, connect, is_shared, is_still
+from .sharing import Groups, Memo, can_be_told, connect, is_still, reachable
 
 #: characters of a string that takes no more bytes than a reference to another
 _SHORT = 2
+#: objects of a value that cannot be stored that are compared with those of others
+_NEAR = 10_000
 _NOT_KEPT = "the contents of an lru_cache are not kept"
 
 
@@ -207,6 +209,9 @@ class Pieces:
         for name, memo in self._memos.items():
             if name != DEFINITIONS and self._failed(name):
                 lost.update((ident, (name, found[1])) for ident, found in memo.items())
+                # pickle gave up before it met the rest
+                inside = reachable([self.all[name].values[0]], limit=_NEAR)
+                lost.update((ident, (name, obj)) for ident, obj in inside.items())
         notes: dict[str, str] = {}
         for name, piece in self.all.items():
             if piece.error is not None:
@@ -214,7 +219,7 @@ class Pieces:
             texts = []
             for ident in lost.keys() & self._memos.get(name, {}).keys():
                 other, obj = lost[ident]
-                if is_shared(obj):
+                if can_be_told(obj):
                     texts.append(f"shares an object with `{other}`, which is not stored")
                     break
             if any(kind.__name__ == "_lru_cache_wrapper" for kind in piece.kinds):

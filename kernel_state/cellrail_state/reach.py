@@ -189,11 +189,16 @@ def _inside(value: Any) -> Collection[Any] | None:
 
 
 def local_state(names: Iterable[str], values: Mapping[str, Any]) -> bool:
-    """Whether one of these names leads to a module of the user's own that keeps values."""
+    """Whether one of these names leads to a module of the user's own that keeps values.
+
+    The notebook itself is one, under the name `__main__`.
+    """
     modules: dict[str, types.ModuleType] = {}
     for name in names:
         value = values.get(name)
         if isinstance(value, types.ModuleType):
+            if value.__name__ == "__main__":
+                return True
             modules[value.__name__] = value
         else:
             for thing in (value, type(value)):

@@ -11,6 +11,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import gc
 import itertools
 import marshal
 import operator
@@ -192,6 +193,52 @@ def _is_named_singleton(obj: Any) -> bool:
         return isinstance(obj.__reduce_ex__(5), str)
     except Exception:  # noqa: BLE001 - a library's own code
         return False
+
+
+#: of libraries, held by many that do not share anything by it
+_COMMON = frozenset({"logging", "threading", "_thread", "weakref", "_weakref", "abc"})
+_FAR = 100_000
+
+
+def reachable(values: Iterable[object], *, limit: int = _FAR) -> dict[int, object]:
+    """The objects that these values lead to, by address: also where pickle cannot follow.
+
+    What a generator waits with is found, and what a closure holds; modules, classes and the
+    globals of functions are not entered. At most about `limit` objects are looked at.
+    """
+    found: dict[int, object] = {}
+    waiting = list(values)
+    while waiting and len(found) < limit:
+        obj = waiting.pop()
+        if id(obj) in found or _leads_nowhere(obj):
+            continue
+        found[id(obj)] = obj
+        if isinstance(obj, types.FunctionType):
+            parts = (obj.__closure__, obj.__defaults__, obj.__kwdefaults__, vars(obj))
+            waiting += [part for part in parts if part]
+        else:
+            waiting += gc.get_referents(obj)
+    return found
+
+
+def _leads_nowhere(obj: object) -> bool:
+    kind = type(obj)
+    if kind in {types.FunctionType, types.BuiltinFunctionType}:
+        return False
+    if kind in _ATOMIC or issubclass(kind, _ATOMIC_BASES):
+        return True
+    # the globals of a module or of the notebook
+    return kind is dict and "__builtins__" in typing.cast("dict[Any, Any]", obj)
+
+
+def shared_between(one: Mapping[int, object], other: Mapping[int, object]) -> bool:
+    """Whether two sets of objects have one in common that a program can tell from its like."""
+    return any(can_be_told(one[ident]) for ident in one.keys() & other.keys())
+
+
+def can_be_told(obj: object) -> bool:
+    """Whether two that hold this very object share something of the notebook's."""
+    return is_shared(obj) and str(type(obj).__module__).partition(".")[0] not in _COMMON
 
 
 class Groups:

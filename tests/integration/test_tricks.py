@@ -58,6 +58,31 @@ def holds(app, run, *, first: int = 2) -> None:
              "print(helper_made_here.f())"),
             id="a local module that the notebook writes",
         ),
+        pytest.param(
+            ("import threading\nclass Acc:\n    def __init__(s):\n"
+             "        s.lock, s.rows = threading.Lock(), []\nacc = Acc()\nrows = acc.rows", "x = 1",
+             "acc.rows.append(x)\n"
+             "print(type(acc) is Acc, isinstance(acc, Acc), rows)", "Acc.n = 5", "print(acc.n)"),
+            id="a class and its object, which holds a lock, from one cell",
+        ),
+        pytest.param(
+            ("import numpy as np\nrng = np.random.default_rng(0)\ndef draw(r):\n"
+             "    while True: yield r.random()\ng = draw(rng)", "x = 1",
+             "print(rng.random(), next(g), rng.random())", "print(next(g), rng.random())"),
+            id="a random generator that a generator of Python draws from",
+        ),
+        pytest.param(
+            ("import sqlite3\nhits = []\ndef told(x): hits.append(x); return 1\n"
+             "con = sqlite3.connect(':memory:')\n_ = con.create_function('told', 1, told)",
+             "_ = con.execute('select told(3)').fetchall(); print(hits)",
+             "print(con.execute('select told(4)').fetchall(), hits)"),
+            id="a connection that calls a function of the notebook",
+        ),
+        pytest.param(
+            ("import numpy as np\nbig = np.arange(200_000.)", "import __main__ as main",
+             "print(main.big[3])"),
+            id="a large variable that is read through its module",
+        ),
     ],
 )  # fmt: skip
 def test_a_restart_shows_what_the_run_showed(cells, make, app):
@@ -92,3 +117,26 @@ def test_checkpoints_do_not_touch_open_figures(make, app):
 
     assert said(run, "#2")[0]["text"] == "True [1]\n"
     assert said(run, "#3")[0]["text"] == "2 [1]\n"
+
+
+def test_a_value_made_again_is_said_to_be_cut_off_from_what_changed_since(make, app, caplog):
+    run = app.run(
+        make(
+            "rows = [1, 2]\ng = (r for r in rows)\nnext(g)",
+            "rows.append(3)",
+            "print(list(g), rows)",
+        )
+    )
+    app.restart(run.id, from_step="#2")
+    assert "cut off" not in caplog.text
+    app.restart(run.id, from_step="#3")
+    assert "`g` was made again by its cell, and is cut off from `rows`" in caplog.text
+
+
+def test_what_of_the_surroundings_cannot_be_put_back_is_said(make, app, caplog, tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    run = app.run(make(f"import os\nos.chdir({str(folder)!r})", "x = 1"))
+    folder.rmdir()
+    app.restart(run.id, from_step="#2")
+    assert "could not be put back: FileNotFoundError" in caplog.text

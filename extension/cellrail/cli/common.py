@@ -77,7 +77,11 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, store: str | None, as_json: bool, quiet: bool, verbose: int, **options: Any
     ) -> Any:
         context = Context(store=store, as_json=as_json, quiet=quiet, verbose=verbose)
-        if verbose:
+        if quiet:
+            import logging
+
+            logging.getLogger("cellrail").setLevel(logging.ERROR)
+        elif verbose:
             import logging
 
             logging.basicConfig(

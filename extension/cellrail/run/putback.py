@@ -34,6 +34,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     planned: PlannedStep
     checkpoint: Checkpoint
+    #: the namespace after it, as it ran first
+    ran: Checkpoint
     #: jobs of the chain before it
     jobs: tuple[JobFinished, ...]
     #: the origin's job that an `--always` cell's new job stands for
@@ -89,6 +91,9 @@ class PutBack:
         self._force = force
         self._counted = counted
         self._protected: set[str] = set()
+        self._ran: Checkpoint | None = None
+        #: what could not be put back as it was, in words
+        self.remarks: list[str] = []
         #: large values wait until a cell can reach them; what cells made anew may hold them already
         self.lazy_above = None if segments else lazy_above
 
@@ -99,6 +104,7 @@ class PutBack:
     def after(self, segment: Segment) -> None:
         """Remember what of the cell stays."""
         self._protected |= segment.protects
+        self._ran = segment.ran
 
     def finish(self, client: Commander, ahead: Sequence[str] | None = None) -> Delta | None:
         """Restore the namespace before the cut.
@@ -130,7 +136,7 @@ class PutBack:
     ) -> None:
         counts = [job.execution_count for job in jobs if job.execution_count is not None]
         upto = max([*counts, counted])
-        self._ask(
+        answer = self._ask(
             client,
             {
                 "command": "restore",
@@ -143,8 +149,11 @@ class PutBack:
                 "python": self._python,
                 "force": self._force,
                 "lazy_above": lazy_above,
+                "ran": to_plain(self._ran) if self._ran is not None else None,
             },
         )
+        self._ran = None
+        self.remarks += [told for told in answer["warnings"] if told not in self.remarks]
 
     def _ask(self, client: Commander, order: dict[str, Any]) -> dict[str, Any]:
         answer = client.command(order)
@@ -185,6 +194,7 @@ def segments_of(steps: Sequence[PlannedStep], jobs: Sequence[JobFinished]) -> li
             Segment(
                 planned=planned,
                 checkpoint=Checkpoint.fold(job.delta for job in chain),
+                ran=Checkpoint.fold(job.delta for job in jobs[: place + 1]),
                 jobs=chain,
                 replaces=planned.job_id if again else "",
                 turns=jobs[place].turns if again else (),

@@ -9,6 +9,7 @@ What comes next, and what an ending means, the machine of `cellrail.notebook.con
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,9 @@ class Progress(Protocol):
 
     def close(self) -> None:
         """The run has ended."""
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,6 +317,8 @@ class Session:
             putback.after(segment)
         self._desk.stands_before("")
         delta = putback.finish(client, self._ahead())
+        for remark in putback.remarks:
+            _LOGGER.warning("%s", remark)
         if delta is not None:
             self._record_assignment(delta, putback)
         return None

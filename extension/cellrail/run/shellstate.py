@@ -15,6 +15,7 @@ import msgspec
 from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
 from cellrail.run.setup import run_setup_line
+from cellrail.run.together import made_again, stay
 from cellrail.run.turns import Turns
 from cellrail.run.waiting import Waiting
 from cellrail_state import ambient
@@ -224,9 +225,11 @@ class ShellState:
 
     def _replace(self, order: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
         keep = set(order["keep"]) | self._unchanged(checkpoint)
+        equal, cut_off = self._made_again(order, checkpoint, keep)
+        keep |= equal
         shellspace.clear(self._shell, keep=keep)
         state = self._ambient_of(checkpoint.ambient)
-        warnings = ambient.apply(state)
+        warnings = [*cut_off, *ambient.apply(state)]
         warnings += [
             told for line in order["magics"] if (told := run_setup_line(self._shell, line))
         ]
@@ -253,6 +256,18 @@ class ShellState:
         self._restored = checkpoint
         self._placed = shellspace.capture_roots(self._shell)
         return {"restored": sorted(report.restored), "warnings": warnings}
+
+    def _made_again(
+        self, order: Mapping[str, Any], checkpoint: Checkpoint, keep: Collection[str]
+    ) -> tuple[set[str], list[str]]:
+        """What of the namespace stays because cells that ran again gave it to what they made."""
+        if not order["keep"] or order.get("ran") is None:
+            return set(), []
+        now = shellspace.capture_roots(self._shell)
+        ran: Checkpoint = from_plain(order["ran"], Checkpoint)
+        self._definitions |= made_again(ran, now, self._definitions, self._objects)
+        self._capture.definitions.adopt(self._definitions)
+        return stay(checkpoint, now, order["keep"], self._capture, kept=keep)
 
     def _left_for_later(self, order: Mapping[str, Any], checkpoint: Checkpoint) -> set[str]:
         above = order.get("lazy_above")
