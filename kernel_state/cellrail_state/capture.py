@@ -36,6 +36,7 @@ from .inspection import Inspector
 from .looking import Limits, Looker
 from .model import Checkpoint, Component, Delta, ObjectRef
 from .piece import DEFINITIONS
+from .reach import kept_in_modules
 from .scanning import Scanner
 from .writing import Made, Store, Writer
 
@@ -283,7 +284,7 @@ class Capture:
             made = Made(before=before, written={*deleted, *changed}, only=only)
             for piece in pieces.groups():
                 self._writer.commit(piece, made, pieces)
-            made.note(pieces.notes())
+            made.note({n: _noted(note, roots[n]) for n, note in pieces.notes().items()})
         return Delta(
             components=made.components,
             variables=made.news(),
@@ -294,3 +295,9 @@ class Capture:
             audited=audit or touched is None,
             missed=tuple(sorted(missed)),
         )
+
+
+def _noted(note: str, value: object) -> str:
+    """A note of what the guarantee does not cover, with what modules of the user's own keep."""
+    kept = [f"what the module `{name}` keeps is not kept" for name in kept_in_modules(value)]
+    return "; ".join(filter(None, (note, *kept)))

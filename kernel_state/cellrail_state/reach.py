@@ -17,8 +17,11 @@ and changes it in a call that does not name it. An audit finds it (see `capture`
 from __future__ import annotations
 
 import dataclasses
+import dis
 import enum
 import functools
+import logging
+import pathlib
 import re
 import sys
 import types
@@ -193,31 +196,77 @@ def local_state(names: Iterable[str], values: Mapping[str, Any]) -> bool:
 
     The notebook itself is one, under the name `__main__`.
     """
-    modules: dict[str, types.ModuleType] = {}
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, types.ModuleType):
-            if value.__name__ == "__main__":
-                return True
-            modules[value.__name__] = value
-        else:
-            for thing in (value, type(value)):
-                home = sys.modules.get(str(getattr(thing, "__module__", None)))
-                if home is not None:
-                    modules[home.__name__] = home
+    found = [values.get(name) for name in names]
+    if any(isinstance(v, types.ModuleType) and v.__name__ == "__main__" for v in found):
+        return True
+    return any(
+        _may_hold(value) for module in _local_modules(found) for value in _data(module).values()
+    )
+
+
+def kept_in_modules(value: Any) -> tuple[str, ...]:
+    """Modules of the user's own behind a value that may keep something between cells.
+
+    Of these a restart brings nothing back: they are imported anew.
+    """
+    return tuple(
+        module.__name__
+        for module in _local_modules([value])
+        if any(_may_keep(part) for part in vars(module).values() if _is_own(part, module))
+        or any(map(_may_keep, _data(module).values()))
+    )
+
+
+def _local_modules(values: Iterable[Any]) -> Iterator[types.ModuleType]:
+    """The user's own modules that these values are of, and those which they import."""
     seen: set[str] = set()
-    waiting = list(modules.values())
+    waiting: list[types.ModuleType] = []
+    for value in values:
+        if isinstance(value, types.ModuleType):
+            waiting.append(value)
+            continue
+        for thing in (value, type(value)):
+            home = sys.modules.get(str(getattr(thing, "__module__", None)))
+            if home is not None:
+                waiting.append(home)
     while waiting:
         module = waiting.pop()
         if module.__name__ in seen or not is_local(module):
             continue
         seen.add(module.__name__)
-        for name, value in list(vars(module).items()):
-            if isinstance(value, types.ModuleType):
-                waiting.append(value)
-            elif not (name.startswith("__") and name.endswith("__")) and _may_hold(value):
-                return True
-    return False
+        yield module
+        waiting += [v for v in list(vars(module).values()) if isinstance(v, types.ModuleType)]
+
+
+def _data(module: types.ModuleType) -> dict[str, Any]:
+    """What a module holds beside modules."""
+    return {
+        name: value
+        for name, value in list(vars(module).items())
+        if not (
+            isinstance(value, types.ModuleType) or (name.startswith("__") and name.endswith("__"))
+        )
+    }
+
+
+def _is_own(value: Any, module: types.ModuleType) -> bool:
+    return isinstance(value, types.FunctionType) and value.__globals__ is vars(module)
+
+
+def _may_keep(value: Any) -> bool:
+    """Whether it may change between cells: a container, an object, a function that sets globals."""
+    if isinstance(value, types.FunctionType):
+        return _sets_globals(value.__code__) or bool(vars(value))
+    if isinstance(value, (re.Pattern, logging.Logger, pathlib.PurePath, enum.Enum)):
+        return False
+    return not isinstance(value, type) and _may_hold(value)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sets_globals(code: types.CodeType) -> bool:
+    return any(step.opname == "STORE_GLOBAL" for step in dis.get_instructions(code)) or any(
+        _sets_globals(part) for part in code.co_consts if isinstance(part, types.CodeType)
+    )
 
 
 def _may_hold(value: Any) -> bool:

@@ -140,3 +140,14 @@ def test_what_of_the_surroundings_cannot_be_put_back_is_said(make, app, caplog, 
     folder.rmdir()
     app.restart(run.id, from_step="#2")
     assert "could not be put back: FileNotFoundError" in caplog.text
+
+
+def test_a_local_module_that_keeps_something_is_named(make, app, tmp_path):
+    (tmp_path / "keeping_it.py").write_text("seen = {}\ndef note(k): seen[k] = 1\n")
+    (tmp_path / "counting_it.py").write_text("n = 0\ndef up():\n    global n\n    n += 1\n")
+    (tmp_path / "keeping_no.py").write_text("import re\nW = re.compile('a')\ndef f(x): return x\n")
+    run = app.run(make("import keeping_it, keeping_no\nfrom counting_it import up\nup()"))
+    notes = {v.name: v.record.not_covered for v in run["#1"].variables.values()}
+    assert notes["keeping_it"] == "what the module `keeping_it` keeps is not kept"
+    assert notes["up"] == "what the module `counting_it` keeps is not kept"
+    assert notes["keeping_no"] == ""
