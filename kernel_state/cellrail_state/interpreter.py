@@ -23,6 +23,7 @@ def read() -> dict[str, Any]:
         "warnings": list(_warnings()),
         "decimal": _decimal(),
         "logging": _loggers(),
+        "logging_disabled": logging.root.manager.disable,
         "locale": locale.setlocale(locale.LC_ALL),
     }
 
@@ -34,6 +35,7 @@ def cheap() -> tuple[Any, ...]:
         tuple(warnings.filters),
         repr(decimal.getcontext()),
         _loggers(),
+        logging.root.manager.disable,
         locale.setlocale(locale.LC_ALL),
     )
 
@@ -113,5 +115,6 @@ PUT: dict[str, Callable[[Any], object]] = {
     "warnings": _put_warnings,
     "decimal": _put_decimal,
     "logging": _put_loggers,
+    "logging_disabled": logging.disable,
     "locale": lambda name: locale.setlocale(locale.LC_ALL, name),
 }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -35,16 +36,51 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
+def _written(value: Any) -> Any:
+    """A setting as JSON. Of functions the common one is kept: `"{:.2f}".format`."""
+    if not callable(value):
+        return value
+    if isinstance(value, types.BuiltinMethodType) and value.__name__ == "format":
+        text = value.__self__
+        if type(text) is str:
+            return {"$format": text}
+    return {"$function": str(getattr(value, "__qualname__", type(value).__qualname__))}
+
+
+def _read_back(value: Any) -> Any:
+    if isinstance(value, dict) and "$format" in value:
+        return value["$format"].format
+    return value
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, dict) and "$function" in value
+
+
+def _refuse_functions(names: Sequence[str]) -> None:
+    """Say which settings stay as they are: a function cannot be kept here."""
+    if names:
+        message = f"{', '.join(names)}: set to a function; set it again"
+        raise ValueError(message)
+
+
 def _numpy_options(np: Any) -> dict[str, Any]:
-    shown = {k: v for k, v in np.get_printoptions().items() if _plain(v)}
+    options = np.get_printoptions()
+    shown = {k: v for k, v in options.items() if _plain(v)}
+    if options.get("formatter"):
+        shown["formatter"] = {k: _written(v) for k, v in options["formatter"].items()}
     return {"printoptions": shown, "errors": dict(np.geterr())}
 
 
 def _put_numpy(state: Mapping[str, Any]) -> None:
     np = importlib.import_module("numpy")
     known = np.get_printoptions()
-    np.set_printoptions(**{k: v for k, v in state["printoptions"].items() if k in known})
+    options = {k: v for k, v in state["printoptions"].items() if k in known}
+    functions = options.pop("formatter", None) or {}
+    formats = {k: _read_back(v) for k, v in functions.items() if not _is_function(v)}
+    np.set_printoptions(**options, formatter=formats or None)
     np.seterr(**state["errors"])
+    _refuse_functions([f"formatter of {k}" for k, v in functions.items() if _is_function(v)])
 
 
 def _pandas_options(_: Any) -> dict[str, Any]:
@@ -58,15 +94,19 @@ def _pandas_options(_: Any) -> dict[str, Any]:
         value: Any = config._global_config  # noqa: SLF001
         for part in key.split("."):
             value = value[part]
-        if value is not option.defval and value != option.defval and _plain(value):
-            made[key] = value
+        if value is option.defval or value == option.defval:
+            continue
+        if _plain(value) or callable(value):
+            made[key] = _written(value)
     return made
 
 
 def _put_pandas(state: Mapping[str, Any]) -> None:
     pandas = importlib.import_module("pandas")
     for key, value in state.items():
-        pandas.set_option(key, value)
+        if not _is_function(value):
+            pandas.set_option(key, _read_back(value))
+    _refuse_functions([key for key, value in state.items() if _is_function(value)])
 
 
 def _rc_ready(mpl: Any) -> bool:

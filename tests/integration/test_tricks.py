@@ -48,6 +48,19 @@ def holds(app, run, *, first: int = 2) -> None:
             id="settings that a cell changes without importing anything",
         ),
         pytest.param(
+            ("import pandas as pd, numpy as np, logging\nlogging.disable(logging.ERROR)\n"
+             "pd.options.display.float_format = '<{:.1f}>'.format\n"
+             "np.set_printoptions(formatter={'float_kind': '{:.1f}'.format})", "x = 1",
+             "print(pd.Series([1 / 3]), np.array([1 / 3]), logging.root.manager.disable)"),
+            id="settings that are formats, and logging that is disabled",
+        ),
+        pytest.param(
+            ("import inspect\nclass A:\n    def f(s):\n        return 1 / 0", "x = 1",
+             "import traceback\nprint(inspect.getsource(A.f))\ntry: A().f()\n"
+             "except ZeroDivisionError: print(traceback.format_exc().splitlines()[4])"),
+            id="the source of a function",
+        ),
+        pytest.param(
             ("import numpy as np\nbig = np.arange(200_000.)\nclass Base:\n    @classmethod\n"
              "    def all(cls): return [c().go() for c in cls.__subclasses__()]\n"
              "class Plug(Base):\n    def go(self): return big.sum()", "x = 1", "print(Base.all())"),
@@ -151,3 +164,9 @@ def test_a_local_module_that_keeps_something_is_named(make, app, tmp_path):
     assert notes["keeping_it"] == "what the module `keeping_it` keeps is not kept"
     assert notes["up"] == "what the module `counting_it` keeps is not kept"
     assert notes["keeping_no"] == ""
+
+
+def test_a_setting_that_is_a_function_is_said_not_to_come_back(make, app, caplog):
+    run = app.run(make("import pandas as pd\npd.options.display.float_format = lambda v: 'x'", "1"))
+    app.restart(run.id, from_step="#2")
+    assert "display.float_format: set to a function; set it again" in caplog.text

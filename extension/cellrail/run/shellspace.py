@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import linecache
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -167,6 +169,31 @@ def set_history(shell: Any, inputs: Mapping[int, str], execution_count: int) -> 
     shell.execution_count = execution_count
     shell.push({f"_i{number}": source for number, source in inputs.items()}, interactive=False)
     _set_last_inputs(shell, [source for _, source in sorted(inputs.items())])
+
+
+def set_sources(shell: Any, functions: Collection[Any], inputs: Mapping[int, str]) -> None:
+    """Let restored functions find their source: tracebacks and `inspect.getsource` show it.
+
+    Their code names the file that the kernel which compiled it made up for their cell: a folder
+    of its own, and a name that only depends on the cell's text.
+
+    Args:
+        shell: the IPython shell.
+        functions: what was restored of them.
+        inputs: sources by execution count.
+    """
+    cells = {
+        os.path.basename(shell.compile.get_code_name(source, source, number)): source  # noqa: PTH119 - a made-up path
+        for number, source in inputs.items()
+    }
+    for function in functions:
+        code = getattr(function, "__code__", None)
+        name = getattr(code, "co_filename", "")
+        source = cells.get(os.path.basename(name))  # noqa: PTH119 - a made-up path
+        if source is not None and name not in linecache.cache:
+            lines = [line + "\n" for line in source.splitlines()]
+            # no time of change: nobody looks for it on disk
+            linecache.cache[name] = (len(source), None, lines, name)
 
 
 def _set_last_inputs(shell: Any, sources: Sequence[str]) -> None:

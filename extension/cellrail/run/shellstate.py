@@ -247,11 +247,9 @@ class ShellState:
         self._definitions = dict(report.definitions)
         history = [name for name in report.restored if shellspace.is_hidden(name)]
         shellspace.place(self._shell, {n: self._shell.user_ns.pop(n) for n in history})
-        shellspace.set_history(
-            self._shell,
-            {int(number): source for number, source in order["inputs"].items()},
-            int(order["execution_count"]),
-        )
+        inputs = {int(number): source for number, source in order["inputs"].items()}
+        shellspace.set_history(self._shell, inputs, int(order["execution_count"]))
+        shellspace.set_sources(self._shell, report.definitions.values(), inputs)
         warnings += ambient.apply_generators(state)
         self._restored = checkpoint
         self._placed = shellspace.capture_roots(self._shell)
