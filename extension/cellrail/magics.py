@@ -342,7 +342,9 @@ class FlowMagics(Magics):
                 run_cell=self._run_silently,
             )
         except BaseException:
-            here.go_back(state, self._undo, execution_count=self._shell.execution_count)
+            here.go_back(
+                self._shell, state, self._undo, execution_count=self._shell.execution_count
+            )
             raise
         print("".join(f"{remark}\n" for remark in putback.remarks), end="")
         cells = here.cells_to_run(decided.plan, flow)
@@ -365,7 +367,9 @@ class FlowMagics(Magics):
             raise UserError(message)
         state = self._state(self._app())
         then, self._undo = self._undo, None
-        here.go_back(state, then, execution_count=self._shell.execution_count)
+        count = self._shell.execution_count
+        remarks = here.go_back(self._shell, state, then, execution_count=count)
+        print("".join(f"{remark}\n" for remark in remarks), end="")
         print("the namespace is as it was before the restart")
 
     def _state(self, app: Any) -> Any:

@@ -213,3 +213,21 @@ def test_what_comes_later_is_refused_as_such(front):
     front.run("%load_ext cellrail", "a")
 
     assert "%flow rerun is not available yet" in front.run("%flow rerun", "b")
+
+
+def test_undo_brings_back_what_cannot_be_stored_and_what_it_shares(make, front):
+    first = (
+        "import threading\nclass Acc:\n    def __init__(s): s.lock, s.rows = threading.Lock(), []\n"
+        "acc = Acc(); rows = acc.rows\ng = iter(r for r in rows)"
+    )
+    make("%load_ext cellrail", first, "%%step later\nx = [acc, g]")
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    front.run(first, "cell-2")
+    front.run("%%step later\nx = [acc, g]", "cell-3")
+    front.run("rows.append(7)", "scratch")
+    tell = "print(rows, acc.rows is rows, type(acc) is Acc, next(g, 'over'))"
+
+    assert "right before 'later'" in front.run("%flow restart --from later --force")
+    assert front.run(tell, "scratch").strip() == "[] True True over"
+    assert "as it was before" in front.run("%flow undo")
+    assert front.run(tell, "scratch").strip() == "[7] True True 7"

@@ -13,6 +13,8 @@ from cellrail.notebook.plan import Fate, Plan
 from cellrail.run import shellspace
 from cellrail.run.putback import PutBack
 from cellrail.run.shellstate import ShellState
+from cellrail.run.together import tied_to
+from cellrail_state.definitions import is_definition
 from cellrail_state.model import Checkpoint, to_plain
 
 
@@ -21,6 +23,8 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
     checkpoint: Checkpoint
     execution_count: int
+    #: what no checkpoint brings back, what shares objects with that, and definitions
+    held: dict[str, Any]
 
 
 class _Local:
@@ -49,15 +53,36 @@ def moment(shell: Any, state: ShellState) -> Moment:
             f"the present namespace cannot be checkpointed: {delta.failure}",
             hint="a restart here could not be undone",
         )
-    return Moment(checkpoint=state.current, execution_count=int(shell.execution_count))
+    roots = shellspace.capture_roots(shell)
+    unstored = _unstored(state.current)
+    tied = tied_to(roots, unstored, roots.keys() - unstored)
+    held = {
+        name: value
+        for name, value in roots.items()
+        if name in unstored or name in tied or is_definition(value)
+    }
+    return Moment(checkpoint=state.current, execution_count=int(shell.execution_count), held=held)
 
 
-def go_back(state: ShellState, then: Moment, *, execution_count: int) -> None:
-    """Bring a moment back, but for the number of the next cell."""
+def _unstored(checkpoint: Checkpoint) -> set[str]:
+    return {name for name, variable in checkpoint.variables.items() if variable.component is None}
+
+
+def go_back(shell: Any, state: ShellState, then: Moment, *, execution_count: int) -> list[str]:
+    """Bring a moment back, but for the number of the next cell.
+
+    Returns:
+        What could not be brought back as it was, in words.
+    """
     local = _Local(state, execution_count)
     checkpoint = to_plain(then.checkpoint)
-    local.command({"command": "restore", "checkpoint": checkpoint, "keep": [], "magics": []})
+    shellspace.place(shell, then.held)
+    kept = sorted(_unstored(then.checkpoint) & then.held.keys())
+    order = {"command": "restore", "checkpoint": checkpoint, "keep": kept, "magics": []}
+    answer = local.command({**order, "ran": checkpoint})
     local.command({"command": "finish", "checkpoint": checkpoint})
+    remarks: list[str] = answer["warnings"]
+    return remarks
 
 
 def restart_here(
