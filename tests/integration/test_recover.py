@@ -12,6 +12,7 @@ Laws:
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import json
 import os
@@ -22,10 +23,14 @@ import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from cellrail.errors import RecoverRefused
+from cellrail.kernels.cold import EXTENSION_FLAG
+from cellrail.kernels.ending import end_kernels
 from cellrail_state.errors import RunIsOwned, RunTakenOver
+from cellrail_state.model import KernelStarted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
@@ -148,7 +153,7 @@ CRASHES = ("score", "inner", "deep", "odd", "grow", "large", "after", "items")
 
 def test_a_flow_with_everything_goes_on_wherever_it_was_killed(make, app, cellrail, tmp_path, calm):
     notebook = make(*FLOW)
-    undisturbed = calm(notebook)
+    undisturbed = calm(notebook, tmp_path / "calm.ipynb")
     run = crashed(cellrail, app, notebook, tmp_path / "out.ipynb")
 
     for _ in CRASHES[1:]:
@@ -166,6 +171,10 @@ def test_a_flow_with_everything_goes_on_wherever_it_was_killed(make, app, cellra
         if not s.equal
     ]
     assert statuses(again) == statuses(undisturbed)
+    out, right = (json.loads((tmp_path / f"{n}.ipynb").read_text()) for n in ("out", "calm"))
+    for cell, wanted in zip(out["cells"], right["cells"], strict=True):
+        assert (cell["source"], cell["outputs"]) == (wanted["source"], wanted["outputs"])
+        assert cell["execution_count"] == wanted["execution_count"]
     twice = {w: n for w, n in counts(tmp_path).items() if n > 1}
     assert twice == {
         "score-south": 2, "inner-south-1": 2, "deep-north-1": 3, "odd-north": 2, "grow-9": 2,
@@ -204,28 +213,51 @@ def test_a_run_whose_kernel_died_goes_on_too(who, make, app, cellrail, tmp_path,
     assert row.status == "success"
 
 
-def test_a_kernel_that_outlived_its_driver_is_ended_first(make, app, cellrail, tmp_path):
-    # a death signal and a closed channel end it otherwise: here it ignores both for a while
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl")
+def test_a_kernel_that_outlived_its_driver_is_ended_first(make, app, cellrail):
+    # stopped, it sees no channel close; and it has asked for no death signal any more
     notebook = make(
         CRASH,
         "%%step a\nimport ctypes\n"
-        "if not os.path.exists('crash-a'):\n"
-        "    ctypes.CDLL(None).prctl(1, 0)\n"
-        "    open('kernel.pid', 'w').write(str(os.getpid()))\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        os.setpgid(0, os.getpgid(os.getppid()))\n"
-        "        while True:\n"
-        "            time.sleep(0.01); open('beat.txt', 'a').write('x')\n"
-        "crash('a')\ndone = True",
+        "if not os.path.exists('once'):\n"
+        "    os.mkdir('once'); ctypes.CDLL(None).prctl(1, 0)\n"
+        "    os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "done = True",
     )
     run = crashed(cellrail, app, notebook)
-    alive = (tmp_path / "beat.txt").stat().st_size
+    (kernel,) = (r for r in app.store.records(run.id) if isinstance(r, KernelStarted))
+    assert psutil.pid_exists(kernel.pid)
 
     again = app.recover(run.id)
 
     assert again.status == "success", again.cause
-    assert alive >= 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(kernel.pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_has_a_kernels_pid_by_now_is_not_killed():
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    stranger = subprocess.Popen(words)
+    kernel = subprocess.Popen([*words, EXTENSION_FLAG], start_new_session=True)
+    try:
+        began = psutil.Process(kernel.pid).create_time()
+        told = KernelStarted(
+            time=0.0, pid=kernel.pid, started=began, python="3.11.1", implementation="cpython"
+        )
+        same_pid = msgspec.structs.replace(told, started=began - 60)
+        other_kind = msgspec.structs.replace(
+            told, pid=stranger.pid, started=psutil.Process(stranger.pid).create_time()
+        )
+        gone = msgspec.structs.replace(told, pid=2**22 + 1)
+        assert end_kernels([same_pid, other_kind, gone]) == []
+        assert kernel.poll() is None
+        assert end_kernels([told]) == [kernel.pid]
+        assert kernel.wait(10) == -signal.SIGKILL
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        kernel.kill()
+        stranger.wait(10)
 
 
 # --- who may ---------------------------------------------------------------------------------
@@ -497,3 +529,17 @@ def test_previous_is_what_the_step_left_the_last_time(make, app, cellrail, tmp_p
     again = app.restart(run.id, from_step="loop")
     assert printed(again, "loop").splitlines()[0].startswith("a a True")
     assert "continued 2 times" in cellrail("show", run.id).stdout
+
+
+# --- campaigns -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("--moments", "3"), ("--moments", "4", "--prefixes")])
+def test_a_flow_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(words):
+    script = Path(__file__).resolve().parents[1] / "campaigns" / "flows.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, check=False,
+        timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing wrong" in done.stdout

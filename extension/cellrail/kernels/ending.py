@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,7 @@ from cellrail_state.model import KernelStarted
 #: the clock that start times are counted from may have been set since
 _TOLERANCE_SECONDS = 2.0
 _PATIENCE_SECONDS = 10.0
+_POLL_SECONDS = 0.01
 
 
 def end_kernels(kernels: Iterable[KernelStarted]) -> list[int]:
@@ -49,26 +51,31 @@ def end_kernels(kernels: Iterable[KernelStarted]) -> list[int]:
 
 def _is(process: Any, kernel: KernelStarted) -> bool:
     """Whether a process is the kernel, and not another one that has its pid."""
-    import psutil
-
     if not kernel.started or abs(process.create_time() - kernel.started) > _TOLERANCE_SECONDS:
         return False
-    if process.status() == psutil.STATUS_ZOMBIE:
-        return False
-    return EXTENSION_FLAG in process.cmdline()
+    return _lives(process) and EXTENSION_FLAG in process.cmdline()
 
 
 def _kill(process: Any) -> None:
-    import psutil
-
     # it leads a group of its own: what its cells started goes with it
     if sys.platform != "win32" and os.getpgid(process.pid) == process.pid:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while _lives(process):
+        if time.monotonic() > deadline:
+            message = "it does not end"
+            raise OSError(message)
+        time.sleep(_POLL_SECONDS)
+
+
+def _lives(process: Any) -> bool:
+    import psutil
+
     try:
-        process.wait(_PATIENCE_SECONDS)
-    except psutil.TimeoutExpired as error:
-        message = "it does not end"
-        raise OSError(message) from error
+        # in a container nobody may take the dead away
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
