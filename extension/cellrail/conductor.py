@@ -28,6 +28,7 @@ from cellrail.run.previously import Previously
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
+from cellrail.run.rerun import RerunPlan
 from cellrail.run.session import Outcome, Progress, Session
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
@@ -75,6 +76,7 @@ class RunConductor:
         history: RunHistory | None = None,
         putback: PutBack | None = None,
         replay: Replay | None = None,
+        rerun: RerunPlan | None = None,
         output: Path | None = None,
         progress: Progress | None = None,
         clock: Callable[[], float],
@@ -89,6 +91,7 @@ class RunConductor:
             history: the origin.
             putback: how its namespace comes back.
             replay: leads to a cut inside a loop.
+            rerun: what changed since the origin, where only that is to execute.
             output: where the executed notebook goes; None for nowhere.
             progress: who is told.
             clock: seconds since the epoch.
@@ -99,7 +102,7 @@ class RunConductor:
         self._settings = settings
         self._history = history
         self._putback = putback
-        self._replay = replay
+        self._replay, self._rerun = replay, rerun
         self._output = output
         self._progress = progress
         self._clock = clock
@@ -157,6 +160,8 @@ class RunConductor:
             origin=self._history,
             putback=self._putback,
             replay=self._replay,
+            rerun=self._rerun,
+            folder=request.cwd,
             limits=request.options,
             output=output,
             progress=self._progress,
@@ -190,6 +195,11 @@ class RunConductor:
                 ]
         return notebook
 
+    def _kind(self) -> RunKind:
+        if self._rerun is not None:
+            return RunKind.RERUN
+        return RunKind.RUN if self._request.origin is None else RunKind.RESTART
+
     def _first_record(
         self, notebook: Any, flow: Flow, masker: Masker, kernel_name: str, store: Store
     ) -> RunStarted:
@@ -205,7 +215,7 @@ class RunConductor:
         return RunStarted(
             run_id=prepare.new_run_id(now),
             flow=request.flow_id,
-            kind=RunKind.RUN if request.origin is None else RunKind.RESTART,
+            kind=self._kind(),
             time=now,
             owner=prepare.this_process(),
             origin=request.origin,

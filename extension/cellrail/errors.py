@@ -13,6 +13,7 @@ The tree::
     │   ├── StepNotFound           the run, or the notebook, has no such step
     │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
+    │   ├── BadSelector            a `--changed` is none, or selects nothing
     │   ├── NotAvailableYet        specified, and still to come
     │   ├── SettingsError          a setting is unknown or wrong
     │   ├── NotSet                 no resource or variable of this name (a `KeyError`)
@@ -108,6 +109,12 @@ class RecoverRefused(UserError):
     """The run cannot go on as it is."""
 
     code = "recover-refused"
+
+
+class BadSelector(UserError):
+    """A `--changed` that is none, or selects nothing."""
+
+    code = "bad-selector"
 
 
 class NotAvailableYet(UserError):

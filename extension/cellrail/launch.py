@@ -21,13 +21,17 @@ from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parameters import expressions, plain_values, to_json
 from cellrail.notebook.plan import Plan
+from cellrail.rerunning import Rerunning
 from cellrail.restarting import RestartPlan
 from cellrail.run import prepare
 from cellrail.run.desks import own_scope
 from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
+from cellrail.run.rerun import RerunPlan
 from cellrail.run.session import Progress
 from cellrail.settings import Settings
+from cellrail_state.history import RunHistory
+from cellrail_state.model import Origin
 from cellrail_state.store import Store
 
 _ENGINE = "cellrail"
@@ -55,6 +59,7 @@ class Launcher(msgspec.Struct, kw_only=True):
     progress: Progress | None = None
     told: dict[str, Any] = {}
     restart: RestartPlan | None = None
+    rerun: Rerunning | None = None
     changed: tuple[str, ...] = ()
     clock: Callable[[], float] = time.time
 
@@ -80,7 +85,8 @@ class Launcher(msgspec.Struct, kw_only=True):
         Store.check(self.store_path)
         name = self.kernel or self.flow.kernel_name or _DEFAULT_KERNEL
         restart = self.restart
-        seed = restart.hash_seed if restart is not None else prepare.new_hash_seed()
+        origin = self._origin()
+        seed = origin.started.hash_seed if origin is not None else prepare.new_hash_seed()
         kernel = ColdKernel(name, cwd=self.cwd, environment=prepare.kernel_environment(seed))
         try:
             output = self._output_path()
@@ -90,9 +96,10 @@ class Launcher(msgspec.Struct, kw_only=True):
                 store=self.open_store,
                 kernel=kernel,
                 settings=kernel_settings(self.settings, self.store_path, self.secrets),
-                history=restart.history if restart is not None else None,
+                history=origin,
                 putback=self._putback(restart) if restart is not None else None,
                 replay=restart.replay() if restart is not None else None,
+                rerun=self._rerun_plan(),
                 output=output,
                 progress=self.progress,
                 clock=self.clock,
@@ -109,6 +116,29 @@ class Launcher(msgspec.Struct, kw_only=True):
         if conductor.outcome is None:
             raise InternalError("papermill did not hand the notebook to the engine")
         return conductor
+
+    def _origin(self) -> RunHistory | None:
+        """The run that it keeps steps of."""
+        decided = self.restart or self.rerun
+        return decided.history if decided is not None else None
+
+    def _told_origin(self) -> Origin | None:
+        """What the first record tells of it."""
+        if self.rerun is not None:
+            return Origin(run_id=self.rerun.history.run_id, from_step="")
+        return self.restart.origin if self.restart is not None else None
+
+    def _rerun_plan(self) -> RerunPlan | None:
+        if self.rerun is None:
+            return None
+        plan = self.rerun.rerun
+        plan.lazy_above = self.settings.lazy_above
+        return plan
+
+    def _numbers(self) -> dict[int, int]:
+        if self.rerun is not None:
+            return self.rerun.rerun.numbers
+        return self.restart.numbers if self.restart is not None else {}
 
     def _execute(self, conductor: RunConductor, kernel_name: str) -> None:
         from papermill.exceptions import PapermillExecutionError
@@ -159,7 +189,7 @@ class Launcher(msgspec.Struct, kw_only=True):
         return output
 
     def _request(self, seed: int | None, output: Path | None) -> Request:
-        restart = self.restart
+        restart, history = self.restart, self._origin()
         return Request(
             flow=self.flow,
             flow_id=self.flow_id,
@@ -170,7 +200,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             labels=self.labels,
             cwd=self.cwd,
             hash_seed=seed,
-            origin=restart.origin if restart is not None else None,
+            origin=self._told_origin(),
             chain=restart.chain if restart is not None else (),
             kept=restart.kept if restart is not None else {},
             modules={
@@ -180,8 +210,8 @@ class Launcher(msgspec.Struct, kw_only=True):
             },
             options=self.options,
             told=self._told(output),
-            scope=restart.history.started.scope if restart is not None else own_scope(),
-            numbers=restart.numbers if restart is not None else {},
+            scope=history.started.scope if history is not None else own_scope(),
+            numbers=self._numbers(),
         )
 
     def _told(self, output: Path | None) -> dict[str, Any]:

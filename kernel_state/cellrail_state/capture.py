@@ -33,6 +33,7 @@ from .baseline import Baseline, Entry
 from .definitions import Definitions
 from .fresh import Fresh
 from .inspection import Inspector
+from .laying import is_same_record
 from .looking import Limits, Looker
 from .model import Checkpoint, Component, Delta, ObjectRef
 from .piece import DEFINITIONS
@@ -245,6 +246,37 @@ class Capture:
         self._baseline.clear()
         self._looked_at, self._found = set(), ()
         self.admit(roots)
+
+    def differs_from(self, checkpoint: Checkpoint) -> set[str]:
+        """Names whose values are other ones in a checkpoint than at the last capture."""
+        before, after = self.current.variables, checkpoint.variables
+        names = {*before, *after}
+        return {n for n in names if not is_same_record(before.get(n), after.get(n))}
+
+    def move_to(self, checkpoint: Checkpoint, definitions: Mapping[str, Any]) -> None:
+        """Another checkpoint is the one before the next delta; most of it is there already.
+
+        What differs is forgotten, until `admit` gets what took its place.
+
+        Args:
+            checkpoint: it.
+            definitions: functions and classes by key that live in the namespace.
+        """
+        moved, known, baseline = self.differs_from(checkpoint), checkpoint.variables, self._baseline
+        held = {i: c for i, c in checkpoint.components.items() if c.definitions}
+        self.definitions.adopt(dict(definitions), [k for c in held.values() for k in c.definitions])
+        if not held.keys() <= self.current.components.keys():
+            baseline.drop_group(DEFINITIONS)
+        self.current = checkpoint
+        for name in moved & baseline.entries.keys():
+            baseline.forget(name)
+        self._looked_at -= moved
+        waiting = any(v.component and n not in baseline.entries for n, v in known.items())
+        self._looker.pinned = {**self._looker.pinned, **definitions} if waiting else {}
+
+    def reserve(self, keys: Iterable[str]) -> None:
+        """Definitions to come get other keys than these."""
+        self.definitions.adopt({}, keys)
 
     def admit(self, roots: Mapping[str, object], fresh: Fresh | None = None) -> None:
         """Restored values are in the namespace now: remember them as they are.

@@ -13,7 +13,11 @@ from cellrail_state.model import JobFinished, StepStatus
 
 
 def chain_of(
-    before: Iterable[JobFinished], jobs: Iterable[JobFinished], *, live: bool
+    before: Iterable[JobFinished],
+    jobs: Iterable[JobFinished],
+    *,
+    live: bool,
+    kept: Iterable[tuple[int, JobFinished]] = (),
 ) -> list[JobFinished]:
     """The jobs whose deltas are a run's namespace, in order.
 
@@ -21,9 +25,12 @@ def chain_of(
         before: the jobs that the run was started on.
         jobs: its own.
         live: a person executed them, so that failed ones count as well.
+        kept: jobs that it kept in mid-run, each with how many of its own came before.
     """
-    chain = list(before)
-    for job in jobs:
+    chain, waiting = list(before), list(kept)
+    for count, job in enumerate(jobs):
+        while waiting and waiting[0][0] <= count:
+            chain.append(waiting.pop(0)[1])
         if not (live or job.status is StepStatus.SUCCESS or job.accepted):
             continue
         place = place_of(chain, job.replaces or job.follows)
@@ -33,13 +40,18 @@ def chain_of(
             chain[place] = job
         else:
             chain.insert(place + 1, job)
-    return chain
+    return chain + [job for _, job in waiting]
+
+
+def names_of(job: JobFinished) -> set[str]:
+    """The ids under which a chain knows a job: its own, and that of the one it stands for."""
+    return {job.job_id, job.lays} - {""}
 
 
 def place_of(chain: Sequence[JobFinished], job_id: str) -> int | None:
     """Where a job stands; None where it does not."""
     for place, job in enumerate(chain):
-        if job.job_id == job_id:
+        if job_id in names_of(job):
             return place
     return None
 
@@ -58,7 +70,7 @@ def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[J
 
 def through_jobs(chain: Sequence[JobFinished], job_ids: Collection[str]) -> list[JobFinished]:
     """The jobs up to and with the last of these, and what belongs to its step or loop."""
-    place = max((p for p, job in enumerate(chain) if job.job_id in job_ids), default=None)
+    place = max((p for p, job in enumerate(chain) if names_of(job) & {*job_ids}), default=None)
     if place is None:
         return []
     # parameters assigned behind it; the job that ends its loop

@@ -255,6 +255,15 @@ def _variable(obj: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return obj.__constraints__, options
 
 
+def class_state(kind: type) -> dict[str, Any]:
+    """What a class of the notebook consists of: its attributes, and members of an enum by value."""
+    state = _attributes(kind)
+    if isinstance(kind, enum.EnumType):
+        found: dict[str, Any] = dict(kind.__members__)
+        state["members"] = {name: member._value_ for name, member in found.items()}
+    return state
+
+
 def _attributes(kind: type) -> dict[str, Any]:
     """The attributes of a class that its creation does not make by itself."""
     own = {}

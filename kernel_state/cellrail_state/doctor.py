@@ -25,7 +25,7 @@ from cellrail_state import journal as journals
 from cellrail_state import locks
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
 from cellrail_state.ledgerlines import Proposed
-from cellrail_state.model import JobFinished, ObjectRef, OnceDone, Record, RunStarted
+from cellrail_state.model import JobFinished, Laid, ObjectRef, OnceDone, Record, RunStarted
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
 
@@ -130,6 +130,11 @@ def references(record: Record) -> Iterator[ObjectRef]:
             yield from component.refs()
         if record.effects is not None:
             yield from record.effects.refs()
+    elif isinstance(record, Laid):
+        if record.delta.ambient is not None:
+            yield record.delta.ambient
+        for component in record.delta.components.values():
+            yield from component.refs()
     elif isinstance(record, OnceDone) and isinstance(record.value, ObjectRef):
         yield record.value
 

@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .definitions import is_definition
+from .definitions import class_state, is_definition
 from .reducing import handler_for
 
 _ATOMS = (type(None), bool, int, str, bytes, type(...), types.ModuleType, types.CodeType)
@@ -31,22 +31,33 @@ _TRIES = 50
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 #: frames of Python take no stack of C: long chains of objects can be followed
 _DEEP = 100_000
+_CODE = (
+    "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_flags", "co_argcount",
+    "co_kwonlyargcount",
+)  # fmt: skip
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
 
-def differs(a: object, b: object) -> str:
-    """Where two values differ, as a path; "" where they are equal."""
+def differs(a: object, b: object, *, definitions: bool = False) -> str:
+    """Where two values differ, as a path; "" where they are equal.
+
+    Args:
+        a: a value.
+        b: another.
+        definitions: classes of the notebook are compared by what they can do, not by name.
+    """
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _DEEP))
     try:
-        walk = _Walk()
+        walk = _Walk(definitions=definitions)
         return walk.differs(a, b, "") or walk.sets_differ()
     finally:
         sys.setrecursionlimit(limit)
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, *, definitions: bool = False) -> None:
+        self._deep = definitions
         self._left: dict[int, int] = {}
         self._right: dict[int, int] = {}
         # which items are partners shows best where all but the sets was looked at
@@ -63,14 +74,28 @@ class _Walk:
         if isinstance(a, float):
             return "" if a == b or (math.isnan(a) and math.isnan(b)) else path or "value"
         if isinstance(a, type):
-            return "" if a is b or _is_notebooks(a) else path or "class"
+            return self._classes(a, b, path)
         if _is_dtype(a):
             # an array that was pickled has a dtype object of its own: nobody can tell
             return "" if a == b and a.metadata == b.metadata else path or "dtype"
         seen = self._seen(a, b)
         if seen is not None:
             return "" if seen else f"{path or 'value'} (sharing)"
+        if self._deep and type(a) is not type(b):
+            found = self._classes(type(a), type(b), f"{path}.__class__")
+            if found:
+                return found
         return self._inside(a, b, path)
+
+    def _classes(self, a: Any, b: Any, path: str) -> str:
+        if a is b:
+            return ""
+        if not _is_notebooks(a) or not _same_type(a, b):
+            return path or "class"
+        if not self._deep or self._seen(a, b) is not None:
+            return ""
+        found = self.differs(list(a.__bases__), list(b.__bases__), f"{path}.__bases__")
+        return found or self._dicts(class_state(a), class_state(b), path)
 
     def _seen(self, a: object, b: object) -> bool | None:
         """Whether both were met before, as partners; None where neither was."""
@@ -109,6 +134,8 @@ class _Walk:
             (dict, self._dicts),
             ((set, frozenset), self._sets),
             (types.FunctionType, self._functions),
+            ((staticmethod, classmethod), self._wrappers),
+            (property, self._properties),
             (types.MappingProxyType, lambda x, y, path: self.differs(dict(x), dict(y), path)),
             (_WEAK, self._weak_containers),
             (types.CellType, self._cells),
@@ -191,8 +218,14 @@ class _Walk:
             found = self.differs(getattr(a, part), getattr(b, part), f"{path}.{part}")
             if found:
                 return found
-        same = a.__code__.co_code == b.__code__.co_code and a.__qualname__ == b.__qualname__
+        same = _same_code(a.__code__, b.__code__) and a.__qualname__ == b.__qualname__
         return "" if same else f"{path or 'function'} (code)"
+
+    def _wrappers(self, a: Any, b: Any, path: str) -> str:
+        return self.differs(a.__func__, b.__func__, path)
+
+    def _properties(self, a: Any, b: Any, path: str) -> str:
+        return self.differs([a.fget, a.fset, a.fdel], [b.fget, b.fset, b.fdel], path)
 
     def _cells(self, a: Any, b: Any, path: str) -> str:
         try:
@@ -274,6 +307,23 @@ class _Walk:
             listed[0][2], listed[1][2] = _in_one_order(listed[0][2], listed[1][2])
         self._alive += listed
         return self._sequences(listed[0], listed[1], f"{path}.{type(a).__name__}")
+
+
+def _same_code(a: types.CodeType, b: types.CodeType) -> bool:
+    """Whether two codes do the same, wherever they stand in their files."""
+    return all(getattr(a, part) == getattr(b, part) for part in _CODE) and _same_constants(
+        a.co_consts, b.co_consts
+    )
+
+
+def _same_constants(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, types.CodeType):
+        return _same_code(a, b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(_same_constants, a, b))
+    return repr(a) == repr(b) if isinstance(a, float | complex) else bool(a == b)
 
 
 def _is_iterator(part: Any) -> bool:

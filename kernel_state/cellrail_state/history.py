@@ -26,6 +26,7 @@ from cellrail_state.model import (
     JobStarted,
     KeptReason,
     KernelStarted,
+    Laid,
     OnceDone,
     Owner,
     Record,
@@ -34,6 +35,7 @@ from cellrail_state.model import (
     RunKind,
     RunStarted,
     RunStatus,
+    StepChosen,
     StepInfo,
     StepKept,
     StepRebuilt,
@@ -97,14 +99,28 @@ class Sources:
         run_id = job_id.rpartition("/")[0]
         jobs = self._runs.get(run_id)
         if jobs is None:
-            found = (r for r in self.records(run_id) if isinstance(r, JobFinished))
-            jobs = self._runs[run_id] = {job.job_id: job for job in found}
+            jobs = self._runs[run_id] = self._jobs_of(run_id)
         if job_id not in jobs:
             raise JournalDamaged(
                 f"the job {job_id} is missing in its journal",
                 hint="`cellrail doctor` tells which runs it hurts",
             )
         return jobs[job_id]
+
+    def _jobs_of(self, run_id: str) -> dict[str, JobFinished]:
+        jobs: dict[str, JobFinished] = {}
+        for record in self.records(run_id):
+            if isinstance(record, JobFinished):
+                jobs[record.job_id] = record
+            elif isinstance(record, Laid):
+                kept = jobs.get(record.lays) or self.job(record.lays)
+                jobs[record.job_id] = stand_in(kept, record)
+        return jobs
+
+
+def stand_in(kept: JobFinished, laid: Laid) -> JobFinished:
+    """The job that stands for a kept one where it leaves something else."""
+    return msgspec.structs.replace(kept, job_id=laid.job_id, lays=laid.lays, delta=laid.delta)
 
 
 class RunHistory:
@@ -134,6 +150,10 @@ class RunHistory:
         #: what became of each turn of each step, in order
         self.turn_records: list[StepKept | StepSkipped | JobFinished] = []
         self._began: dict[tuple[int, tuple[Turn, ...]], int] = {}
+        #: why steps of a rerun execute, by number
+        self.chosen: dict[int, StepChosen] = {}
+        #: jobs kept in mid-run, each with how many jobs had been committed before
+        self._kept: list[tuple[int, str]] = []
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
         self._live = False
@@ -146,6 +166,7 @@ class RunHistory:
             else:
                 self._order_in(record)
                 self._take(record)
+                self._note(record)
         if started is None:
             raise JournalDamaged(f"the journal of {run_id} has no beginning")
         self.started: RunStarted = started
@@ -184,9 +205,8 @@ class RunHistory:
             )
         elif isinstance(record, Decided):
             self.decided[record.step, record.purpose, record.turns] = record
-        elif isinstance(record, OnceDone):
-            self.once.setdefault(record.key, record)
         elif isinstance(record, StepKept):
+            self._kept += [(len(self.jobs), job_id) for job_id in record.chain]
             self._keep(record)
         elif isinstance(record, StepSkipped):
             self._skip(record)
@@ -212,6 +232,13 @@ class RunHistory:
             self.decided = {key: told for key, told in self.decided.items() if stays(key[2])}
             self._began = {key: place for key, place in self._began.items() if stays(key[1])}
             self.turn_records = [r for r in self.turn_records if stays(r.turns)]
+
+    def _note(self, record: Record) -> None:
+        """What concerns no step's status."""
+        if isinstance(record, OnceDone):
+            self.once.setdefault(record.key, record)
+        elif isinstance(record, StepChosen):
+            self.chosen[record.step] = record
 
     def _keep(self, record: StepKept) -> None:
         if record.turns:
@@ -349,7 +376,8 @@ class RunHistory:
     def chain(self) -> list[JobFinished]:
         """The jobs whose deltas are the namespace, in order."""
         before = map(self._sources.job, self.started.chain)
-        return chain_of(before, self.jobs, live=self.is_live)
+        kept = [(count, self._sources.job(job_id)) for count, job_id in self._kept]
+        return chain_of(before, self.jobs, live=self.is_live, kept=kept)
 
     def chain_before(self, number: int) -> list[JobFinished]:
         """The jobs that made the namespace right before a step (its last execution)."""
@@ -371,7 +399,7 @@ class RunHistory:
     def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The jobs that made the namespace right before a turn's job of a step."""
         chain = self.chain
-        places = {job.job_id: place for place, job in enumerate(chain)}
+        places = {job.lays or job.job_id: place for place, job in enumerate(chain)}
         at = self._began.get((number, turns), len(self._order))
         # an `--always` cell that ran again stands where it stood before
         before = (places[job_id] for job_id in self._order[:at] if job_id in places)

@@ -154,18 +154,28 @@ class Inspector:
 
     def packages(self, piece: Piece) -> dict[str, str]:
         """The packages outside the standard library that a stream names, with versions."""
-        modules = {kind.__module__ for kind in piece.kinds} | set(piece.modules)
         found = {}
-        for top in sorted({str(module).partition(".")[0] for module in modules}):
+        for top in _tops(piece):
             version = self._version(top)
             if version is not None:
                 found[top] = version
         return found
 
+    def own_modules(self, piece: Piece) -> tuple[str, ...]:
+        """The modules that a stream names and that belong to no package with a version."""
+        known = sys.stdlib_module_names | {"", "__main__", "cellrail", "cellrail_state"}
+        return tuple(top for top in _tops(piece) if top not in known and not self._version(top))
+
     def _version(self, top: str) -> str | None:
         if top not in self._versions:
             self._versions[top] = package_version(top)
         return self._versions[top]
+
+
+def _tops(piece: Piece) -> list[str]:
+    """Top-level names of the modules that a stream names."""
+    modules = {kind.__module__ for kind in piece.kinds} | set(piece.modules)
+    return sorted({str(module).partition(".")[0] for module in modules})
 
 
 def _acts_when_copied(kinds: Iterable[type]) -> bool:

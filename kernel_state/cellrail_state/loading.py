@@ -36,6 +36,8 @@ class Context:
     spaces: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: keys of the definitions that the stream named so far
     named: dict[str, None] = field(default_factory=dict)
+    #: closure cells of functions that were there already, by the ids of those in the stream
+    cells: dict[int, tuple[types.CellType, types.CellType]] = field(default_factory=dict)
 
 
 _context: ContextVar[Context] = ContextVar("cellrail_load")
@@ -88,9 +90,13 @@ def new_function(
     cells: tuple[types.CellType, ...] | None,
 ) -> Any:
     """A function without its state; `space` says whose globals it sees."""
-    if (known := _known(key)) is not None:
-        return known
     context = _context.get()
+    if (known := _known(key)) is not None:
+        own = getattr(known, "__closure__", None) or ()
+        context.cells.update({id(c): (c, o) for c, o in zip(cells or (), own, strict=False)})
+        return known
+    if cells:  # what it shares with a function that was there already, it goes on sharing
+        cells = tuple(context.cells.get(id(cell), (cell, cell))[1] for cell in cells)
     kind, name = space
     if kind == "live":
         space_globals = context.globals
@@ -103,8 +109,9 @@ def new_function(
 
 def fill_function(function: Any, state: Mapping[str, Any]) -> None:
     """Give a function everything beyond its code."""
+    cells = _context.get().cells
     for cell, contents in state["cells"]:
-        cell.cell_contents = contents
+        cells.get(id(cell), (cell, cell))[1].cell_contents = contents
     for token, contents in state.get("space", {}).items():
         _context.get().spaces[token].update(contents)
     for name, value in state["attributes"].items():

@@ -99,6 +99,7 @@ class RunKind(StrEnum):
 
     RUN = "run"
     RESTART = "restart"
+    RERUN = "rerun"
     LIVE = "live"
 
 
@@ -238,6 +239,30 @@ class StepKept(_Struct, frozen=True, tag="kept"):
     job_id: str
     reason: KeptReason = KeptReason.ORIGIN
     turns: tuple[Turn, ...] = ()
+    #: kept in mid-run: what stands at this place of the run's chain, jobs or `Laid` records
+    chain: tuple[str, ...] = ()
+
+
+class StepChosen(_Struct, frozen=True, tag="chosen"):
+    """A step of a rerun executes, and why."""
+
+    time: float
+    step: int
+    reason: str
+    #: a person has named it
+    forced: bool = False
+
+
+class Laid(_Struct, frozen=True, tag="laid"):
+    """What a job that is kept in mid-run leaves here, where that is not what it left there."""
+
+    time: float
+    step: int
+    #: names it in a `StepKept.chain`
+    job_id: str
+    #: the job that is kept
+    lays: str
+    delta: Delta
 
 
 class StepSkipped(_Struct, frozen=True, tag="skipped"):
@@ -359,10 +384,16 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     replaces: str = ""
     #: the job of the chain behind which this one stands (parameters assigned anew)
     follows: str = ""
+    #: the job for which this one stands in the chain of a run that kept it in mid-run
+    lays: str = ""
     #: the turns of loops that it belongs to, outermost first
     turns: tuple[Turn, ...] = ()
     #: digests of the local modules it imported, where the run wrote them after it began
     modules: dict[str, str] = {}
+    #: digests of the files that `--reads` names, as they were when it began, by path
+    files: dict[str, str] = {}
+    #: digests of the files that `--writes` names, as it left them, by path
+    made: dict[str, str] = {}
     #: what it did beyond its kernel; None where nothing was asked for
     effects: Effects | None = None
 
@@ -383,6 +414,8 @@ Record = (
     | RunContinued
     | KernelStarted
     | StepKept
+    | Laid
+    | StepChosen
     | StepSkipped
     | StepRebuilt
     | Decided

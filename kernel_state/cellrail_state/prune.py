@@ -136,7 +136,7 @@ def _read(store: Store, run_id: str, size: int) -> _Known:
             known.points_to |= {_run_of(job_id) for job_id in record.chain}
             origin = record.origin.run_id if record.origin is not None else ""
         elif isinstance(record, StepKept):
-            known.points_to.add(_run_of(record.job_id))
+            known.points_to |= {_run_of(job_id) for job_id in (record.job_id, *record.chain)}
         elif isinstance(record, RunEnded):
             known.ended = record.status is not RunStatus.SUSPENDED
         elif isinstance(record, (JobFinished, RunContinued)):

@@ -133,9 +133,14 @@ def restore(
 
 
 def reading_order(component: Component) -> tuple[bool, int, int]:
-    """What has to be computed comes first, while what has only to be read is on its way."""
+    """What has to be computed comes first, while what has only to be read is on its way.
+
+    Of definitions, which may stand in several components, the newest state comes last.
+    """
+    if component.definitions:
+        return False, 0, 0
     only_read = sum(ref.size for ref in component.buffers)
-    return not component.definitions, only_read, component.stream.size
+    return True, only_read, component.stream.size
 
 
 def _load_all(

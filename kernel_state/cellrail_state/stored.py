@@ -69,6 +69,10 @@ class Component(_Struct, frozen=True):
     packages: dict[str, str] = {}
     #: a component that holds definitions is loaded before the others
     definitions: tuple[str, ...] = ()
+    #: definitions of other components that the stream refers to, by key
+    uses: tuple[str, ...] = ()
+    #: top-level modules without a version (the user's own) whose contents the stream names
+    modules: tuple[str, ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -127,6 +131,8 @@ class Delta(_Struct, frozen=True):
     audited: bool = False
     #: names that changed since the audit before, though no code showed it
     missed: tuple[str, ...] = ()
+    #: its definitions are not all there are: those before it stay beside them
+    beside: bool = False
 
     def then(self, later: Delta) -> Delta:
         """This delta and the one after it as one."""
@@ -167,7 +173,7 @@ class Checkpoint(_Struct, frozen=True):
             for cid, c in known.items()
             if cid in needed or (c.definitions and cid in delta.components)
         }
-        if not any(c.definitions for c in delta.components.values()):
+        if delta.beside or not any(c.definitions for c in delta.components.values()):
             components.update({i: c for i, c in self.components.items() if c.definitions})
         return Checkpoint(
             components=components,

@@ -166,6 +166,8 @@ class Writer:
             buffers=tuple(refs[1:]),
             packages=self._inspector.packages(piece),
             definitions=piece.definitions,
+            uses=tuple(sorted(set(piece.keys) - set(piece.definitions))),
+            modules=self._inspector.own_modules(piece),
         )
         made.components[ident] = component
         for file in (file for ref in refs for file in ref.parts or (ref,)):

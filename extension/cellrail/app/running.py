@@ -12,9 +12,11 @@ from cellrail.app.base import AppBase
 from cellrail.errors import RunNotFound, UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
+from cellrail.notebook.changes import read_selectors
 from cellrail.notebook.parameters import coerce, from_json, to_json
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_run
+from cellrail.rerunning import plan_rerun_of
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
 from cellrail.run.desks import changed_since
 from cellrail.run.performer import RunLimits
@@ -71,6 +73,24 @@ class RestartOptions(TypedDict, total=False):
     widen: bool
     #: what its steps see of states and resources: what they saw in the origin, or what is there now
     state: Literal["origin", "current"]
+    #: the working directory; the origin's by default
+    cwd: str | Path | None
+    #: seconds for the whole run
+    timeout: float | None
+    #: who is told how far the run has come
+    progress: Progress | None
+
+
+class RerunOptions(TypedDict, total=False):
+    """How to rerun a run."""
+
+    #: what changed: `step:NAME`, `var:NAME`, `param:NAME`, `file:PATH`, `package:NAME` or `@FILE`;
+    #: none for everything that is found to differ
+    changed: Sequence[str]
+    #: changed parameters; the others are the origin's
+    parameters: Mapping[str, Any] | None
+    #: labels added to the origin's
+    labels: Mapping[str, str] | None
     #: the working directory; the origin's by default
     cwd: str | Path | None
     #: seconds for the whole run
@@ -275,6 +295,93 @@ class Running(AppBase):
         warnings = (*decided.plan.warnings, *told)
         plan = msgspec.structs.replace(decided.plan, warnings=warnings)
         return msgspec.structs.replace(decided, plan=plan)
+
+    @overload
+    def rerun(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[RerunOptions],
+    ) -> Run: ...
+
+    @overload
+    def rerun(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[RerunOptions],
+    ) -> Plan: ...
+
+    def rerun(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: bool = False,
+        **options: Unpack[RerunOptions],
+    ) -> Run | Plan:
+        """Execute what changed since a run, and what depends on it, as a new run.
+
+        Args:
+            run: the origin: an id, a prefix, `last`, or a notebook's path (its newest run).
+            output: where the executed notebook goes.
+            plan: return what would happen; run nothing.
+            options: see `RerunOptions`.
+
+        Returns:
+            The new run, ended; with `plan`, the plan.
+
+        Raises:
+            BadSelector: `changed` names nothing that is there.
+            CellrailError: something is no good; nothing was changed.
+        """
+        return self._rerun(run, output, plan=plan, **options)
+
+    def _rerun(
+        self,
+        run: str,
+        output: str | Path | None,
+        *,
+        plan: bool,
+        changed: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Run | Plan:
+        if str(run).endswith(".ipynb"):
+            self._store_for(run)
+        history = self.history(str(run), verify=True)
+        path = self._notebook_of(history)
+        _, flow = self._flow(path)
+        values, differing = self._merged(history, flow, parameters)
+        words = [changed] if isinstance(changed, str) else list(changed)
+        selectors = read_selectors(words, lambda file: Path(file).read_text("utf-8"))
+        origin = history.started
+        folder = Path(cwd) if cwd is not None else Path(origin.cwd)
+        decided = plan_rerun_of(
+            flow, history, self.store, selectors=selectors, parameters=differing, folder=folder,
+            kernel=origin.kernel_name or flow.kernel_name or "python3",
+        )  # fmt: skip
+        if plan:
+            return decided.plan
+        secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
+        return self._launch(
+            path, flow, decided.plan, values,
+            secret={name: values[name] for name in secret if name in values},
+            output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
+            options=self._options(timeout, None), kernel=origin.kernel_name or None,
+            progress=progress, rerun=decided,
+            told=_told(
+                to=origin.options.get("to"), shared=origin.options.get("shared", False),
+                selectors=words,
+            ),
+        )  # fmt: skip
 
     def launcher_for_papermill(
         self,

@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "running",
     "restart": "running",
     "recover": "recovering",
+    "rerun": "running",
     "steps": "looking",
     "runs": "looking",
     "show": "looking",

@@ -1,4 +1,4 @@
-"""`run` and `restart`."""
+"""`run`, `restart` and `rerun`."""
 
 from __future__ import annotations
 
@@ -109,6 +109,30 @@ def restart(
     )  # fmt: skip
     app = context.app(run if run.endswith(".ipynb") else None)
     result = app.restart(run, output, progress=bar(context), **options)
+    return tell_result(context, result, output)
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("output", required=False)
+@parameter_options
+@click.option(
+    "--changed",
+    multiple=True,
+    metavar="WHAT",
+    help="step:NAME, var:NAME, param:NAME, file:PATH, package:NAME or @FILE; repeatable "
+    "(default: whatever is found to differ).",
+)
+@click.option("--cwd", metavar="DIR", help="Working directory (default: the origin's).")
+@click.option("--timeout", type=seconds, metavar="DUR", help="Limit for the whole run.")
+@click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")
+@click.option("--detach", is_flag=True, hidden=True)
+@common_options
+def rerun(*, context: Context, run: str, output: str | None, detach: bool, **options: Any) -> int:
+    """Execute what changed since RUN (an id, `last`, or a notebook's path), as a new run."""
+    _not_yet(detach=detach)
+    app = context.app(run if run.endswith(".ipynb") else None)
+    result = app.rerun(run, output, progress=bar(context), **options)
     return tell_result(context, result, output)
 
 

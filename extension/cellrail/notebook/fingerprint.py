@@ -7,6 +7,7 @@ directly or through other local modules.
 from __future__ import annotations
 
 import ast
+import glob
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,32 @@ def source_hash(body: str) -> str:
 def is_blank(body: str) -> bool:
     """Whether a cell holds nothing but white space and comments."""
     return all(line.lstrip().startswith("#") for line in body.splitlines() if line.strip())
+
+
+def file_digests(globs: Iterable[str], folder: Path) -> dict[str, str]:
+    """Digests of the files that globs name.
+
+    Args:
+        globs: patterns, relative to the folder or absolute; `**` reaches into folders.
+        folder: the run's working directory.
+
+    Returns:
+        Hex digests by path as it was written, sorted; a pattern without a file is there with "".
+    """
+    found: dict[str, str] = {}
+    for pattern in globs:
+        # (unlike Path.glob, it takes absolute patterns, and tells paths as they were written)
+        paths = sorted(glob.glob(pattern, root_dir=folder, recursive=True))  # noqa: PTH207
+        files = [path for path in paths if folder.joinpath(path).is_file()]
+        found |= {path: _digest(folder.joinpath(path)) for path in files} or {pattern: ""}
+    return dict(sorted(found.items()))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(path).hexdigest()
+    except OSError:  # gone meanwhile, or not to be read
+        return "?"
 
 
 def local_modules(imports: Iterable[str], folder: Path) -> dict[str, str]:

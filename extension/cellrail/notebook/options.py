@@ -86,6 +86,9 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: stop, continue or skip
     on_error: str = "stop"
     stop_if: str = ""
+    #: files that the step reads and writes, as globs
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
     @property
     def loops(self) -> bool:
@@ -259,8 +262,10 @@ SPECS: tuple[OptionSpec, ...] = (
     OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression,
                available=True),
     OptionSpec(name="cache", value="DUR", help="keep an equal job", read=duration),
-    OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words),
-    OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words),
+    OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words,
+               text=",".join, available=True),
+    OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words,
+               text=",".join, available=True),
     OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration),
 )  # fmt: skip
 _BY_NAME = {spec.name: spec for spec in SPECS}

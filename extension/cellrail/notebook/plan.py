@@ -18,6 +18,8 @@ class Fate(StrEnum):
 
     KEPT = "kept"
     EXECUTES = "executes"
+    #: of a rerun: if what it reads comes out different
+    MAY_EXECUTE = "may execute"
     #: an `--always` step before the cut
     RUNS_AGAIN = "runs again"
     #: kept, and its cell runs again for what cannot be stored

@@ -193,33 +193,50 @@ class _Cell(Protocol):
     @property
     def writes(self) -> frozenset[str]: ...
     @property
+    def mutates(self) -> frozenset[str]: ...
+    @property
     def definitions(self) -> Mapping[str, frozenset[str]]: ...
     @property
     def opaque(self) -> bool: ...
 
 
-def lineage(cells: Sequence[_Cell]) -> list[frozenset[str] | None]:
+def lineage(
+    cells: Sequence[_Cell],
+    uses: Sequence[frozenset[str]] | None = None,
+    late: Sequence[frozenset[str]] | None = None,
+) -> list[frozenset[str] | None]:
     """For each cell the names it can reach: those it reads, and those that what it reads reads.
 
     A function's free names count where its name is read, and so do those of a class; a value made
     from them carries them on (`model = Model()` reads what `Model`'s methods read). None stands for
     a cell that may read anything.
+
+    Args:
+        cells: in order.
+        uses: what each of them reads of the namespace as it finds it, where that is less than all.
+        late: what lambdas and generators in each of them read when they are used.
     """
     carried: dict[str, frozenset[str]] = {}
     found: list[frozenset[str] | None] = []
-    for cell in cells:
+    for place, cell in enumerate(cells):
         if cell.opaque:
             found.append(None)
         else:
             # what it defines may be called by it at once
             known = {**carried, **cell.definitions}
-            reached = _closure(cell.reads, known)
+            reached = _closure(cell.reads if uses is None else uses[place], known)
             found.append(None if reached & WHOLE else reached)
         made = frozenset().union(*(carried.get(name, frozenset()) for name in cell.reads))
         for name in cell.writes:
             free = cell.definitions.get(name)
             # a function carries its own free names; any other value what it was made from
             carried[name] = free if free is not None else made | _defined_free(cell, cell.reads)
+            if late is not None:
+                carried[name] |= late[place]
+        if late is not None:  # `handlers.append(f)`: what it holds now may read these, too
+            more = made | late[place] | _defined_free(cell, cell.reads)
+            for name in cell.mutates:
+                carried[name] = carried.get(name, frozenset()) | more
     return found
 
 

@@ -51,6 +51,8 @@ class _Fired(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     fired: float
     result: CellResult
+    #: digests of the files that `--reads` names
+    files: dict[str, str] = {}
 
 
 class Performer:
@@ -68,6 +70,7 @@ class Performer:
         exit_code: Callable[[], int | None],
         refresh: Callable[[], None] = lambda: None,
         news: Callable[[Step], dict[str, str]] = lambda _: {},
+        digests: Callable[[Sequence[str]], dict[str, str]] = lambda _: {},
         desk: Desk | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -84,13 +87,14 @@ class Performer:
             refresh: is called after each commit: the notebook shows more.
             news: digests of the local modules that a step imports, where they are not as they were
                 when the run began.
+            digests: of the files that globs name.
             desk: what cells ask is answered there.
             clock: seconds since the epoch.
         """
         self._client, self._recorder, self._cells = client, recorder, cells
         self._sources, self._limits, self._lazy = sources, limits, lazy
         self._exit_code, self._refresh, self._clock = exit_code, refresh, clock
-        self._news = news
+        self._news, self._digests = news, digests
         self._desk = desk or Desk(recorder)
         self._deadline: float | None = None
         if limits.timeout is not None:
@@ -165,9 +169,10 @@ class Performer:
         job_id = self._recorder.next_job_id()
         self._recorder.started(step.number, job_id, attempt=action.attempt, turns=action.path)
         fired = self._clock()
+        files = self._digests(step.options.reads) if step.options.reads else {}
         self._desk.begin(Job.of(step, job_id, turns=action.path, attempt=action.attempt))
         result = self._or_refused(step, self._execute(action, job_id))
-        self._fired = _Fired(job_id=job_id, fired=fired, result=result)
+        self._fired = _Fired(job_id=job_id, fired=fired, result=result, files=files)
         refused = ""
         if result.ending is Ending.OK and self._limits.strict:
             failure = _delta(step, result.report or {}).failure
@@ -294,6 +299,8 @@ class Performer:
             replaces=self.replaces,
             turns=action.path,
             modules=self._news(step) if fired else {},
+            files=fired.files if fired else {},
+            made=self._digests(step.options.writes) if fired and step.options.writes else {},
         )
         success = action.status is StepStatus.SUCCESS
         with self._desk.committing(success=success, replaces=self.replaces) as effects:

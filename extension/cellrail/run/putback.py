@@ -143,7 +143,7 @@ class PutBack:
                 "checkpoint": to_plain(checkpoint),
                 # a name that was deleted since is not kept
                 "keep": sorted(self._protected & checkpoint.variables.keys()),
-                "magics": _magics(jobs),
+                "magics": setup_magics(jobs),
                 "inputs": {str(n): source for n, source in self._inputs.items() if n <= upto},
                 "execution_count": upto + 1,
                 "python": self._python,
@@ -165,7 +165,7 @@ class PutBack:
         return answer
 
 
-def _magics(jobs: Sequence[JobFinished]) -> list[str]:
+def setup_magics(jobs: Sequence[JobFinished]) -> list[str]:
     """The set-up magics of the chain in order, immediate repetitions once."""
     lines: list[str] = []
     for job in jobs:

@@ -16,14 +16,16 @@ import msgspec
 
 from cellrail.notebook.control import Ask, Told
 from cellrail.run.masking import Masker
-from cellrail_state.history import RunHistory
+from cellrail_state.history import RunHistory, stand_in
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
     Decided,
+    Delta,
     JobFinished,
     JobStarted,
     KeptReason,
     KernelStarted,
+    Laid,
     ObjectRef,
     OnceDone,
     Owner,
@@ -33,6 +35,7 @@ from cellrail_state.model import (
     RunEnded,
     RunStarted,
     RunStatus,
+    StepChosen,
     StepInfo,
     StepKept,
     StepRebuilt,
@@ -70,6 +73,8 @@ class Recorder:
         self.clock = clock
         self._unsynced = False
         self._appending = threading.Lock()
+        #: is told of each job once it is committed
+        self.watch: Callable[[JobFinished], None] = lambda _: None
         self._journal: Journal
         self._journal, records = reopened or (store.create_journal(started), ())
         self._jobs = _jobs_of(records)
@@ -182,6 +187,44 @@ class Recorder:
             elif origin.turns.get((record.step, record.turns)) == record.job_id:
                 self.kept_turn(step, record.job_id, record.turns)
 
+    def chosen(self, step: int, reason: str, *, forced: bool) -> None:
+        """A step of a rerun executes."""
+        reason = self.masker.text(reason)
+        self._append(StepChosen(time=self.clock(), step=step, reason=reason, forced=forced))
+
+    def kept_in_midrun(
+        self,
+        kept: StepKept,
+        jobs: Sequence[JobFinished],
+        deltas: Sequence[Delta],
+    ) -> list[JobFinished]:
+        """A step is kept between others that execute.
+
+        Args:
+            kept: what is kept.
+            jobs: the jobs that make what it leaves, in order.
+            deltas: what each of them leaves here.
+
+        Returns:
+            What stands in the run's chain: the jobs themselves, where they leave what they left.
+        """
+        chain: list[JobFinished] = []
+        for job, delta in zip(jobs, deltas, strict=True):
+            if delta is not job.delta:
+                laid = Laid(
+                    time=self.clock(),
+                    step=kept.step,
+                    job_id=self.next_job_id(),
+                    lays=job.lays or job.job_id,
+                    delta=delta,
+                )
+                self._append(laid)
+                job = stand_in(job, laid)  # noqa: PLW2901 - it is what stands in the chain
+            chain.append(job)
+        ids = tuple(job.job_id for job in chain)
+        self._append(msgspec.structs.replace(kept, chain=ids))
+        return chain
+
     def rebuilt(self, step: int, names: Sequence[str], seconds: float) -> None:
         """A kept step's cell ran again for what cannot be stored."""
         self._append(StepRebuilt(time=self.clock(), step=step, names=tuple(names), seconds=seconds))
@@ -214,6 +257,7 @@ class Recorder:
         if self.masker and job.source is not None:
             job = msgspec.structs.replace(job, source=self.masker.text(job.source))
         self._append(job)
+        self.watch(job)
         return job
 
     def once(self, done: OnceDone) -> None:

@@ -10,6 +10,7 @@ What comes next, and what an ending means, the machine of `cellrail.notebook.con
 from __future__ import annotations
 
 import logging
+import pathlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from cellrail.notebook.control import (
     address,
     conduct,
 )
-from cellrail.notebook.fingerprint import local_modules
+from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
@@ -43,6 +44,7 @@ from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, sta
 from cellrail.run.putback import PutBack, Segment
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
+from cellrail.run.rerun import Rerun, RerunPlan
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Delta, JobFinished, RunStatus, StepStatus
@@ -119,11 +121,13 @@ class Session:
         putback: PutBack | None = None,
         replay: Replay | Answers | None = None,
         remaining: Plan | None = None,
+        rerun: RerunPlan | None = None,
         limits: RunLimits | None = None,
         output: OutputFile | None = None,
         progress: Progress | None = None,
         sources: Mapping[int, str] | None = None,
         modules: Mapping[int, Mapping[str, str]] | None = None,
+        folder: pathlib.Path | None = None,
         desk: Desk | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -140,15 +144,18 @@ class Session:
             replay: leads to a cut inside a loop, or to where the journal of a run that goes on
                 ends; None where there is neither.
             remaining: of a run that goes on, what is still to happen.
+            rerun: what changed since the origin, where only that is to execute.
             limits: how long things may take.
             output: where the executed notebook is written meanwhile.
             progress: who is told.
             sources: what is executed where the notebook's own source is masked, by cell index.
+            folder: the working directory that the run begins in.
             modules: digests of the local modules that steps import, as the run begins.
             desk: answers what cells ask.
             clock: seconds since the epoch.
         """
         self._modules = modules or {}
+        self._folder = folder or flow.path.parent
         self._desk = desk or Desk(recorder)
         self._flow = flow
         self._notebook = notebook
@@ -157,7 +164,7 @@ class Session:
         self._kernel = kernel
         self._origin = origin
         self._putback = putback
-        self._replay = replay
+        self._replay, self._rerun = replay, rerun
         self._remaining = remaining or plan
         self._limits = limits or RunLimits()
         self._output = output
@@ -199,6 +206,8 @@ class Session:
 
     def _run(self) -> Outcome:
         performer = self._performer()
+        if self._rerun is not None:
+            return self._run_what_changed(performer, self._rerun)
         self._keep()
         numbers = {p.number for p in self._plan.steps if p.fate is Fate.EXECUTES}
         steps = [step for step in self._flow.steps if step.number in numbers]
@@ -214,6 +223,48 @@ class Session:
         taken = branches_taken(self._flow, self._plan) if self._origin is not None else {}
         return self._conduct(performer, blocks, taken=taken, replay=self._replay)
 
+    def _run_what_changed(self, performer: Performer, plan: RerunPlan) -> Outcome:
+        """Conduct the whole notebook; steps are kept where nothing that they read has changed."""
+        for planned in self._plan.steps:
+            if planned.fate is Fate.SKIPPED and self._steps[planned.number].skips:
+                self._recorder.skipped(planned.number, planned.reason)
+        numbers = {number for unit in plan.units for number in unit.numbers}
+        blocks = blocks_of([step for step in self._flow.steps if step.number in numbers])
+        if self._progress is not None:
+            self._progress.total(len(blocks))
+        final = blocks[-1].step if blocks else None
+        performer.is_last = lambda step, path: step is final and not path
+        if self._client is None:
+            message = "there is no kernel"
+            raise InternalError(message)
+        rerun = Rerun(
+            plan, recorder=self._recorder, client=self._client, stage=self,
+            lazy_above=plan.lazy_above,
+        )  # fmt: skip
+        return self._conduct(performer, blocks, replay=rerun)
+
+    # --- what a rerun has done for it --------------------------------------------------------
+
+    def show_kept(self, step: int, origin_step: int) -> None:
+        """Show the outputs of a kept step."""
+        if self._origin is None:
+            return
+        state = self._origin.state(origin_step)
+        cell = self._cells(self._steps[step])[-1][1]
+        cell["outputs"] = nodes(self._origin.step_outputs(origin_step))
+        cell["execution_count"] = state.job.execution_count if state.job is not None else None
+        stamp(cell, state.job_id, "kept")
+
+    def fact(self, name: str, value: object) -> None:
+        """Cells can ask for this fact."""
+        self._desk.facts[name] = value
+
+    def started_on(self, jobs: Sequence[JobFinished]) -> None:
+        """The run goes on from what these jobs have left."""
+        self._desk.started_on(jobs)
+
+    # --- conducting --------------------------------------------------------------------------
+
     def _performer(self) -> Performer:
         kernel = self._kernel
         if kernel is not None:
@@ -224,13 +275,19 @@ class Session:
             cells=self._notebook["cells"],
             sources=self._sources,
             limits=self._limits,
-            lazy=self._putback is not None and self._putback.lazy_above is not None,
+            lazy=self._is_lazy(),
             exit_code=kernel.exit_code if kernel is not None else lambda: None,
             refresh=self._refresh,
             news=self._module_news,
+            digests=lambda globs: file_digests(globs, self._folder),
             desk=self._desk,
             clock=self._clock,
         )
+
+    def _is_lazy(self) -> bool:
+        """Whether restored values may wait until a cell can reach them."""
+        lazy = [source.lazy_above for source in (self._putback, self._rerun) if source is not None]
+        return any(above is not None for above in lazy)
 
     def _module_news(self, step: Step) -> dict[str, str]:
         """Digests of its local modules, where a cell has written them since the run began."""
@@ -249,7 +306,7 @@ class Session:
         blocks: Sequence[Block],
         *,
         taken: Mapping[str, str] | None = None,
-        replay: Replay | Answers | None = None,
+        replay: Replay | Answers | Rerun | None = None,
         path: Path = (),
     ) -> Outcome:
         """Let the machine conduct these blocks."""
@@ -268,7 +325,7 @@ class Session:
                 if self._progress is not None and not isinstance(action, Fire):
                     self._tell(self._progress, action)
                 continue
-            if isinstance(replay, Answers):
+            if isinstance(replay, Answers | Rerun):
                 replay.live(action)
             if self._progress is not None:
                 self._tell(self._progress, action)
@@ -280,7 +337,11 @@ class Session:
     def _tell(self, progress: Progress, action: Action) -> None:
         if isinstance(action, Fire) and action.attempt == 1:
             progress.step(address(action.step, action.path))
-        elif isinstance(action, (Commit, Skip, Leave)) and self._ends_a_block(action):
+        else:
+            self._tell_end(progress, action)
+
+    def _tell_end(self, progress: Progress, action: Action) -> None:
+        if isinstance(action, (Commit, Skip, Leave)) and self._ends_a_block(action):
             progress.done()
 
     @staticmethod

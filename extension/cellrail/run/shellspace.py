@@ -111,6 +111,8 @@ def remove(shell: Any, names: Collection[str]) -> None:
         elif found.group(1).isdecimal():
             shell.user_ns.get("_oh", {}).pop(int(found.group(1)), None)
             shell.user_ns.pop(f"_{found.group(1)}", None)
+        else:
+            _set_last(shell, found.group(1), "")
 
 
 def clear(shell: Any, *, keep: Collection[str]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
+from cellrail.run.layover import LayOver
 from cellrail.run.setup import run_setup_line
 from cellrail.run.together import made_again, stay
 from cellrail.run.turns import Turns
@@ -197,6 +198,8 @@ class ShellState:
             "items": self.turns.items,
             "leave": self._leave,
             "roll back": self._roll_back,
+            "lay over": self.lay_over,
+            "reserve": self._reserve,
         }
         return commands[order["command"]](order)
 
@@ -211,6 +214,11 @@ class ShellState:
 
     def _roll_back(self, order: Mapping[str, Any]) -> dict[str, Any]:
         return {"not_restored": list(self.roll_back(order["touched"]))}
+
+    def _reserve(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        self._capture.reserve(order["keys"])
+        ambient.apply_generators({"generators": order.get("generators", {})})
+        return {}
 
     @property
     def current(self) -> Checkpoint:
@@ -341,6 +349,28 @@ class ShellState:
         ambient.apply_generators(state)
         return tuple(sorted({*report.failed, *report.not_stored, *change.unknown}))
 
+    def lay_over(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the namespace a checkpoint's, where it differs from the last capture.
+
+        Args:
+            order: as for `restore`, without `keep`; `ahead` as for `finish_restore`.
+        """
+        target: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
+        current = self._capture.current
+        if not order.get("force"):
+            names = [n for n in self._capture.differs_from(target) if n in target.variables]
+            _refuse_incompatible(target, order.get("python", ""), names)
+        changed = target.ambient != current.ambient
+        answer = LayOver(self._shell, self._objects, self._capture, self._waiting).lay(
+            target,
+            order,
+            state=self._ambient_of(target.ambient) if changed else None,
+            left_for_later=lambda checkpoint: self._left_for_later(order, checkpoint),
+        )
+        if changed:
+            self._ambient.adopt()
+        return answer
+
     def _ambient_of(self, ref: ObjectRef | None) -> dict[str, Any]:
         if ref is None:
             return {}
@@ -379,11 +409,19 @@ class ShellState:
         return {}
 
 
-def _refuse_incompatible(checkpoint: Checkpoint, stored_python: str) -> None:
+def _refuse_incompatible(
+    checkpoint: Checkpoint, stored_python: str, names: Collection[str] | None = None
+) -> None:
     """Values of another Python minor, or another major of their package, need `--force`."""
-    names = {name for component in checkpoint.components.values() for name in component.packages}
+    components = checkpoint.components
+    if names is not None:
+        wanted = {checkpoint.variables[name].component for name in names}
+        components = {i: c for i, c in components.items() if i in wanted or c.definitions}
+    packages = {top for component in components.values() for top in component.packages}
     python = ".".join(map(str, sys.version_info[:3]))
-    found = incompatibilities(checkpoint, python, _versions(names), stored_python=stored_python)
+    found = incompatibilities(
+        checkpoint, python, _versions(packages), stored_python=stored_python, names=names
+    )
     if found:
         raise StateError("; ".join(found) + " (--force loads them all the same)")
 

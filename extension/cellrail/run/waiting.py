@@ -43,6 +43,16 @@ class Waiting:
         self._definitions: Mapping[str, Any] = {}
         self._ahead: Reader | None = None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What waits."""
+        return frozenset(self._names)
+
+    @property
+    def definitions(self) -> Mapping[str, Any]:
+        """Functions and classes by key, for what waits."""
+        return self._definitions
+
     def begin(
         self,
         names: Collection[str],
