@@ -221,6 +221,12 @@ class StepView:
         return self._state.job.delta.stored_bytes if self._state.job is not None else 0
 
     @property
+    def why(self) -> str:
+        """In a rerun: why it executed; "" elsewhere."""
+        chosen = self._history.chosen.get(self.number)
+        return chosen.reason if chosen is not None else ""
+
+    @property
     def not_restorable(self) -> str:
         """Why the namespace after it cannot be put back; "" where it can."""
         return self._history.restorable_after(self.number)
@@ -252,6 +258,7 @@ class StepView:
             "not_restorable": self.not_restorable if job is not None else "",
             "rebuilt": list(state.rebuilt),
             "effects": list(self.effects),
+            "why": self.why,
             "first_line": first_line(self.source),
         }
 
