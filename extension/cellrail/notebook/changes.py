@@ -325,6 +325,8 @@ def detect(found: Found) -> Changes:
 def _why_changed(step: Step, info: StepInfo) -> str:
     if info.source_hash != step.source_hash:
         return "source changed"
+    if info.options == str(step.options):
+        return ""
     try:
         before = parse_options(info.options) if info.options else StepOptions()
     except OptionError:

@@ -254,7 +254,7 @@ SPECS: tuple[OptionSpec, ...] = (
     OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=_step_name,
                available=True),
     OptionSpec(name="collect", value="NAME", help="gather a name into a list", read=_names,
-               available=True),
+               text=",".join,               available=True),
     OptionSpec(name="parallel", value="N", help="so many at a time", read=_positive),
     OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error,
                available=True),

@@ -426,6 +426,8 @@ class Judge:
         for name in sorted(known if reach is None else known & reach):
             told = self.differs(name, old.before)
             if told:
+                if told.startswith("parameter"):
+                    return told
                 return f"may read anything, also {told}" if reach is None else f"reads {told}"
         return ""
 
