@@ -29,6 +29,7 @@ from cellrail.notebook.spread import (
     Unit,
     certain,
     foresee,
+    refusal,
     units_of,
 )
 from cellrail.restarting import inputs_of
@@ -252,7 +253,12 @@ class _Planner:
                 )
             )
         left = [f"{line} (not among --changed: as it was)" for line in changes.left]
-        return Plan(steps=tuple(steps), warnings=tuple(left))
+        refused = [
+            told
+            for place, unit in enumerate(self.units)
+            if (told := refusal(unit, olds[place], outlook.causes.get(place)))
+        ]
+        return Plan(steps=tuple(steps), warnings=tuple(left), refusals=tuple(refused))
 
     def _fate(
         self, step: Step, place: int | None, outlook: Outlook, olds: Sequence[OldUnit | None]

@@ -13,7 +13,7 @@ import json
 
 import pytest
 
-from cellrail.errors import BadSelector
+from cellrail.errors import BadSelector, RestartRefused
 from cellrail_state.errors import RunIsOwned
 
 
@@ -561,3 +561,40 @@ def test_a_run_that_is_running_cannot_be_rerun(make, app, monkeypatch):
 
     with pytest.raises(RunIsOwned):
         app.rerun(origin.id)
+
+
+def test_a_step_with_an_effect_is_not_executed_for_what_cannot_be_stored(make, app, edit):
+    path = make(
+        "from cellrail import set_flow_user_state\nimport sqlite3",
+        "# step: connect\ndb = sqlite3.connect(':memory:')\nset_flow_user_state('n', 1)",
+        "k = 1", "r = db.execute('select 3').fetchone()[0] + k",
+    )  # fmt: skip
+    origin = app.run(path)
+    assert origin.status == "success", origin.cause
+    edit(path, "k = 1", "k = 2")
+
+    plan = app.rerun(origin.id, plan=True)
+    with pytest.raises(RestartRefused, match="recorded an effect"):
+        app.rerun(origin.id)
+    run = app.rerun(origin.id, changed=["step:connect", "step:#3"])
+
+    assert "--changed step:connect" in plan.refusals[0]
+    assert run["#4"].variables["r"].load() == 5
+
+
+def test_flow_user_state_and_shared_files_of_kept_steps_are_there(make, app, edit):
+    path = make(
+        "from cellrail import flow, get_flow_user_state, set_flow_user_state",
+        "set_flow_user_state('n', 1)\n(flow.shared / 'x.txt').write_text('x')",
+        "k = 1", "set_flow_user_state('m', k)", "a = get_flow_user_state('n') + k",
+        "b = (flow.shared / 'x.txt').read_text() * k", "c = get_flow_user_state('m')",
+    )  # fmt: skip
+    origin = app.run(path)
+    assert origin.status == "success", origin.cause
+    edit(path, "k = 1", "k = 2")
+
+    run = app.rerun(origin.id)
+
+    assert run.status == "success", run.cause
+    assert run["#7"].load(["a", "b", "c"]) == {"a": 3, "b": "xx", "c": 2}
+    assert [str(s.status) for s in run.steps][:2] == ["kept", "kept"]

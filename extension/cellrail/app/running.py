@@ -370,6 +370,7 @@ class Running(AppBase):
         )  # fmt: skip
         if plan:
             return decided.plan
+        decided.plan.check()
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
         return self._launch(
             path, flow, decided.plan, values,

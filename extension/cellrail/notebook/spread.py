@@ -78,6 +78,12 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
     skipped: bool = False
 
     @property
+    def effects(self) -> tuple[str, ...]:
+        """What it did that must not be done twice without need."""
+        found = (job.effects.kinds for job in self.jobs if job.effects is not None)
+        return tuple(sorted({kind for kinds in found for kind in kinds}))
+
+    @property
     def written(self) -> frozenset[str]:
         """Names that it bound or changed."""
         return frozenset(name for job in self.jobs for name in job.delta.written)
@@ -316,6 +322,19 @@ def unstorable(unit: Unit, old: OldUnit) -> set[str]:
     names = old.written if unit.reach is None else old.written | unit.reach
     known = old.after.variables
     return {n for n in names if n in known and known[n].component is None and n.isidentifier()}
+
+
+def refusal(unit: Unit, old: OldUnit | None, cause: Cause | None) -> str:
+    """Why a unit must not execute, though something behind it needs that; "" where it may."""
+    if cause is None or not cause.again or old is None or not old.effects:
+        return ""
+    if any(step.options.always for step in unit.steps):
+        return ""
+    return (
+        f"{cause.reason}; step {unit.label} made it and has recorded an effect "
+        f"({', '.join(old.effects)}), so it is not executed again for that "
+        f"(--changed step:{unit.label} executes it all the same)"
+    )
 
 
 # --- while it goes on ------------------------------------------------------------------------

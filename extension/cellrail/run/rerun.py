@@ -15,11 +15,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from cellrail.errors import RestartRefused
 from cellrail.notebook import control
 from cellrail.notebook.control import Purpose
 from cellrail.notebook.fingerprint import file_digests
 from cellrail.notebook.model import Step
-from cellrail.notebook.spread import Cause, Judge, OldUnit, Unit, foresee, other_effects
+from cellrail.notebook.spread import Cause, Judge, OldUnit, Unit, foresee, other_effects, refusal
 from cellrail.run.keeping import lay_over, reserve
 from cellrail.run.performer import Performer
 from cellrail.run.putback import Commander
@@ -176,7 +177,11 @@ class Rerun:
             return Cause(reason="its branch is decided otherwise")
         files = files_changed(unit, plan.jobs_of, plan.folder)
         cause = Cause(reason=files) if files else self._judge.why(unit, old)
-        return cause or self._needed_behind(place)
+        cause = cause or self._needed_behind(place)
+        told = refusal(unit, old, cause)
+        if told:
+            raise RestartRefused(told)
+        return cause
 
     def _is_met_alike(self, action: control.Action, old: OldUnit) -> bool:
         """Whether the machine comes to the step as it did in the origin."""
