@@ -15,6 +15,9 @@ _COMMANDS = {
     "run": "running",
     "restart": "running",
     "recover": "recovering",
+    "resume": "waking",
+    "cancel": "waking",
+    "tick": "waking",
     "steps": "looking",
     "runs": "looking",
     "show": "looking",
@@ -33,7 +36,7 @@ _COMMANDS = {
 }
 #: commands of the specification that are still to come
 LATER = (
-    "backfill", "cancel", "rerun", "resume", "serve", "tick", "trigger",
+    "backfill", "rerun", "serve", "trigger",
 )  # fmt: skip
 
 

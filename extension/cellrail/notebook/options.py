@@ -86,6 +86,8 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: stop, continue or skip
     on_error: str = "stop"
     stop_if: str = ""
+    #: seconds to wait after it, where anything follows
+    sleep: float | None = None
 
     @property
     def loops(self) -> bool:
@@ -95,7 +97,17 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def control(self) -> tuple[str, ...]:
         """The options that decide whether and how often the step runs."""
-        fields = ("retry", "when", "branch", "foreach", "while_", "in_", "on_error", "stop_if")
+        fields = (
+            "retry",
+            "when",
+            "branch",
+            "foreach",
+            "while_",
+            "in_",
+            "on_error",
+            "stop_if",
+            "sleep",
+        )
         given = (f for f in fields if getattr(self, f) != getattr(_DEFAULTS, f))
         return tuple(f"--{field.strip('_').replace('_', '-')}" for field in given)
 
@@ -261,7 +273,8 @@ SPECS: tuple[OptionSpec, ...] = (
     OptionSpec(name="cache", value="DUR", help="keep an equal job", read=duration),
     OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words),
     OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words),
-    OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration),
+    OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration,
+               text=_seconds_text, available=True),
 )  # fmt: skip
 _BY_NAME = {spec.name: spec for spec in SPECS}
 
