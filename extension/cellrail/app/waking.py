@@ -25,6 +25,7 @@ from cellrail.errors import (
     UserError,
 )
 from cellrail.kernels.ending import interrupt_owner
+from cellrail.notebook.address import find_step
 from cellrail.run.jsontext import to_text
 from cellrail.run.session import Progress
 from cellrail.views import Run
@@ -175,7 +176,8 @@ class Waking(Recovering):
                 + self._last_answer(history),
                 hint="`cellrail runs --status suspended` lists what waits",
             )
-        if step is not None and step not in {info.label, info.label.rpartition("/")[2]}:
+        infos = [state.info for state in history.states]
+        if step not in {None, info.label} and find_step(str(step), infos).number != info.step:
             raise StepNotFound(f"run {run_id} does not wait behind {step!r}, but {info.label!r}")
         return info
 
@@ -218,7 +220,9 @@ class Waking(Recovering):
             raise NotWaiting(f"step {info.label!r} has failed: its links are void")
         raise AlreadyAnswered(
             f"step {info.label!r} was {_how(won.by, won.who)} at {_moment(won.time)}",
-            hint="a wait is answered once",
+            hint="its time is up: cellrail tick goes on with it"
+            if won.by == waits.TIMEOUT
+            else "a wait is answered once",
         )
 
     def _check(self, info: WaitInfo) -> bool:
