@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LATER = frozenset(("call", "each", "rerun", "step", "suspend"))
+_LATER = frozenset(("call", "each"))
 #: plain facts about the run, and what they are where nobody knows better
 _FACTS: dict[str, Any] = {
     "callback_request": None, "context": None, "error": None, "forced": False,
@@ -193,6 +193,57 @@ def set_variable(path: str, value: str, secret: bool = False) -> None:
 # --- the flow --------------------------------------------------------------------------------
 
 
+class Urls(dict[str, "str | None"]):
+    """The URLs of a wait: `urls.resume_url` is `urls["resume_url"]`."""
+
+    def __getattr__(self, name: str) -> str | None:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class StepFacts:
+    """How the wait behind a step ended."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        #: the JSON that the resume brought; None where there was none
+        self.resume_data: Any = facts.get("resume_data")
+        #: `resume` or `timeout`; None where it has not waited
+        self.woke_by: str | None = facts.get("woke_by")
+        #: the HTTP request that woke it (method, headers, query, body)
+        self.callback_request: dict[str, Any] | None = facts.get("callback_request")
+
+
+#: what a cell is told where it has no URL to hand out
+_NO_URL = "cellrail: there is no base_url; to go on: cellrail resume RUN"
+
+
+def _urls(answer: dict[str, Any]) -> Urls:
+    if answer.get("told"):
+        print(_NO_URL)
+    return Urls(answer["urls"])
+
+
+def _seconds(value: float | str, what: str) -> float:
+    """Seconds of a number or a duration.
+
+    Raises:
+        BadState: it is neither, or negative.
+    """
+    from cellrail.notebook.options import duration
+
+    try:
+        if isinstance(value, str):
+            return duration(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e10:
+            return float(value)
+        why = f"{value!r} is no number of seconds from 0"
+    except ValueError as error:
+        why = str(error)
+    raise BadState(f"{what}: {why}")
+
+
 class FlowApi:
     """The flow that a cell runs in."""
 
@@ -242,6 +293,81 @@ class FlowApi:
         else:
             value = _value(found["value"], None)
         return value
+
+    def suspend(
+        self,
+        timeout: float | str = "24h",
+        on_timeout: str | None = None,
+        approval: bool = False,
+    ) -> Urls:
+        """Let the run wait at the end of this step, until somebody resumes or cancels it.
+
+        The rest of the cell runs. While the run waits it holds no kernel. A second call returns the
+        same URLs, and must agree.
+
+        Args:
+            timeout: after which it goes on anyhow: seconds, or a duration as `24h`.
+            on_timeout: what it comes to then: `resume` (with no data), `cancel` or `fail`.
+            approval: cancel is the default.
+
+        Returns:
+            `resume_url` and `cancel_url`, as attributes and as items; None without a `base_url`.
+
+        Raises:
+            BadState: an argument is wrong (a `ValueError`).
+        """
+        what = "flow.suspend()"
+        on_timeout = on_timeout or ("cancel" if approval else "resume")
+        if on_timeout not in {"resume", "cancel", "fail"}:
+            raise BadState(f"{what}: on_timeout is resume, cancel or fail, not {on_timeout!r}")
+        return _urls(_ask("suspend", seconds=_seconds(timeout, what), on_timeout=on_timeout))
+
+    def rerun(
+        self,
+        delay: float | str,
+        context: Any = None,
+        max_retries: int = 10,
+        on_exceeded: str = "continue",
+    ) -> Urls:
+        """Let this step be executed again, from its first line and on the namespace before it.
+
+        The cell runs to its end first; what it has set in states counts.
+
+        Args:
+            delay: after which it is executed again (its resume URL does that at once): seconds, or
+                a duration as `10m`.
+            context: JSON; the next execution finds it as `flow.context`.
+            max_retries: so many executions at most, beside the first.
+            on_exceeded: `continue` with the next step then, or `raise`.
+
+        Returns:
+            `resume_url` and `cancel_url`, as attributes and as items; None without a `base_url`.
+
+        Raises:
+            BadState: an argument is wrong (a `ValueError`).
+            NotJson: the context is no JSON (a `TypeError`).
+            RerunExceeded: with `on_exceeded="raise"`.
+        """
+        what = "flow.rerun()"
+        whole = isinstance(max_retries, int) and not isinstance(max_retries, bool)
+        if not whole or max_retries < 0:
+            raise BadState(f"{what}: max_retries is a whole number from 0, not {max_retries!r}")
+        if on_exceeded not in {"continue", "raise"}:
+            raise BadState(f"{what}: on_exceeded is continue or raise, not {on_exceeded!r}")
+        text = None if context is None else _text(context, f"{what}: the context")
+        answer = _ask(
+            "rerun", seconds=_seconds(delay, what), context=text, max_retries=max_retries,
+            on_exceeded=on_exceeded,
+        )  # fmt: skip
+        return _urls(answer)
+
+    def step(self, name: str) -> StepFacts:
+        """How the wait behind an earlier step ended.
+
+        Raises:
+            StepNotFound: there is no such step.
+        """
+        return StepFacts(_ask("step_facts", step=name))
 
     def __getattr__(self, name: str) -> Any:
         if name in _FACTS:

@@ -19,7 +19,7 @@ from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
 from cellrail.run.desk import Desk
-from cellrail.run.desks import desk_of, past_of
+from cellrail.run.desks import Waiting, desk_of, past_of
 from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
@@ -30,6 +30,7 @@ from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
 from cellrail.run.rerun import RerunPlan
 from cellrail.run.session import Outcome, Progress, Session
+from cellrail.run.waits import WaitRules
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Origin, RunKind, RunStarted
@@ -61,6 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scope: str = ""
     #: the origin's number of each step
     numbers: dict[int, int] = {}
+    #: how it waits
+    waits: WaitRules = WaitRules()
 
 
 class RunConductor:
@@ -150,6 +153,8 @@ class RunConductor:
         )
         if self._history is not None and request.origin is not None:
             recorder.once_inherited(self._history)
+            back = {there: here for here, there in request.numbers.items()}
+            recorder.woken_inherited(self._history, back, request.chain)
         output = OutputFile(self._output) if self._output is not None else None
         session = Session(
             flow=flow,
@@ -247,9 +252,27 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
     if history is not None and request.told.get("state") != "current":
         past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
     once = history.once if history is not None else {}
-    desk = desk_of(recorder, flow=request.flow_id, scope=request.scope, past=past, once=once)
+    desk = desk_of(
+        recorder, flow=request.flow_id, scope=request.scope, past=past, once=once,
+        waiting=_waiting(request, history),
+    )  # fmt: skip
     desk.add(Previously(desk, origin=history, numbers=request.numbers))
     return desk
+
+
+def _waiting(request: Request, history: RunHistory | None) -> Waiting:
+    """How a run waits; of a restart, what its kept jobs have waited for."""
+    woken = history.woken.values() if history is not None else ()
+    here = {there: here for here, there in request.numbers.items()}
+    return Waiting(
+        rules=request.waits,
+        woken=tuple(
+            msgspec.structs.replace(w, step=here[w.step])
+            for w in woken
+            if w.wait_id in request.chain and w.step in here and w.goes_on
+        ),
+        after=request.chain[-1] if request.chain else "",
+    )
 
 
 def run_and_write(session: Session, output: OutputFile | None, notebook: Any) -> Outcome:

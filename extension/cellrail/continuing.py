@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from cellrail.conductor import clear_outputs, run_and_write
-from cellrail.errors import RecoverRefused, UserError
+from cellrail.errors import NotWaiting, RecoverRefused, UserError
 from cellrail.kernels.cold import ColdKernel
 from cellrail.kernels.ending import end_kernels
 from cellrail.notebook.parameters import from_json
@@ -25,7 +25,7 @@ from cellrail.restarting import numbers_of
 from cellrail.run import prepare
 from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.desk import Desk
-from cellrail.run.desks import desk_of, past_of
+from cellrail.run.desks import Waiting, desk_of, past_of
 from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
@@ -34,6 +34,7 @@ from cellrail.run.previously import Previously
 from cellrail.run.recorded import Recorded, recorded_notebook
 from cellrail.run.recorder import Recorder
 from cellrail.run.session import Outcome, Progress, Session
+from cellrail.run.waits import WaitRules, woken_of
 from cellrail_state.errors import JournalError, RunIsOwned
 from cellrail_state.history import RunHistory, Sources
 from cellrail_state.journal import Journal
@@ -42,9 +43,11 @@ from cellrail_state.model import (
     RunContinued,
     RunStarted,
     RunStatus,
+    Woken,
 )
 from cellrail_state.mounts import is_on_network
 from cellrail_state.store import Store
+from cellrail_state.waits import VOID
 
 #: settings for a kernel's hooks, by the run's secrets
 KernelSettings = Callable[[dict[str, Any]], dict[str, Any]]
@@ -56,6 +59,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     recorded: Recorded
     continuation: Continuation
     secrets: dict[str, Any]
+    #: how the wait ended that the run was suspended for, where the journal does not tell yet
+    woken: Woken | None = None
+    #: the journal, with that
+    records: list[Record] = []
 
 
 class Continuer(msgspec.Struct, kw_only=True):
@@ -69,6 +76,9 @@ class Continuer(msgspec.Struct, kw_only=True):
     lazy_above: int | None = None
     #: recover, resume or timer
     reason: str = "recover"
+    #: go on from this wait, and from no other; "" for whatever it waits for
+    expects: str = ""
+    waits: WaitRules = WaitRules()
     progress: Progress | None = None
     #: is told what a person should know
     tell: Callable[[str], None] = lambda _: None
@@ -90,7 +100,11 @@ class Continuer(msgspec.Struct, kw_only=True):
 
     def _find(self, records: list[Record]) -> Found:
         history = self._history(self.run_id, records)
-        self._check(history)
+        woken = self._woken(history)
+        if woken is not None:
+            records = [*records, woken]
+            history = self._history(self.run_id, records)
+        self._check(history, woken)
         secrets = self._secrets(history)
         started = history.started
         given = {name: from_json(value) for name, value in started.parameters.items()}
@@ -100,7 +114,23 @@ class Continuer(msgspec.Struct, kw_only=True):
         )  # fmt: skip
         origin = self._origin(started)
         continuation = plan_continuation(recorded.flow, history, origin, records)
-        return Found(recorded=recorded, continuation=continuation, secrets=secrets)
+        return Found(
+            recorded=recorded, continuation=continuation, secrets=secrets, woken=woken,
+            records=records,
+        )  # fmt: skip
+
+    def _woken(self, history: RunHistory) -> Woken | None:
+        """How the wait has ended that the run is suspended for, where nobody has gone on since."""
+        pending = history.pending
+        if self.expects and (pending is None or pending.wait_id != self.expects):
+            raise NotWaiting(f"run {self.run_id} has gone on already")
+        if pending is None:
+            return None
+        answer = self.store.inbox.due(pending, self.clock())
+        if answer is None or answer.by == VOID:
+            return None
+        masker = Masker(self._secrets(history))
+        return woken_of(pending, answer, masker, self.store.keyring)
 
     def _history(self, run_id: str, records: Iterable[Record] | None = None) -> RunHistory:
         def read(wanted: str) -> Iterable[Record]:
@@ -127,7 +157,7 @@ class Continuer(msgspec.Struct, kw_only=True):
             for name, token in history.started.secrets.items()
         }
 
-    def _check(self, history: RunHistory) -> None:
+    def _check(self, history: RunHistory, woken: Woken | None) -> None:
         """Refuse what is no crashed run of ours.
 
         Raises:
@@ -139,7 +169,12 @@ class Continuer(msgspec.Struct, kw_only=True):
                 f"{history.run_id} is a live run: it ended with its kernel", hint=instead
             )
         ended = history.ended
-        if ended is not None and not may_go_on(history):
+        if ended is not None and ended.status is RunStatus.SUSPENDED and woken is None:
+            raise RecoverRefused(
+                f"run {history.run_id} is suspended: it {ended.cause}",
+                hint=f"cellrail resume {history.run_id}, or cancel it",
+            )
+        if ended is not None and woken is None and not may_go_on(history):
             told = f" ({ended.cause})" if ended.cause else ""
             raise RecoverRefused(
                 f"run {history.run_id} has ended: {ended.status}{told}",
@@ -249,12 +284,16 @@ class Continuer(msgspec.Struct, kw_only=True):
             owner=prepare.this_process(), epoch=history.epoch + 1, reason=self.reason,
             command=prepare.command_line(masker),
         )  # fmt: skip
+        if found.woken is not None:
+            recorder.woken(found.woken)
+            self.store.inbox.done(found.woken.wait_id)
         if kernel is not None:
             recorder.kernel(
                 pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],
                 implementation=kernel.hello["implementation"], packages=kernel.hello["packages"],
             )  # fmt: skip
-        desk = self._desk(recorder, continuation)
+        rules = msgspec.structs.replace(self.waits, parks=kernel is None)
+        desk = self._desk(recorder, continuation, rules)
         desk.facts["recovering"] = self.reason == "recover"
         session = Session(
             flow=flow,
@@ -265,7 +304,7 @@ class Continuer(msgspec.Struct, kw_only=True):
             kernel=kernel,
             origin=(continuation.origin or history) if history.started.kept else None,
             putback=continuation.putback(lazy_above=self.lazy_above, secrets=found.secrets),
-            replay=continuation.answers(records, self.clock),
+            replay=continuation.answers(found.records, self.clock),
             limits=_limits(history.started, records),
             output=output,
             progress=self.progress,
@@ -276,7 +315,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         )
         return run_and_write(session, output, notebook)
 
-    def _desk(self, recorder: Recorder, continuation: Continuation) -> Desk:
+    def _desk(self, recorder: Recorder, continuation: Continuation, rules: WaitRules) -> Desk:
         """Answers what cells ask; what an attempt that was interrupted has set is gone."""
         history, origin, past = continuation.history, continuation.origin, None
         flow = self.store.current_flow(history.started)
@@ -285,7 +324,15 @@ class Continuer(msgspec.Struct, kw_only=True):
             past = past_of(self.store, origin, numbers=numbers, flow=flow)
         # it may have been killed before it wrote down what it inherits
         once = {**(origin.once if origin is not None else {}), **history.once}
-        desk = desk_of(recorder, flow=flow, scope=history.started.scope, past=past, once=once)
+        jobs = continuation.jobs
+        waiting = Waiting(
+            rules=rules, woken=tuple(history.woken.values()), infos=history.waits,
+            after=jobs[-1].job_id if jobs else "",
+        )  # fmt: skip
+        desk = desk_of(
+            recorder, flow=flow, scope=history.started.scope, past=past, once=once,
+            waiting=waiting,
+        )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
         desk.started_on(continuation.jobs)
         return desk

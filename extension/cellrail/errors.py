@@ -14,6 +14,10 @@ The tree::
     │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
     │   ├── BadSelector            a `--changed` is none, or selects nothing
+    │   ├── NotWaiting             the run waits for nothing that could be answered
+    │   ├── AlreadyAnswered        somebody has answered the wait before, or its time is up
+    │   ├── RunSuspended           papermill's caller must not take the run for done: exit code 3
+    │   ├── RerunExceeded          `flow.rerun` was asked for more often than it may be
     │   ├── NotAvailableYet        specified, and still to come
     │   ├── SettingsError          a setting is unknown or wrong
     │   ├── NotSet                 no resource or variable of this name (a `KeyError`)
@@ -115,6 +119,31 @@ class BadSelector(UserError):
     """A `--changed` that is none, or selects nothing."""
 
     code = "bad-selector"
+
+
+class NotWaiting(UserError):
+    """The run waits for nothing that could be answered."""
+
+    code = "not-waiting"
+
+
+class AlreadyAnswered(UserError):
+    """The wait has been answered before."""
+
+    code = "already-answered"
+
+
+class RunSuspended(UserError):
+    """The run is suspended; it is not done."""
+
+    code = "run-suspended"
+    exit_code = 3
+
+
+class RerunExceeded(UserError):
+    """The step was executed as often as it may be."""
+
+    code = "rerun-exceeded"
 
 
 class NotAvailableYet(UserError):

@@ -29,6 +29,7 @@ from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.rerun import RerunPlan
 from cellrail.run.session import Progress
+from cellrail.run.waits import WaitRules
 from cellrail.settings import Settings
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Origin
@@ -212,6 +213,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             told=self._told(output),
             scope=history.started.scope if history is not None else own_scope(),
             numbers=self._numbers(),
+            waits=wait_rules(self.settings),
         )
 
     def _told(self, output: Path | None) -> dict[str, Any]:
@@ -252,6 +254,11 @@ def _import_in_background(module: str) -> None:
     from threading import Thread
 
     Thread(target=import_module, args=(module,), name=f"import-{module}", daemon=True).start()
+
+
+def wait_rules(settings: Settings) -> WaitRules:
+    """How runs wait."""
+    return WaitRules(base_url=settings.base_url, park_after=settings.park_after)
 
 
 def kernel_settings(

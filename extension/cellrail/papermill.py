@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cellrail.app import App
-from cellrail.errors import UserError
+from cellrail.errors import RunSuspended, UserError
 from cellrail.run.client import Ending
 from cellrail_state.model import RunStatus
 
@@ -32,6 +32,7 @@ class PapermillConductor:
         Raises:
             DeadKernelError: the kernel died.
             CellTimeoutError: a cell outlived `execution_timeout`.
+            RunSuspended: the run waits, and is not done.
             KeyboardInterrupt: the run was interrupted.
         """
         if not isinstance(self._input, str) or "://" in self._input:
@@ -60,6 +61,11 @@ class PapermillConductor:
 
         if outcome.status is RunStatus.CANCELLED:
             raise KeyboardInterrupt
+        if outcome.status is RunStatus.SUSPENDED:
+            raise RunSuspended(
+                f"the run is suspended: it {outcome.cause}",
+                hint="`cellrail runs --status suspended` lists it; cellrail resume RUN",
+            )
         ending = outcome.result.ending if outcome.result is not None else None
         if ending is Ending.DIED:
             raise DeadKernelError(outcome.cause)

@@ -216,6 +216,31 @@ class StepView:
         return self._history.effects_of(self.number)
 
     @property
+    def resume_data(self) -> Any:
+        """The JSON that resumed the wait behind it; None where there was none.
+
+        Data that holds a secret is kept encrypted, and not shown.
+        """
+        woken = self._history.woke(self.number)
+        if woken is None or woken.data is None or woken.secret:
+            return None
+        return from_text(woken.data)
+
+    @property
+    def woke_by(self) -> str | None:
+        """How the wait behind it ended: `resume`, `timeout` or `cancel`; None without one."""
+        woken = self._history.woke(self.number)
+        return woken.by if woken is not None else None
+
+    @property
+    def waits_until(self) -> float | None:
+        """When the time of the wait behind it is up (seconds since the epoch); None without one."""
+        pending = self._history.pending
+        if self._state.status is not StepStatus.SUSPENDED or pending is None:
+            return None
+        return pending.until
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that its checkpoint added to the store."""
         return self._state.job.delta.stored_bytes if self._state.job is not None else 0
@@ -259,6 +284,9 @@ class StepView:
             "rebuilt": list(state.rebuilt),
             "effects": list(self.effects),
             "why": self.why,
+            "woke_by": self.woke_by,
+            "resume_data": self.resume_data,
+            "waits_until": self.waits_until,
             "first_line": first_line(self.source),
         }
 

@@ -58,11 +58,18 @@ def place_of(chain: Sequence[JobFinished], job_id: str) -> int | None:
 
 def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[JobFinished]:
     """The jobs before the one at a place; of a job that ends the loop `label`, before its loop."""
-    execution = chain[place].sequence  # in a live run, of the cell
-    while (
-        place > 0
-        and chain[place - 1].sequence == execution
-        and any(turn.loop == label for turn in chain[place - 1].turns)
+    job = chain[place]
+    while place > 0 and (
+        # in a live run, of this execution of the cell
+        (
+            chain[place - 1].sequence == job.sequence
+            and any(turn.loop == label for turn in chain[place - 1].turns)
+        )
+        # it was executed before, by `flow.rerun`
+        or (
+            chain[place - 1].again
+            and (chain[place - 1].step, chain[place - 1].turns) == (job.step, job.turns)
+        )
     ):
         place -= 1
     return list(chain[:place])

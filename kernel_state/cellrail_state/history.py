@@ -12,6 +12,7 @@ This is the truth that restarts are planned from; the catalog is only an index o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -42,6 +43,9 @@ from cellrail_state.model import (
     StepSkipped,
     StepStatus,
     Turn,
+    WaitInfo,
+    Waits,
+    Woken,
     Written,
 )
 
@@ -157,6 +161,14 @@ class RunHistory:
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
         self._live = False
+        #: waits by id, and how they ended
+        self.waits: dict[str, WaitInfo] = {}
+        self.woken: dict[str, Woken] = {}
+        #: what it waits for, or would if it had an owner
+        self.pending: WaitInfo | None = None
+        #: the job that is being executed, or was when its owner was gone
+        self.firing = ""
+        self._before_wait: StepState | None = None
         started: RunStarted | None = None
         for record in sources.records(run_id):
             if isinstance(record, RunStarted):
@@ -166,7 +178,6 @@ class RunHistory:
             else:
                 self._order_in(record)
                 self._take(record)
-                self._note(record)
         if started is None:
             raise JournalDamaged(f"the journal of {run_id} has no beginning")
         self.started: RunStarted = started
@@ -187,31 +198,88 @@ class RunHistory:
             self.turn_records.append(record)
 
     def _take(self, record: Record) -> None:
-        if isinstance(record, RunEnded):
-            self.ended = record
-        elif isinstance(record, RunContinued):
-            self.ended = None
-            self.continued.append(record)
-        elif isinstance(record, KernelStarted):
-            self.kernels.append(record)
-        elif isinstance(record, JobFinished):
-            self.jobs.append(record)
-            self._finish(record)
-        elif isinstance(record, JobStarted):
-            if record.info is not None:
-                self._change(record.step, info=record.info)
-            self._change(
-                record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
-            )
-        elif isinstance(record, Decided):
-            self.decided[record.step, record.purpose, record.turns] = record
-        elif isinstance(record, StepKept):
-            self._kept += [(len(self.jobs), job_id) for job_id in record.chain]
-            self._keep(record)
-        elif isinstance(record, StepSkipped):
-            self._skip(record)
-        elif isinstance(record, StepRebuilt):
-            self._change(record.step, rebuilt=record.names)
+        taken = self._takers.get(type(record))
+        if taken is not None:
+            taken(record)
+
+    @functools.cached_property
+    def _takers(self) -> dict[type, Callable[[Any], None]]:
+        """What each kind of record does to the history; others tell nothing that is asked for."""
+        return {
+            RunEnded: self._end,
+            RunContinued: self._continue,
+            Waits: self._expect,
+            Woken: self._woke,
+            KernelStarted: self.kernels.append,
+            JobStarted: self._begin,
+            JobFinished: self._commit,
+            Decided: self._decide,
+            OnceDone: self._do_once,
+            StepChosen: self._choose,
+            StepKept: self._keep,
+            StepSkipped: self._skip,
+            StepRebuilt: self._rebuild,
+        }
+
+    def _end(self, record: RunEnded) -> None:
+        self.ended = record
+        self._suspend()
+
+    def _continue(self, record: RunContinued) -> None:
+        self.ended = None
+        self.continued.append(record)
+        self._wake_up()
+
+    def _expect(self, record: Waits) -> None:
+        self.pending = self.waits[record.wait.wait_id] = record.wait
+
+    def _begin(self, record: JobStarted) -> None:
+        self.firing, self.pending = record.job_id, None
+        if record.info is not None:
+            self._change(record.step, info=record.info)
+        self._change(
+            record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
+        )
+
+    def _commit(self, record: JobFinished) -> None:
+        self.jobs.append(record)
+        self.firing, self.pending = "", record.wait
+        if record.wait is not None:
+            self.waits[record.wait.wait_id] = record.wait
+        self._finish(record)
+
+    def _decide(self, record: Decided) -> None:
+        self.decided[record.step, record.purpose, record.turns] = record
+
+    def _do_once(self, record: OnceDone) -> None:
+        self.once.setdefault(record.key, record)
+
+    def _rebuild(self, record: StepRebuilt) -> None:
+        self._change(record.step, rebuilt=record.names)
+
+    def _suspend(self) -> None:
+        """The step that the run waits behind is suspended."""
+        if self.ended is None or self.ended.status is not RunStatus.SUSPENDED:
+            self.pending = None
+        if self.pending is not None and self.pending.step in self._states:
+            self._before_wait = self._states[self.pending.step]
+            self._change(self.pending.step, status=StepStatus.SUSPENDED, cause=self.cause)
+
+    def _wake_up(self) -> None:
+        if self._before_wait is not None:
+            self._states[self._before_wait.info.number] = self._before_wait
+            self._before_wait = None
+
+    def _woke(self, record: Woken) -> None:
+        self.woken[record.wait_id] = record
+        if record.origin:
+            return
+        self._wake_up()
+        if not record.goes_on:
+            failed = record.by == "timeout" and record.on_timeout == "fail"
+            status = StepStatus.FAILED if failed else StepStatus.CANCELLED
+            self._change(record.step, status=status, cause=_why(record))
+        self.pending = None
 
     def _forget_turns(self, record: Decided) -> None:
         """A live run may execute a loop again: its turns are those of the last execution."""
@@ -233,14 +301,11 @@ class RunHistory:
             self._began = {key: place for key, place in self._began.items() if stays(key[1])}
             self.turn_records = [r for r in self.turn_records if stays(r.turns)]
 
-    def _note(self, record: Record) -> None:
-        """What concerns no step's status."""
-        if isinstance(record, OnceDone):
-            self.once.setdefault(record.key, record)
-        elif isinstance(record, StepChosen):
-            self.chosen[record.step] = record
+    def _choose(self, record: StepChosen) -> None:
+        self.chosen[record.step] = record
 
     def _keep(self, record: StepKept) -> None:
+        self._kept += [(len(self.jobs), job_id) for job_id in record.chain]
         if record.turns:
             self.turns[record.step, record.turns] = record.job_id
             return
@@ -265,6 +330,8 @@ class RunHistory:
         ends = status in {StepStatus.FAILED, StepStatus.CANCELLED} and not job.accepted
         if job.turns and job.turns[-1].loop == label and not ends:
             status = StepStatus.RUNNING  # the loop goes on
+        if job.again:
+            status = StepStatus.RUNNING
         self._change(
             job.step,
             status=status,
@@ -300,6 +367,11 @@ class RunHistory:
     def cause(self) -> str:
         """Why, where it is not success."""
         return self.ended.cause if self.ended is not None else ""
+
+    def woke(self, number: int) -> Woken | None:
+        """How the last wait of a step ended; None where it has not, or where there was none."""
+        found = [w for w in self.woken.values() if w.step == number]
+        return found[-1] if found else None
 
     @property
     def epoch(self) -> int:
@@ -460,3 +532,10 @@ class RunHistory:
         names = ", ".join(f"`{name}`" for name in later.delta.missed)
         label = self._states[later.step].info.label
         return f"{names} changed unseen before step {label!r} ended"
+
+
+def _why(woken: Woken) -> str:
+    """Why a run does not go on behind a wait, in words."""
+    if woken.by == "timeout":
+        return "nobody resumed it in time"
+    return f"cancelled by {woken.who}" if woken.who else "cancelled"

@@ -23,7 +23,9 @@ from cellrail_state.sql import queries
 if TYPE_CHECKING:
     from cellrail_state.store import Store
 
-TABLES = ("runs", "steps", "jobs", "variables", "journals")
+TABLES = ("runs", "steps", "jobs", "variables", "waits", "journals")
+#: whose rows are made anew where a journal has grown
+_OF_RUNS = ("steps", "waits", "runs", "journals")
 #: runs of a transaction
 _BATCH = 500
 #: the same where time is short
@@ -73,7 +75,13 @@ def ingest(connection: Any, store: Store, *, seconds: float | None = None) -> In
     gone = sorted(changes.gone & changes.known)
     if gone:
         # the variables first: they are found by their jobs
-        _write(connection, store, Rows(), ("variables", "jobs", "steps", "runs", "journals"), gone)
+        _write(
+            connection,
+            store,
+            Rows(),
+            ("variables", "jobs", *_OF_RUNS),
+            gone,
+        )
     if told is None:
         _announce(connection, store, changes)
     left = sorted(changes.read, reverse=True)
@@ -86,7 +94,7 @@ def ingest(connection: Any, store: Store, *, seconds: float | None = None) -> In
         fresh = Rows()
         for run_id in batch:
             rows_of(store, run_id, changes.read[run_id], jobs.get(run_id, 0), into=fresh)
-        _write(connection, store, fresh, ("steps", "runs", "journals"), again)
+        _write(connection, store, fresh, _OF_RUNS, again)
     return Ingested(
         behind=len(left),
         whole=told is None,

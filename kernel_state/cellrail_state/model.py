@@ -10,8 +10,6 @@ All are frozen, keyword-only and JSON-able through `msgspec`. Times are seconds 
 
 from __future__ import annotations
 
-import json
-import re
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +17,8 @@ import msgspec
 
 from .effects import Effects, SharedFile, Written
 from .stored import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
+from .turns import Turn
+from .waits import WaitInfo
 
 __all__ = [
     "Checkpoint",
@@ -51,6 +51,9 @@ __all__ = [
     "Turn",
     "Variable",
     "Verdict",
+    "WaitInfo",
+    "Waits",
+    "Woken",
     "Written",
     "decode",
     "encode",
@@ -132,23 +135,6 @@ class StepInfo(_Struct, frozen=True):
     def label(self) -> str:
         """How listings name it: its name, or `#28`."""
         return self.name or f"#{self.number}"
-
-
-_PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
-
-
-class Turn(_Struct, frozen=True):
-    """One turn of one loop."""
-
-    #: label of the loop's header
-    loop: str
-    #: place in the item list, or number of the turn, from 0
-    index: int
-    key: str
-
-    def __str__(self) -> str:
-        key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
-        return f"{self.loop}[{key}]"
 
 
 class Origin(_Struct, frozen=True):
@@ -396,6 +382,48 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     made: dict[str, str] = {}
     #: what it did beyond its kernel; None where nothing was asked for
     effects: Effects | None = None
+    #: which execution of the step in its run it is (`flow.rerun`), from 1
+    runs: int = 1
+    #: the step is executed again: the namespace is put back to before it, its delta is empty
+    again: bool = False
+    #: what the run waits for right after it
+    wait: WaitInfo | None = None
+
+
+class Waits(_Struct, frozen=True, tag="waits"):
+    """Time has to pass: `--sleep`, or the wait before a retry."""
+
+    time: float
+    step: int
+    wait: WaitInfo
+
+
+class Woken(_Struct, frozen=True, tag="woken"):
+    """A wait is over."""
+
+    time: float
+    step: int
+    wait_id: str
+    #: resume, timeout or cancel
+    by: str
+    #: address of the step that asked for it
+    label: str = ""
+    turns: tuple[Turn, ...] = ()
+    #: what it comes to where its time was up: resume, cancel or fail
+    on_timeout: str = "resume"
+    #: who resumed or cancelled it
+    who: str = ""
+    #: JSON text that came with it, and the HTTP request; encrypted where `secret`
+    data: str | None = None
+    request: str | None = None
+    secret: bool = False
+    #: the run that was woken, where this one has only inherited it
+    origin: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run goes on behind it."""
+        return self.by == "resume" or (self.by == "timeout" and self.on_timeout == "resume")
 
 
 class RunEnded(_Struct, frozen=True, tag="end"):
@@ -423,6 +451,8 @@ Record = (
     | JobStarted
     | OnceDone
     | JobFinished
+    | Waits
+    | Woken
     | RunEnded
 )
 

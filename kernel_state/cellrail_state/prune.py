@@ -205,6 +205,7 @@ def _delete(store: Store, doomed: list[str]) -> None:
     for run_id in doomed:
         store.points.reach("prune.before_delete")
         store.journal_path(run_id).unlink()
+        store.inbox.forget(run_id)
         store.points.reach("prune.after_delete")
         shutil.rmtree(store.shared_folder(run_id), ignore_errors=True)
 

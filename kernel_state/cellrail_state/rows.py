@@ -9,7 +9,7 @@ import msgspec
 
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory, Sources, StepState
-from cellrail_state.model import JobFinished, RunStatus, StepStatus
+from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
 
 if TYPE_CHECKING:
     from cellrail_state.store import Store
@@ -64,6 +64,7 @@ class Rows:
         self.steps: list[dict[str, Any]] = []
         self.jobs: list[dict[str, Any]] = []
         self.variables: list[dict[str, Any]] = []
+        self.waits: list[dict[str, Any]] = []
         self.journals: list[dict[str, Any]] = []
 
 
@@ -96,6 +97,7 @@ def rows_of(store: Store, run_id: str, size: int, known: int = 0, *, into: Rows)
         into.journals[-1]["bytes"] = store.journal_size(run_id)
     into.runs.append(_run(store, history))
     into.steps += [_step(run_id, state) for state in states]
+    into.waits += [_wait(history, wait) for wait in history.waits.values()]
     for job in history.jobs[known:]:
         into.jobs.append(_job(store, run_id, job))
         into.variables += _variables(job)
@@ -143,6 +145,25 @@ def _step(run_id: str, state: StepState) -> dict[str, Any]:
         "source": info.source,
         "source_hash": info.source_hash,
         "options": info.options,
+    }
+
+
+def _wait(history: RunHistory, wait: WaitInfo) -> dict[str, Any]:
+    woken = history.woken.get(wait.wait_id)
+    waiting = history.pending is not None and history.pending.wait_id == wait.wait_id
+    return {
+        "wait_id": wait.wait_id,
+        "run_id": history.run_id,
+        "step": wait.step,
+        "label": wait.label,
+        "kind": wait.kind,
+        "asked": wait.asked,
+        "until": wait.until,
+        "on_timeout": wait.on_timeout,
+        "status": woken.by if woken is not None else "waiting" if waiting else "void",
+        "who": woken.who if woken is not None else "",
+        "woken": woken.time if woken is not None else None,
+        "data": woken.data if woken is not None and not woken.secret else None,
     }
 
 

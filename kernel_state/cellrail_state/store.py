@@ -2,7 +2,8 @@
 
 Layout: `store.json` (format, id), `journals/` (by day), `objects/`, `catalog.duckdb` (an index of
 the journals), `news/` (which runs the catalog may not know), `state/` (what outlives runs: the
-ledger of resources and variables), `shared/` (the runs' shared folders), `renames.json` (flows
+ledger of resources and variables), `shared/` (the runs' shared folders), `waits/` (what
+runs wait for, and the answers), `renames.json` (flows
 under new names), `.gitignore`.
 """
 
@@ -30,6 +31,7 @@ from cellrail_state.errors import (
     StoreNotWritable,
     StoreTooNew,
 )
+from cellrail_state.inbox import Inbox
 from cellrail_state.keys import KeyRing, untrusted
 from cellrail_state.ledger import Ledger
 from cellrail_state.model import Record, RunStarted
@@ -76,6 +78,7 @@ class Store:
         self.points = points
         self.objects = Objects(path / "objects", points=points)
         self.news = News(path / "news")
+        self.inbox = Inbox(path / "waits", keyring=keyring, points=points)
 
     # --- opening -----------------------------------------------------------------------------
 

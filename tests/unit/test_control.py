@@ -23,9 +23,11 @@ from cellrail.notebook.control import (
     Leave,
     RollBack,
     Skip,
+    Suspend,
     Told,
     Turned,
     Wait,
+    Woke,
     address,
     conduct,
 )
@@ -80,6 +82,10 @@ class Driver:
             self.log.append(f"{where} = {action.status}{accepted}{attempt}")
         elif isinstance(action, Wait):
             self.log.append(f"wait {action.seconds:g}")
+            return self.answers.get(f"{where} wait")
+        elif isinstance(action, Suspend):
+            self.log.append(f"{where} suspends")
+            return self.next(f"{where} suspends", Woke(by="resume"))
         elif isinstance(action, Skip):
             self.log.append(f"{where} skipped: {action.reason}")
         elif isinstance(action, Turned):
@@ -408,3 +414,83 @@ def test_places_are_addresses():
 
     assert address(step, (Turn("a", 0, "x"), Turn("b", 1, "y"))) == "a[x]/b[y]/load"
     assert StepStatus.FAILED == "failed"
+
+
+# --- waits -----------------------------------------------------------------------------------
+
+WAITS = Ended(ending="ok", waits=True)
+AGAIN = Ended(ending="ok", waits=True, again=True)
+
+
+def test_a_step_waits_behind_its_commit_and_its_stop_condition_also_as_the_last_one():
+    driver = Driver({"a": WAITS, "a ?stop-if": False, "b": WAITS})
+
+    assert driver.run(flow("a --stop-if x --sleep 1h", "b --sleep 1h")).status == RunStatus.SUCCESS
+    assert driver.log == [
+        "a", "a = success", "a ?stop-if", "a suspends", "wait 3600", "b", "b = success",
+        "b suspends",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("woke", "status", "cause"),
+    [
+        (Woke(by="timeout"), "success", ""),
+        (Woke(by="timeout", on_timeout="cancel"), "cancelled", "nobody resumed it in time"),
+        (Woke(by="timeout", on_timeout="fail"), "failed", "nobody resumed it in time"),
+        (Woke(by="cancel", who="ann"), "cancelled", "cancelled by ann"),
+        (Woke(by="parked", cause="waits"), "suspended", "waits"),
+    ],
+)
+def test_what_the_end_of_a_wait_means_for_the_run(woke, status, cause):
+    steps = flow("a", "b", "c --retry 1")
+    for waiting in ("a suspends", "c wait"):
+        driver = Driver({"a": WAITS, "c": "error", waiting: woke})
+        end = driver.run(steps)
+        if waiting == "a suspends" or status != "success":
+            place = waiting[0]
+            assert (end.status, end.cause) in {(status, cause), ("failed", "ValueError: bad")}
+            assert place == "c" or ("b" in driver.log) == (status == "success")
+            assert place == "a" or end.step == "c"
+
+
+def test_a_step_is_executed_again_from_the_namespace_before_it():
+    driver = Driver({"a": [AGAIN, "error", AGAIN, WAITS]})
+
+    driver.run(flow("a --retry 1 --backoff 1s --sleep 2s", "b"))
+
+    assert driver.log == [
+        "a", "a = success", "a suspends", "roll back a",
+        "a", "a = failed", "roll back a", "wait 1",
+        "a", "a = success #2", "a suspends", "roll back a",
+        "a", "a = success", "a suspends", "wait 2", "b", "b = success",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Ended(ending="error", error=ERROR, waits=True, again=True),
+        Ended(ending="ok", refused="disk full", waits=True, again=True),
+        Ended(ending="error", exited=True, waits=True),
+    ],
+)
+def test_what_does_not_end_well_waits_for_nothing(ended):
+    driver = Driver({"a": ended})
+
+    driver.run(flow("a --on-error continue", "b"))
+
+    assert "a suspends" not in driver.log
+
+
+def test_a_step_sleeps_between_turns_and_before_whatever_follows_but_not_for_nothing():
+    driver = Driver({"a ?foreach": ("x", "y"), "b ?when": False, "c[1] ?while": False})
+
+    driver.run(flow("a --foreach i in y --sleep 1s", "b --when n --sleep 9s", "c --while m"))
+
+    assert driver.log == [
+        "a ?foreach", "enter a[x]", "a[x]", "a[x] = success", "a[x] turned", "wait 1",
+        "enter a[y]", "a[y]", "a[y] = success", "a[y] turned", "leave a", "wait 1",
+        "b ?when", "b skipped: n is false", "c[0] ?while", "enter c[0]", "c[0]", "c[0] = success",
+        "c[0] turned", "c[1] ?while", "leave c",
+    ]  # fmt: skip

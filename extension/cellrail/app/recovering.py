@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, overload
@@ -11,17 +13,19 @@ import msgspec
 
 from cellrail.app.base import AppBase
 from cellrail.continuing import Continuer
-from cellrail.errors import CellrailError
-from cellrail.launch import kernel_settings
+from cellrail.errors import CellrailError, NotWaiting
+from cellrail.launch import kernel_settings, wait_rules
 from cellrail.notebook.plan import Plan
 from cellrail.run.session import Progress
 from cellrail.views import Run, RunList
-from cellrail_state.errors import StateError
+from cellrail_state.errors import RunIsOwned, StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import RunKind, RunStarted, RunStatus
+from cellrail_state.model import RunKind, RunStarted, RunStatus, WaitInfo
+from cellrail_state.waits import SUSPEND
 
 #: of a store with more interrupted runs than this, the newest are recovered
 _MANY = 1000
+_POLL_SECONDS = 0.1
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,13 +135,49 @@ class Recovering(AppBase):
 
     def _go_on(self, continuer: Continuer) -> Run:
         continuer.run()
-        return self._view(RunHistory(continuer.run_id, self._sources(verify=False)))
+        return self._followed(continuer.run_id, progress=continuer.progress, tell=continuer.tell)
+
+    def _followed(
+        self,
+        run_id: str,
+        *,
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Run:
+        """The run, when it has ended or waits for somebody.
+
+        What it waits for may have come while its step ran. And time alone ends some waits: until
+        then this process stays, without a kernel and without owning the run.
+        """
+        while True:
+            history = RunHistory(run_id, self._sources(verify=False))
+            if self.store.is_owned(run_id):  # somebody else was faster
+                time.sleep(_POLL_SECONDS)
+                continue
+            info = history.pending if history.status is RunStatus.SUSPENDED else None
+            if info is None or not self._comes(info):
+                return self._view(history)
+            with contextlib.suppress(RunIsOwned, NotWaiting):
+                self._continuer(
+                    run_id, reason="timer", expects=info.wait_id, progress=progress, tell=tell
+                ).run()
+
+    def _comes(self, info: WaitInfo) -> bool:
+        """Wait for the answer to a wait; whether there is one. Nobody stays for a suspension."""
+        inbox = self.store.inbox
+        while inbox.due(info, self.clock()) is None:
+            if info.kind == SUSPEND:
+                return False
+            left = (info.until or 0.0) - self.clock()
+            time.sleep(min(_POLL_SECONDS, max(0.0, left)))
+        return True
 
     def _continuer(
         self,
         run_id: str,
         *,
         reason: str = "recover",
+        expects: str = "",
         progress: Progress | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> Continuer:
@@ -145,7 +185,8 @@ class Recovering(AppBase):
         return Continuer(
             store=self.store, run_id=run_id, path=self._path_of,
             kernel_settings=functools.partial(kernel_settings, self.settings, self.store_path),
-            lazy_above=self.settings.lazy_above, reason=reason, progress=progress, tell=tell,
+            lazy_above=self.settings.lazy_above, reason=reason, expects=expects,
+            waits=wait_rules(self.settings), progress=progress, tell=tell,
             clock=self.clock,
         )  # fmt: skip
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import msgspec
 
-from cellrail.app.base import AppBase
-from cellrail.errors import RunNotFound, UserError
+from cellrail.app.waking import Waking
+from cellrail.errors import RestartRefused, RunNotFound, UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.changes import read_selectors
@@ -23,6 +23,7 @@ from cellrail.run.performer import RunLimits
 from cellrail.run.session import Progress
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
+from cellrail_state.model import RunStatus
 
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
@@ -73,6 +74,9 @@ class RestartOptions(TypedDict, total=False):
     widen: bool
     #: what its steps see of states and resources: what they saw in the origin, or what is there now
     state: Literal["origin", "current"]
+    #: a suspended origin is cancelled, or goes on waiting; one of both is needed
+    cancel_origin: bool
+    keep_waiting: bool
     #: the working directory; the origin's by default
     cwd: str | Path | None
     #: seconds for the whole run
@@ -99,7 +103,7 @@ class RerunOptions(TypedDict, total=False):
     progress: Progress | None
 
 
-class Running(AppBase):
+class Running(Waking):
     """Runs and restarts notebooks."""
 
     @overload
@@ -247,6 +251,8 @@ class Running(AppBase):
         force: bool = False,
         widen: bool = False,
         state: Literal["origin", "current"] = "origin",
+        cancel_origin: bool = False,
+        keep_waiting: bool = False,
         cwd: str | Path | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
@@ -268,6 +274,8 @@ class Running(AppBase):
             return decided.plan
         decided.plan.check()
         check_objects(decided, self.store.objects.contains)
+        if history.status is RunStatus.SUSPENDED:
+            self._let_go(history, cancel=cancel_origin, keep=keep_waiting)
         origin = history.started
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
         return self._launch(
@@ -384,6 +392,21 @@ class Running(AppBase):
             ),
         )  # fmt: skip
 
+    def _let_go(self, history: RunHistory, *, cancel: bool, keep: bool) -> None:
+        """Decide what becomes of an origin that is suspended.
+
+        Raises:
+            RestartRefused: that was not said.
+        """
+        if cancel == keep:
+            raise RestartRefused(
+                f"run {history.run_id} is suspended: it {history.cause}",
+                hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
+                f"to go on with it: cellrail resume {history.run_id}",
+            )
+        if cancel:
+            self.cancel(history.run_id)
+
     def launcher_for_papermill(
         self,
         notebook: Path,
@@ -492,7 +515,7 @@ class Running(AppBase):
             restart=restart, changed=tuple(changed), clock=self.clock, **rest,
         )  # fmt: skip
         run_id = launcher.run()
-        return self._view(RunHistory(run_id, self._sources(verify=False)))
+        return self._followed(run_id, progress=launcher.progress)
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
         return RunLimits(

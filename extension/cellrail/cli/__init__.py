@@ -16,6 +16,9 @@ _COMMANDS = {
     "restart": "running",
     "recover": "recovering",
     "rerun": "running",
+    "resume": "waking",
+    "cancel": "waking",
+    "tick": "waking",
     "steps": "looking",
     "runs": "looking",
     "show": "looking",
@@ -34,7 +37,7 @@ _COMMANDS = {
 }
 #: commands of the specification that are still to come
 LATER = (
-    "backfill", "cancel", "rerun", "resume", "serve", "tick", "trigger",
+    "backfill", "rerun", "serve", "trigger",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import click
 from cellrail.app.recovering import Recovered
 from cellrail.cli.common import Context, common_options, moment, table
 from cellrail.cli.progress import bar
-from cellrail.cli.running import EXIT_CODES, say_run, tell_result
+from cellrail.cli.running import exit_code, say_run, tell_result
 from cellrail.views import RunList
 
 
@@ -52,7 +52,7 @@ def _tell_all(context: Context, done: list[Recovered]) -> int:
     code = 0
     for one in done:
         if one.run is not None:
-            code = max(code, EXIT_CODES.get(one.run.status, 1))
+            code = max(code, exit_code(one.run))
             if not context.as_json:
                 say_run(context, one.run, None)
         elif one.plan is not None:

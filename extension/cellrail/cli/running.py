@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cellrail.cli.common import Context, common_options, seconds, span
+from cellrail.cli.common import Context, common_options, moment, seconds, span
 from cellrail.cli.parameters import parameter_options
 from cellrail.cli.progress import bar
 from cellrail.notebook.plan import Plan
@@ -20,6 +20,8 @@ EXIT_CODES = {
     RunStatus.SUSPENDED: 3,
     RunStatus.CANCELLED: 130,
 }
+#: of a run that somebody has cancelled, not interrupted
+CANCELLED = 4
 
 
 @click.command()
@@ -94,19 +96,16 @@ def run(
 @click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")
 @click.option("--failed-only", is_flag=True, hidden=True)
 @click.option("--reeval", is_flag=True, hidden=True)
-@click.option("--cancel-origin", is_flag=True, hidden=True)
-@click.option("--keep-waiting", is_flag=True, hidden=True)
+@click.option("--cancel-origin", is_flag=True, help="Cancel RUN where it is suspended.")
+@click.option("--keep-waiting", is_flag=True, help="Leave RUN suspended where it is.")
 @click.option("--detach", is_flag=True, hidden=True)
 @common_options
 def restart(
     *, context: Context, run: str, output: str | None, failed_only: bool, reeval: bool,
-    cancel_origin: bool, keep_waiting: bool, detach: bool, **options: Any,
+    detach: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Restart RUN (an id, `last`, or a notebook's path) from a step, as a new run."""
-    _not_yet(
-        failed_only=failed_only, reeval=reeval, cancel_origin=cancel_origin,
-        keep_waiting=keep_waiting, detach=detach,
-    )  # fmt: skip
+    _not_yet(failed_only=failed_only, reeval=reeval, detach=detach)
     app = context.app(run if run.endswith(".ipynb") else None)
     result = app.restart(run, output, progress=bar(context), **options)
     return tell_result(context, result, output)
@@ -171,7 +170,14 @@ def tell_result(context: Context, result: Run | Plan, output: str | None) -> int
         context.json(result.to_dict())
     else:
         say_run(context, result, output)
-    return EXIT_CODES.get(result.status, 1)
+    return exit_code(result)
+
+
+def exit_code(run: Run) -> int:
+    """The exit code for what a run came to."""
+    if run.status is RunStatus.CANCELLED and run.cause != "interrupted":
+        return CANCELLED
+    return EXIT_CODES.get(run.status, 1)
 
 
 def say_run(context: Context, run: Run, output: str | None) -> None:
@@ -196,5 +202,9 @@ def say_run(context: Context, run: Run, output: str | None) -> None:
         if run.cause and not broken:
             context.note(run.cause)
         context.note(f"go on with: cellrail restart {run.id}")
+    if run.status is RunStatus.SUSPENDED:
+        until = next((s.waits_until for s in steps if s.waits_until is not None), None)
+        context.note(f"it {run.cause}" + (f", at most until {moment(until)}" if until else ""))
+        context.note(f"go on with: cellrail resume {run.id}")
     if output is not None and not context.quiet:
         context.say(f"wrote {output}")

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from cellrail.errors import RecoverRefused
+from cellrail.errors import RecoverRefused, UserError
 from cellrail.kernels.cold import EXTENSION_FLAG
-from cellrail_state.model import KernelStarted
+from cellrail_state.model import KernelStarted, Owner
 
 #: the clock that start times are counted from may have been set since
 _TOLERANCE_SECONDS = 2.0
@@ -47,6 +47,34 @@ def end_kernels(kernels: Iterable[KernelStarted]) -> list[int]:
             ) from error
         ended.append(kernel.pid)
     return ended
+
+
+def interrupt_owner(owner: Owner) -> None:
+    """Interrupt the process that drives a run, as Ctrl-C would.
+
+    Raises:
+        UserError: it lives on another machine, or cannot be interrupted.
+    """
+    import socket
+
+    import psutil
+
+    if owner.host != socket.gethostname():
+        raise UserError(
+            f"the run is driven on {owner.host}; it can be cancelled there only",
+            hint=f"on {owner.host}: cellrail cancel RUN",
+        )
+    try:
+        process = psutil.Process(owner.pid)
+        if abs(process.create_time() - owner.started) <= _TOLERANCE_SECONDS:
+            process.send_signal(signal.SIGINT)
+    except psutil.NoSuchProcess:
+        return
+    except (psutil.Error, OSError, ValueError) as error:
+        raise UserError(
+            f"the run's process {owner.pid} cannot be interrupted: {error}",
+            hint="interrupt it where it runs",
+        ) from error
 
 
 def _is(process: Any, kernel: KernelStarted) -> bool:

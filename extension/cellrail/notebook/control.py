@@ -20,6 +20,23 @@ the kernel died            failed              failed                   the kern
 interrupted                cancelled           cancelled                interrupted
 =========================  ==================  =======================  =====================
 
+A job that ended well can ask for a wait (`flow.suspend`), or to be executed again after one
+(`flow.rerun`). What the answer means for the run is decided here, too (`_Machine._over`):
+
+=========================  =======================  =============================
+answer                     run                      cause
+=========================  =======================  =============================
+resume                     goes on
+timeout, resume            goes on
+timeout, cancel            cancelled                nobody resumed it in time
+timeout, fail              failed                   nobody resumed it in time
+cancel                     cancelled                cancelled by ...
+none yet                   suspended                what it waits for
+=========================  =======================  =============================
+
+The order behind a job: its commit, `--stop-if`, the wait it asked for, and, before anything else is
+looked at or executed, its `--sleep`.
+
 A failure is tolerated by the tag `raises-exception` (an error of the user's code only) and by
 `--on-error continue|skip`; a failed attempt that `--retry` tries again decides nothing.
 """
@@ -73,6 +90,8 @@ class Fire(_Action, frozen=True, kw_only=True):
     attempt: int = 1
     #: a loop around goes on past its failure
     passed_over: bool = False
+    #: which execution of the step it is (`flow.rerun`), from 1
+    runs: int = 1
 
 
 class Commit(_Action, frozen=True, kw_only=True):
@@ -84,6 +103,9 @@ class Commit(_Action, frozen=True, kw_only=True):
     cause: str = ""
     #: the step will not be tried again
     final: bool = True
+    runs: int = 1
+    #: it ended well, and asked to be executed again: the namespace will be put back
+    again: bool = False
 
 
 class RollBack(_Action, frozen=True, kw_only=True):
@@ -91,9 +113,20 @@ class RollBack(_Action, frozen=True, kw_only=True):
 
 
 class Wait(_Action, frozen=True, kw_only=True):
-    """Let so many seconds pass."""
+    """Let so many seconds pass; answered by `Woke`, or by None where they have passed."""
 
     seconds: float
+    #: retry, or sleep
+    why: str = "retry"
+    attempt: int = 1
+    runs: int = 1
+
+
+class Suspend(_Action, frozen=True, kw_only=True):
+    """The job that was committed last waits, as it has asked for; answered by `Woke`."""
+
+    attempt: int = 1
+    runs: int = 1
 
 
 class Skip(_Action, frozen=True, kw_only=True):
@@ -116,7 +149,7 @@ class Leave(_Action, frozen=True, kw_only=True):
     """The loop has ended: what it collected is bound."""
 
 
-Action = Ask | Fire | Commit | RollBack | Wait | Skip | Enter | Turned | Leave
+Action = Ask | Fire | Commit | RollBack | Wait | Suspend | Skip | Enter | Turned | Leave
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +175,22 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""
     #: the kernel lives: without it nothing can be tried again, and the flow cannot go on
     alive: bool = True
+    #: it has asked for a wait
+    waits: bool = False
+    #: with `waits`: it asks to be executed again behind it
+    again: bool = False
+
+
+class Woke(msgspec.Struct, frozen=True, kw_only=True):
+    """How a wait ended; or that it has not, and nobody stays to wait for it."""
+
+    #: resume, timeout, cancel or parked
+    by: str
+    #: what it comes to where its time was up: resume, cancel or fail
+    on_timeout: str = "resume"
+    who: str = ""
+    #: of one that is parked: what it waits for, in words
+    cause: str = ""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,12 +261,15 @@ _Steps = Generator[Action, Any, None]
 class _Machine:
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
+        #: what has to pass before anything else happens
+        self._sleep: Wait | None = None
         #: the loops around, outermost first
         self._loops: list[Step] = []
 
     def sequence(self, blocks: Sequence[Block], path: Path, taken: dict[str, str]) -> _Steps:
         """The blocks of one level, in order."""
         for block in blocks:
+            yield from self._rest()
             step = block.step
             skipped = yield from self._skips(step, path, taken)
             if skipped:
@@ -268,11 +320,31 @@ class _Machine:
     # --- one job -----------------------------------------------------------------------------
 
     def _job(self, step: Step, path: Path) -> _Steps:
+        runs = 1
+        while True:
+            attempt, ended = yield from self._attempts(step, path, runs)
+            if not (ended.again and _ended_well(ended)):
+                break
+            yield Commit(
+                step=step, path=path, attempt=attempt, runs=runs, status=StepStatus.SUCCESS,
+                final=False, again=True,
+            )  # fmt: skip
+            woke: Woke = yield Suspend(step=step, path=path, attempt=attempt, runs=runs)
+            self._over(step, path, woke)
+            yield RollBack(step=step, path=path)
+            runs += 1
+        yield from self._settle(step, path, attempt, runs, ended)
+        yield from self._afterwards(step, path, attempt, runs, ended)
+
+    def _attempts(
+        self, step: Step, path: Path, runs: int
+    ) -> Generator[Action, Any, tuple[int, Ended]]:
+        """Execute the step until it ended well, or is not tried again."""
         options, attempt = step.options, 1
         while True:
             passed_over = self._skipping_loop() is not None
             ended: Ended = yield Fire(
-                step=step, path=path, attempt=attempt, passed_over=passed_over
+                step=step, path=path, attempt=attempt, passed_over=passed_over, runs=runs
             )
             again = attempt <= options.retry and _may_go_on(ended) and not ended.exited
             if again and options.retry_if:
@@ -289,30 +361,30 @@ class _Machine:
                     )
                 again = told.value
             if not again:
-                break
+                return attempt, ended
             yield Commit(
                 step=step,
                 path=path,
                 attempt=attempt,
+                runs=runs,
                 status=StepStatus.FAILED,
                 cause=ended.cause,
                 final=False,
             )
             yield RollBack(step=step, path=path)
             seconds = options.backoff.seconds(attempt) * self._jitter()
-            yield Wait(step=step, path=path, seconds=seconds)
+            woke = yield Wait(step=step, path=path, seconds=seconds, attempt=attempt, runs=runs)
+            self._over(step, path, woke)
             attempt += 1
-        yield from self._settle(step, path, attempt, ended)
-        yield from self._afterwards(step, path)
 
-    def _settle(self, step: Step, path: Path, attempt: int, ended: Ended) -> _Steps:
+    def _settle(self, step: Step, path: Path, attempt: int, runs: int, ended: Ended) -> _Steps:
         commit, end = self._verdict(step, path, ended)
         loop = self._skipping_loop()
         passes = commit.status is StepStatus.FAILED and _may_go_on(ended)
         if loop is not None and passes and step.options.on_error != "continue":
-            yield msgspec.structs.replace(commit, attempt=attempt, accepted=True)
+            yield msgspec.structs.replace(commit, attempt=attempt, runs=runs, accepted=True)
             raise _ItemFailed(loop)
-        yield msgspec.structs.replace(commit, attempt=attempt)
+        yield msgspec.structs.replace(commit, attempt=attempt, runs=runs)
         if end is not None:
             raise _Stop(end)
 
@@ -338,13 +410,48 @@ class _Machine:
         commit = Commit(step=step, path=path, status=status, accepted=accepted, cause=cause)
         return commit, end
 
-    def _afterwards(self, step: Step, path: Path) -> _Steps:
+    def _afterwards(self, step: Step, path: Path, attempt: int, runs: int, ended: Ended) -> _Steps:
         options = step.options
         if options.stop_if:
             stop = yield from self._ask(step, path, Purpose.STOP_IF, options.stop_if)
             if stop:
                 cause = f"{options.stop_if} is true"
                 raise _Stop(End(status=RunStatus.SUCCESS, cause=cause, step=address(step, path)))
+        if ended.waits and _ended_well(ended):
+            woke: Woke = yield Suspend(step=step, path=path, attempt=attempt, runs=runs)
+            self._over(step, path, woke)
+        if options.sleep is not None:
+            self._sleep = Wait(
+                step=step, path=path, seconds=options.sleep, why="sleep", attempt=attempt,
+                runs=runs,
+            )  # fmt: skip
+
+    # --- waits -------------------------------------------------------------------------------
+
+    def _rest(self) -> _Steps:
+        """Sleep, where the step before says so: there is something behind it."""
+        wait, self._sleep = self._sleep, None
+        if wait is not None:
+            woke: Woke | None = yield wait
+            self._over(wait.step, wait.path, woke)
+
+    @staticmethod
+    def _over(step: Step, path: Path, woke: Woke | None) -> None:
+        """Go on behind a wait, or end the run."""
+        if woke is None or woke.by == "resume":
+            return
+        if woke.by == "parked":
+            status, cause = RunStatus.SUSPENDED, woke.cause
+        elif woke.by == "cancel":
+            status = RunStatus.CANCELLED
+            cause = f"cancelled by {woke.who}" if woke.who else "cancelled"
+        elif woke.on_timeout == "resume":
+            return
+        else:
+            failed = woke.on_timeout == "fail"
+            status = RunStatus.FAILED if failed else RunStatus.CANCELLED
+            cause = "nobody resumed it in time"
+        raise _Stop(End(status=status, cause=cause, step=address(step, path)))
 
     # --- loops -------------------------------------------------------------------------------
 
@@ -357,6 +464,7 @@ class _Machine:
             if told.error is not None:
                 yield from self._broken(step, path, Purpose.FOREACH, options.foreach, told.error)
             for index, key in enumerate(told.keys):
+                yield from self._rest()
                 yield from self._turn(block, (*path, Turn(step.label, index, key)))
         else:
             yield from self._while(block, path)
@@ -366,6 +474,7 @@ class _Machine:
         step, options = block.step, block.step.options
         index = 0
         while True:
+            yield from self._rest()
             inside = (*path, Turn(step.label, index, str(index)))
             met = yield from self._ask(step, inside, Purpose.WHILE, options.while_)
             if not met:
@@ -395,6 +504,10 @@ class _Machine:
     def _skipping_loop(self) -> Step | None:
         """The innermost loop around that goes on past failed items."""
         return next((s for s in reversed(self._loops) if s.options.on_error == "skip"), None)
+
+
+def _ended_well(ended: Ended) -> bool:
+    return ended.ending == "ok" and not ended.refused and not ended.exited
 
 
 def _may_go_on(ended: Ended) -> bool:

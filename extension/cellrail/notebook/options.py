@@ -89,6 +89,8 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: files that the step reads and writes, as globs
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    #: seconds to wait after it, where anything follows
+    sleep: float | None = None
 
     @property
     def loops(self) -> bool:
@@ -98,7 +100,17 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def control(self) -> tuple[str, ...]:
         """The options that decide whether and how often the step runs."""
-        fields = ("retry", "when", "branch", "foreach", "while_", "in_", "on_error", "stop_if")
+        fields = (
+            "retry",
+            "when",
+            "branch",
+            "foreach",
+            "while_",
+            "in_",
+            "on_error",
+            "stop_if",
+            "sleep",
+        )
         given = (f for f in fields if getattr(self, f) != getattr(_DEFAULTS, f))
         return tuple(f"--{field.strip('_').replace('_', '-')}" for field in given)
 
@@ -266,7 +278,8 @@ SPECS: tuple[OptionSpec, ...] = (
                text=",".join, available=True),
     OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words,
                text=",".join, available=True),
-    OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration),
+    OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration,
+               text=_seconds_text, available=True),
 )  # fmt: skip
 _BY_NAME = {spec.name: spec for spec in SPECS}
 

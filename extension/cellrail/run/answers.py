@@ -9,7 +9,8 @@ is done now; from the first job that it does not tell on, everything is.
 * A job whose kernel died has told nothing: it executes again, too.
 * The items of a loop are in the checkpoints of its jobs. Before the first of those is committed
   they are nowhere, so they are evaluated again.
-* A wait that was under way goes on until its time is up.
+* A wait that was under way goes on until its time is up; one that nobody stays for is answered by
+  the record of its end, and until there is that the run is parked.
 """
 
 from __future__ import annotations
@@ -18,21 +19,31 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from cellrail.notebook import control
 from cellrail.notebook.control import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail.run.orders import loop_root
 from cellrail.run.replay import Replay, Stage, Teller
+from cellrail.run.waits import in_words, woke
 from cellrail_state.model import (
     Decided,
     JobFinished,
+    JobStarted,
     Record,
     StepKept,
     StepSkipped,
     StepStatus,
+    WaitInfo,
+    Waits,
+    Woken,
 )
+from cellrail_state.waits import RERUN, RETRY, SLEEP, SUSPEND
 
+#: number of a step, its turns, its execution and its attempt
+_Place = tuple[int, Path, int, int]
 #: causes of jobs that have told nothing
 KERNEL_DIED = "the kernel died"
 REBUILD_FAILED = "rebuild failed"
@@ -63,11 +74,16 @@ class Answers:
         """
         self._job, self._outputs, self._roots = job, outputs, roots
         self._before, self._clock = before, clock
-        self._attempts: dict[tuple[int, Path, int], JobFinished] = {}
+        self._attempts: dict[_Place, JobFinished] = {}
+        #: waits by what they stand behind, and how they ended
+        self._waits: dict[tuple[str, _Place], WaitInfo] = {}
+        self._woken: dict[str, Woken] = {}
+        #: the job that was committed last; None where anything has begun since
+        self._last: JobFinished | None = None
         self._kept: dict[tuple[int, Path], str] = {}
         self._decided: dict[tuple[int, str, Path], Decided] = {}
         #: `--retry-if` of each attempt
-        self._again: dict[tuple[int, Path, int], Decided] = {}
+        self._again: dict[_Place, Decided] = {}
         self._skipped: set[tuple[int, Path]] = set()
         #: the job that stands for a step, where its cell has run again since
         self._newest: dict[tuple[int, Path], JobFinished] = {}
@@ -75,12 +91,18 @@ class Answers:
             self._read(record)
         #: the journal ends here
         self._over = False
-        self._attempt = 1
+        self._attempt, self._runs = 1, 1
 
     # --- the journal -------------------------------------------------------------------------
 
     def _read(self, record: Record) -> None:
-        if isinstance(record, Decided):
+        if _begins_something(record):
+            self._last = None
+        if isinstance(record, Waits):
+            self._expect(record.wait)
+        elif isinstance(record, Woken):
+            self._woken[record.wait_id] = record
+        elif isinstance(record, Decided):
             self._decided[record.step, record.purpose, record.turns] = record
         elif isinstance(record, StepSkipped):
             self._skipped.add((record.step, record.turns))
@@ -89,7 +111,13 @@ class Answers:
         elif isinstance(record, JobFinished):
             self._finish(record)
 
+    def _expect(self, wait: WaitInfo) -> None:
+        place = (wait.step, wait.turns, wait.runs, wait.attempt)
+        self._waits[wait.kind, place] = wait
+
     def _finish(self, job: JobFinished) -> None:
+        if job.wait is not None:
+            self._expect(job.wait)
         again = self._decided.pop((job.step, str(Purpose.RETRY_IF), job.turns), None)
         if job.follows or tells_nothing(job):
             return
@@ -97,14 +125,15 @@ class Answers:
             if job.status is StepStatus.SUCCESS or job.accepted:
                 self._newest[job.step, job.turns] = job
             return
-        key = (job.step, job.turns, job.attempt)
+        key = (job.step, job.turns, job.runs, job.attempt)
+        self._last = job
         if key not in self._attempts and again is not None:
             self._again[key] = again
         self._attempts.setdefault(key, job)
 
     def _known(self, action: control.Fire | control.Commit) -> JobFinished | None:
         number, path = action.step.number, action.path
-        job = self._attempts.get((number, path, action.attempt))
+        job = self._attempts.get((number, path, action.runs, action.attempt))
         kept = self._kept.get((number, path))
         return self._job(kept) if job is None and kept is not None else job
 
@@ -124,6 +153,8 @@ class Answers:
     def _tells(self, action: control.Action) -> bool:
         if isinstance(action, (control.Enter, control.Turned, control.RollBack, control.Wait)):
             return True
+        if isinstance(action, control.Suspend):
+            return self._woke(action) is not None
         if isinstance(action, control.Ask):
             return self._told(action) is not None
         if isinstance(action, control.Skip):
@@ -143,8 +174,10 @@ class Answers:
             return self._of_origin(action, stage, teller)
         if isinstance(action, control.Ask):
             return self._told(action)
+        if isinstance(action, control.Suspend):
+            return self._woke(action)
         if isinstance(action, control.Fire):
-            self._attempt = action.attempt
+            self._attempt, self._runs = action.attempt, action.runs
             job = self._known(action)
             return ended_as(job) if job is not None else None
         if isinstance(action, control.Commit):
@@ -152,7 +185,7 @@ class Answers:
         elif isinstance(action, control.Leave):
             stage.settle()
         elif isinstance(action, control.Wait):
-            self._wait(action, stage)
+            return self._wait(action, stage)
         elif isinstance(action, (control.Enter, control.Turned)):
             stage.perform(action)
         return None
@@ -163,7 +196,7 @@ class Answers:
     def _told(self, action: control.Ask) -> control.Told | None:
         number, path = action.step.number, action.path
         if action.purpose is Purpose.RETRY_IF and (number, path) not in self._kept:
-            known = self._again.get((number, path, self._attempt))
+            known = self._again.get((number, path, self._runs, self._attempt))
         else:
             known = self._decided.get((number, str(action.purpose), path))
         if known is None:
@@ -183,15 +216,50 @@ class Answers:
         if action.status is StepStatus.SUCCESS or action.accepted:
             stage.settle()
 
-    def _wait(self, action: control.Wait, stage: Stage) -> None:
+    def _woke(self, action: control.Suspend) -> control.Woke | None:
+        if (action.step.number, action.path) in self._kept:
+            return control.Woke(by="resume")  # its origin went on
+        place = _place(action)
+        found = self._waits.get((SUSPEND, place)) or self._waits.get((RERUN, place))
+        record = self._woken.get(found.wait_id) if found is not None else None
+        return woke(record) if record is not None else None
+
+    def _wait(self, action: control.Wait, stage: Stage) -> control.Woke | None:
         number, path = action.step.number, action.path
-        if (number, path) in self._kept or (number, path, self._attempt + 1) in self._attempts:
-            return
-        failed = self._attempts.get((number, path, self._attempt))
-        since = failed.time if failed is not None else self._clock()
+        if (number, path) in self._kept:
+            return None
+        place = _place(action)
+        known = self._waits.get((action.why, place))
+        if known is not None:
+            record = self._woken.get(known.wait_id)
+            return woke(record) if record is not None else parked(known)
+        job = self._attempts.get(place)
+        if action.why == RETRY and (*place[:3], action.attempt + 1) in self._attempts:
+            return None
+        if action.why == SLEEP and job is not self._last:
+            return None
+        since = job.time if job is not None else self._clock()
         left = min(action.seconds, since + action.seconds - self._clock())
-        if left > 0:
-            stage.perform(control.Wait(step=action.step, path=path, seconds=left))
+        if left <= 0:
+            return None
+        found: control.Woke | None = stage.perform(msgspec.structs.replace(action, seconds=left))
+        return found
+
+
+def _begins_something(record: Record) -> bool:
+    """Whether the run has gone on behind its last job."""
+    if isinstance(record, Decided):
+        return record.purpose not in {Purpose.STOP_IF, Purpose.RETRY_IF}
+    return isinstance(record, (JobStarted, StepSkipped))
+
+
+def _place(action: control.Suspend | control.Wait) -> _Place:
+    return (action.step.number, action.path, action.runs, action.attempt)
+
+
+def parked(wait: WaitInfo) -> control.Woke:
+    """The run goes on waiting, and nobody stays."""
+    return control.Woke(by="parked", cause=in_words(wait))
 
 
 def tells_nothing(job: JobFinished) -> bool:
@@ -204,7 +272,9 @@ def ended_as(job: JobFinished) -> control.Ended:
     error = job.error
     if job.status is StepStatus.SUCCESS:
         exited = error is not None and error.name == "SystemExit"
-        return control.Ended(ending="ok", error=error, exited=exited)
+        return control.Ended(
+            ending="ok", error=error, exited=exited, waits=job.wait is not None, again=job.again
+        )
     if job.status is StepStatus.CANCELLED:
         return control.Ended(ending="interrupted", error=error)
     refused = "not restorable after: "
@@ -259,5 +329,7 @@ def where_it_ends(
             answer = answers.perform(action, nobody, nobody)
         elif isinstance(action, (control.Ask, control.Fire, control.Leave)):
             return action
+        elif isinstance(action, control.Suspend):
+            answer = control.Woke(by="parked")
         else:
             answer = None

@@ -52,6 +52,8 @@ class Asking:
         self._sender: threading.Thread | None = None
         #: whether something was asked since this was last set to False
         self.asked = False
+        #: whether the cell is to be executed again, from the namespace before it; the same
+        self.again = False
 
     def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Ask the driver.
@@ -77,6 +79,7 @@ class Asking:
         reply = answer[0]
         if reply.get("secrets"):
             self._learn(reply["secrets"])
+        self.again = self.again or bool(reply.get("again"))
         if "error" in reply:
             raise revived(reply["error"])
         return reply.get("value")

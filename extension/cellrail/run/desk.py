@@ -24,18 +24,23 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cellrail.errors import InternalError, OutsideStep
 from cellrail.kernels.channel import Message
+from cellrail.notebook.control import address
 from cellrail.notebook.model import Step
 from cellrail.run.asking import told
 from cellrail.run.recorder import Recorder
 from cellrail_state.errors import StateError
 from cellrail_state.ledger import Claim, Expected, Key
 from cellrail_state.model import Effects, JobFinished, Turn
+from cellrail_state.waits import RERUN
+
+if TYPE_CHECKING:
+    from cellrail.run.waits import Waiter
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +52,29 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     turns: tuple[Turn, ...] = ()
     attempt: int = 1
+    #: which execution of the step it is (`flow.rerun`)
+    runs: int = 1
+    #: its address
+    label: str = ""
+    #: its step runs again whenever a new kernel goes on with the run
+    always: bool = False
 
     @classmethod
-    def of(cls, step: Step, job_id: str, *, turns: tuple[Turn, ...] = (), attempt: int = 1) -> Job:
+    def of(
+        cls,
+        step: Step,
+        job_id: str,
+        *,
+        turns: tuple[Turn, ...] = (),
+        attempt: int = 1,
+        runs: int = 1,
+    ) -> Job:
         """The job of a step."""
         name = step.name or step.cell_id or step.source_hash[:16]
-        return cls(number=step.number, step=name, job_id=job_id, turns=turns, attempt=attempt)
+        return cls(
+            number=step.number, step=name, job_id=job_id, turns=turns, attempt=attempt, runs=runs,
+            label=address(step, turns), always=step.options.always,
+        )  # fmt: skip
 
 
 Handler = Callable[..., Any]
@@ -112,6 +134,8 @@ class Desk:
         self.job: Job | None = None
         #: plain facts that cells can ask for, by name
         self.facts: dict[str, Any] = {}
+        #: the clerk of waits, where the run can wait
+        self.waiter: Waiter | None = None
         #: secrets that the run has learnt, and the kernel has not been told yet
         self._news: list[str] = []
         self._clerks: list[Clerk] = []
@@ -156,6 +180,10 @@ class Desk:
                 answer["value"] = self.answer(question["name"], question["arguments"])
             except Exception as error:  # noqa: BLE001 - it is the cell's
                 answer["error"] = told(error)
+            waiter = self.waiter
+            if waiter is not None and waiter.asked is not None and waiter.asked.kind == RERUN:
+                # the namespace is put back to before the cell: it is not captured
+                answer["again"] = True
             if self._news:
                 answer["secrets"], self._news = self._news, []
         return answer

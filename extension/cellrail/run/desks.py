@@ -5,15 +5,30 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping
 
+import msgspec
+
 from cellrail.run.desk import Desk
 from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
+from cellrail.run.waits import GoesOn, Waiter, WaitRules
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import OnceDone
+from cellrail_state.model import OnceDone, WaitInfo, Woken
 from cellrail_state.store import Store
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run waits, and what it has waited for."""
+
+    rules: WaitRules
+    #: waits that are over, in order
+    woken: tuple[Woken, ...] = ()
+    #: all waits of the run, by id
+    infos: dict[str, WaitInfo] = {}
+    #: id of the last job before what executes next
+    after: str = ""
 
 
 def own_user() -> str:
@@ -37,6 +52,7 @@ def desk_of(
     past: Past | None = None,
     once: Mapping[str, OnceDone] | None = None,
     tick: str = "",
+    waiting: Waiting | None = None,
 ) -> Desk:
     """The desk of a run.
 
@@ -47,11 +63,20 @@ def desk_of(
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
         tick: the tick that it fills; "" where it fills none.
+        waiting: how it waits, and what it has waited for; None where it cannot.
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
     desk.add(Folder(desk))
     desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
+    if waiting is not None:
+        desk.waiter = Waiter(
+            desk, rules=waiting.rules, woken=waiting.woken, infos=waiting.infos,
+            after=waiting.after,
+        )  # fmt: skip
+        desk.add(desk.waiter)
+    else:
+        desk.add(GoesOn())
     return desk
 
 

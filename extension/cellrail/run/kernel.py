@@ -154,7 +154,7 @@ class KernelHooks:
         self._perform(self._cell_order.get("before", ()))
         if self._cell_order.get("baseline"):
             self.state.baseline(self._cell_order["touched"])
-        self.asking.asked = False
+        self.asking.asked = self.asking.again = False
         self._started = time.time()
 
     def _bring(self, names: list[str] | None) -> None:
@@ -208,7 +208,9 @@ class KernelHooks:
         if not success:
             self.state.turns.failed(raised, order["binds_error"])
         well = success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
-        if order["checkpoint"] and well:
+        if success and self.asking.again:
+            report["again"] = True
+        elif order["checkpoint"] and well:
             delta = self.state.delta(
                 only=order["only"], touched=order["touched"], last=order["last"]
             )

@@ -18,6 +18,7 @@ from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
 from cellrail.run.recorder import Recorder
 from cellrail.run.streams import coalesce
+from cellrail_state import waits
 from cellrail_state.model import Delta, JobFinished, StepError, StepStatus
 
 
@@ -110,6 +111,8 @@ class Performer:
         self._shown: dict[int, list[Any]] = {}
         #: id of the origin's job that the next commit stands for
         self.replaces = ""
+        #: why the namespace as it is now is nowhere but in this kernel; "" where it is stored
+        self._not_restorable = ""
         #: whether the cell that runs is the run's last
         self.is_last: Callable[[Step, control.Path], bool] = lambda *_: False
 
@@ -119,6 +122,7 @@ class Performer:
             control.Commit: self._commit,
             control.RollBack: self._roll_back,
             control.Wait: self._wait,
+            control.Suspend: self._suspend,
             control.Skip: self._skip,
             control.Enter: self._enter,
             control.Turned: self._turned,
@@ -170,13 +174,19 @@ class Performer:
         self._recorder.started(step.number, job_id, attempt=action.attempt, turns=action.path)
         fired = self._clock()
         files = self._digests(step.options.reads) if step.options.reads else {}
-        self._desk.begin(Job.of(step, job_id, turns=action.path, attempt=action.attempt))
+        self._desk.begin(
+            Job.of(step, job_id, turns=action.path, attempt=action.attempt, runs=action.runs)
+        )
         result = self._or_refused(step, self._execute(action, job_id))
         self._fired = _Fired(job_id=job_id, fired=fired, result=result, files=files)
         refused = ""
         if result.ending is Ending.OK and self._limits.strict:
             failure = _delta(step, result.report or {}).failure
             refused = f"not restorable after: {failure}" if failure else ""
+        asked = self._desk.waiter.asked if self._desk.waiter is not None else None
+        if result.ending is Ending.OK and asked is not None and asked.kind == waits.SUSPEND:
+            failure = _delta(step, result.report or {}).failure
+            refused = f"nothing could be put back after the wait: {failure}" if failure else refused
         if result.ending is Ending.OK and not refused and (refused := self._desk.claim()):
             self._show_error(step, "StateConflict", refused)
         return control.Ended(
@@ -185,6 +195,8 @@ class Performer:
             cause="" if result.ending is Ending.ERROR else self._cause(step, result),
             exited=_is_clean_exit(result),
             refused=refused,
+            waits=asked is not None,
+            again=asked is not None and asked.kind == waits.RERUN,
             alive=self._exit_code() is None,
         )
 
@@ -209,7 +221,7 @@ class Performer:
                 cell_id=step.cell_id or step.label,
                 orders={
                     "before": before,
-                    "baseline": place == 0 and action.attempt == 1 and step.options.retry > 0,
+                    "baseline": place == 0 and action.attempt == 1 and _may_roll_back(step),
                     "checkpoint": final and not step.options.no_checkpoint,
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
@@ -301,10 +313,19 @@ class Performer:
             modules=self._news(step) if fired else {},
             files=fired.files if fired else {},
             made=self._digests(step.options.writes) if fired and step.options.writes else {},
+            runs=action.runs,
+            again=action.again,
         )
         success = action.status is StepStatus.SUCCESS
+        if self._desk.waiter is not None and fired:
+            wait = self._desk.waiter.take(success=success)
+            job = msgspec.structs.replace(job, wait=wait)
         with self._desk.committing(success=success, replaces=self.replaces) as effects:
             self._recorder.finished(msgspec.structs.replace(job, effects=effects))
+        if action.final and self._desk.waiter is not None and not self.replaces:
+            self._desk.waiter.passed()
+        if (success or action.accepted) and not action.again:
+            self._not_restorable = job.delta.failure
         self._show_earlier_turns(step, final=action.final)
         self._refresh()
 
@@ -317,8 +338,32 @@ class Performer:
         self._desk.roll_back()
         self._recorder.rolled_back(action.step.number, answer["not_restored"], action.path)
 
-    def _wait(self, action: control.Wait) -> None:
-        time.sleep(action.seconds)
+    def _wait(self, action: control.Wait) -> control.Woke | None:
+        waiter = self._desk.waiter
+        stays = waiter is None or action.seconds <= waiter.park_after
+        if waiter is None or stays or self._not_restorable:
+            time.sleep(action.seconds)
+            self._waited(action.seconds)
+            return None
+        return waiter.over(waiter.time(action, control.address(action.step, action.path)))
+
+    def _suspend(self, action: control.Suspend) -> control.Woke:
+        """Let the run wait as its last job has asked; the kernel stays for a moment only."""
+        waiter = self._desk.waiter
+        info = waiter.of(action) if waiter is not None else None
+        if waiter is None or info is None:
+            message = f"{action.step.label} waits for nothing"
+            raise InternalError(message)
+        began = time.monotonic()
+        # the namespace before a step that is executed again may be in this kernel only
+        woke = waiter.over(info, stay=bool(self._not_restorable) and info.kind == waits.RERUN)
+        self._waited(time.monotonic() - began)
+        return woke
+
+    def _waited(self, seconds: float) -> None:
+        """No limit counts the time that is spent waiting."""
+        if self._deadline is not None:
+            self._deadline += seconds
 
     def _skip(self, action: control.Skip) -> None:
         self._recorder.skipped(action.step.number, action.reason, action.path)
@@ -398,8 +443,15 @@ def _sorted(names: frozenset[str] | None) -> list[str] | None:
     return None if names is None else sorted(names)
 
 
+def _may_roll_back(step: Step) -> bool:
+    """Whether the namespace may be put back to what it was right before the step."""
+    return step.options.retry > 0 or "rerun" in step.source
+
+
 def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
     """The step's checkpoint, or why there is none."""
+    if report.get("again"):  # it will be put back to what it was before
+        return Delta()
     if "delta" in report:
         delta: Delta = msgspec.convert(report["delta"], Delta)
         return delta

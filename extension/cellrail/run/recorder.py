@@ -41,6 +41,9 @@ from cellrail_state.model import (
     StepRebuilt,
     StepSkipped,
     Turn,
+    WaitInfo,
+    Waits,
+    Woken,
     to_plain,
 )
 from cellrail_state.store import Store
@@ -78,6 +81,9 @@ class Recorder:
         self._journal: Journal
         self._journal, records = reopened or (store.create_journal(started), ())
         self._jobs = _jobs_of(records)
+        #: steps of the run, by the names that it knows them by
+        self.steps = started.steps
+        self._waits = sum(isinstance(record, Waits) for record in records)
         #: what was kept, skipped and decided by an owner before
         self._told = {_fact(record) for record in records} - {None}
         self._decided = {(r.step, r.purpose, r.turns) for r in records if isinstance(r, Decided)}
@@ -259,6 +265,42 @@ class Recorder:
         self._append(job)
         self.watch(job)
         return job
+
+    def next_wait_id(self) -> str:
+        """An id for the next time that has to pass in this run."""
+        self._waits += 1
+        return f"{self.run_id}/t{self._waits}"
+
+    def waits(self, wait: WaitInfo) -> None:
+        """Time has to pass."""
+        self._append(Waits(time=self.clock(), step=wait.step, wait=wait))
+        self.sync()
+
+    def woken(self, record: Woken) -> None:
+        """A wait is over: that is durable before anything builds on it."""
+        self._append(record)
+        self.sync()
+
+    def woken_inherited(
+        self, origin: RunHistory, numbers: Mapping[int, int], jobs: Collection[str]
+    ) -> list[Woken]:
+        """What the waits of kept jobs came to, this run knows too.
+
+        Args:
+            origin: the run that they are kept from.
+            numbers: the step's number in this run, by its number there.
+            jobs: the kept ones.
+        """
+        found = [
+            msgspec.structs.replace(
+                woken, step=numbers[woken.step], origin=woken.origin or origin.run_id
+            )
+            for woken in origin.woken.values()
+            if woken.wait_id in jobs and woken.step in numbers and woken.goes_on
+        ]
+        for woken in found:
+            self._append(woken)
+        return found
 
     def once(self, done: OnceDone) -> None:
         """`flow.once` has run its function: that is durable before anything else happens."""

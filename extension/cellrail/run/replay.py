@@ -95,6 +95,8 @@ class Replay:
             job = self._job(number, action.path)
             teller.kept_turn(action.step.number, job.job_id, action.path)
             stage.settle()
+        elif isinstance(action, control.Suspend):
+            return control.Woke(by="resume")
         elif not isinstance(action, (control.RollBack, control.Wait)):
             stage.perform(action)
         return None

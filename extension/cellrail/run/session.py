@@ -196,8 +196,18 @@ class Session:
             self._desk.close()
             if self._progress is not None:
                 self._progress.close()
+        outcome = self._cancelled(outcome)
         self._recorder.end(outcome.status, cause=outcome.cause, step=outcome.step)
         return outcome
+
+    def _cancelled(self, outcome: Outcome) -> Outcome:
+        """Somebody has cancelled the run: that is why it was interrupted."""
+        if outcome.status is not RunStatus.CANCELLED or outcome.cause != "interrupted":
+            return outcome
+        stop = self._recorder.store.inbox.stopped(self._recorder.run_id)
+        if stop is None:
+            return outcome
+        return msgspec.structs.replace(outcome, cause=f"cancelled by {stop.who}")
 
     def _kernel_death(self) -> str:
         return KERNEL_DIED + signal_name(self._kernel.exit_code() if self._kernel else None)

@@ -18,6 +18,16 @@ from cellrail.run.states import ANY, STATE, checked_path, nothing_there
 TOLD = "cellrail: no run is recorded here; what is set lives as long as this kernel"
 
 
+#: what a cell is told that would wait
+GOES_ON = "cellrail: no run waits here; the notebook goes on as if resumed without data"
+
+
+def goes_on() -> dict[str, Any]:
+    """The answer to a wait where nothing waits."""
+    print(GOES_ON)
+    return {"urls": {"resume_url": None, "cancel_url": None}}
+
+
 class Unrecorded:
     """Answers what cells ask, from memory."""
 
@@ -99,6 +109,20 @@ class Unrecorded:
         self._variables[checked_path(path)] = value
 
     # --- the flow ----------------------------------------------------------------------------
+
+    def _answer_suspend(self, seconds: float, on_timeout: str) -> dict[str, Any]:
+        del seconds, on_timeout
+        return goes_on()
+
+    def _answer_rerun(
+        self, seconds: float, context: str | None, max_retries: int, on_exceeded: str
+    ) -> dict[str, Any]:
+        del seconds, context, max_retries, on_exceeded
+        return goes_on()
+
+    def _answer_step_facts(self, step: str) -> dict[str, Any]:
+        del step
+        return {}
 
     def _answer_fact(self, name: str) -> None:
         del name

@@ -44,6 +44,10 @@ DELETE FROM jobs WHERE run_id IN (SELECT unnest($runs))
 DELETE FROM variables
 WHERE job_id IN (SELECT job_id FROM jobs WHERE run_id IN (SELECT unnest($runs)))
 
+-- name: forget_waits
+-- Drop the waits of runs that are read anew.
+DELETE FROM waits WHERE run_id IN (SELECT unnest($runs))
+
 -- name: forget_journals
 -- Drop how far runs were read.
 DELETE FROM journals WHERE run_id IN (SELECT unnest($runs))

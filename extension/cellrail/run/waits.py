@@ -1,0 +1,332 @@
+"""The clerk of waits: `flow.suspend`, `flow.rerun`, and what came of them.
+
+At the call the wait is told to the store's inbox with the digests of its two tokens, so that they
+count from then on. What the step asked for is committed with its job (`JobFinished.wait`); if the
+job fails, the wait is answered `void`, and nobody else can answer it any more.
+
+Behind the commit the control machine lets the run wait (`over`). A wait of a few seconds holds the
+kernel; for any other nobody stays: the run ends as suspended, and whoever finds its answer goes on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import HoldsSecret, RerunExceeded, UserError
+from cellrail.notebook import control
+from cellrail.notebook.address import find_step
+from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail.run.jsontext import from_text
+from cellrail.run.masking import Masker
+from cellrail.run.unrecorded import goes_on
+from cellrail_state import waits
+from cellrail_state.keys import KeyRing
+from cellrail_state.model import Effects, Turn, WaitInfo, Woken
+from cellrail_state.waits import Answer
+
+#: what else a step did (`Effects.marks`)
+MARK = "suspend"
+_POLL_SECONDS = 0.1
+_TOKEN_BYTES = 32
+
+
+class WaitRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run waits."""
+
+    #: where the URLs begin that cells get; "" for none
+    base_url: str = ""
+    #: seconds; a longer wait holds no kernel
+    park_after: float = 5.0
+    #: there is no kernel to go on with, whatever the answer
+    parks: bool = False
+
+
+class Waiter(Clerk):
+    """Answers what cells ask about waits, and waits."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        rules: WaitRules | None = None,
+        woken: Iterable[Woken] = (),
+        infos: Mapping[str, WaitInfo] | None = None,
+        after: str = "",
+    ) -> None:
+        """Know what has been waited for.
+
+        Args:
+            desk: the run's.
+            rules: how it waits.
+            woken: the waits that are over, in order.
+            infos: all waits of the run, by id.
+            after: id of the last job before what executes next.
+        """
+        self._desk, self._rules = desk, rules or WaitRules()
+        self._recorder, self._inbox = desk.recorder, desk.recorder.store.inbox
+        self._infos = dict(infos or {})
+        self._woken = list(woken)
+        #: what the current job has asked for, and the URLs that it got
+        self._asked: WaitInfo | None = None
+        self._seconds, self._urls = 0.0, dict[str, str | None]()
+        #: how the wait right before the current step ended
+        self._here = next((w for w in self._woken if w.wait_id == after), None)
+        #: how the current step's last execution was woken, by step and turns
+        self._again: dict[tuple[int, tuple[Turn, ...]], Woken] = {}
+        for record in self._woken:
+            self._remember(record)
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What cells can ask."""
+        return {"suspend": self.suspend, "rerun": self.rerun, "step_facts": self.step_facts}
+
+    # --- questions ---------------------------------------------------------------------------
+
+    def suspend(self, job: Job | None, seconds: float, on_timeout: str) -> dict[str, Any]:
+        """The run shall wait at the end of the step."""
+        del job
+        asked = {"kind": waits.SUSPEND, "seconds": seconds, "on_timeout": on_timeout}
+        return self._ask("flow.suspend()", asked, None)
+
+    def rerun(
+        self,
+        job: Job | None,
+        seconds: float,
+        context: str | None,
+        max_retries: int,
+        on_exceeded: str,
+    ) -> dict[str, Any]:
+        """The step shall be executed again after a while."""
+        what = "flow.rerun()"
+        job = job or self._desk.current(what)
+        if job.runs > max_retries:
+            if on_exceeded == "raise":
+                raise RerunExceeded(
+                    f"{what}: the step has been executed {job.runs} times, and asks for more",
+                    hint="max_retries bounds it; on_exceeded='continue' goes on with the next step",
+                )
+            return {"urls": {"resume_url": None, "cancel_url": None}, "exceeded": True}
+        if context is not None and self._recorder.masker.finds(context):
+            raise HoldsSecret(
+                f"{what}: the context holds a secret, and would be kept in clear",
+                hint="pass its name, and read it again with get_variable()",
+            )
+        return self._ask(what, {"kind": waits.RERUN, "seconds": seconds}, context)
+
+    def _ask(self, what: str, asked: dict[str, Any], context: str | None) -> dict[str, Any]:
+        job = self._desk.current(what)
+        if job.always:
+            raise UserError(
+                f"{what}: a step with --always cannot wait: it runs again whenever the run goes on",
+                hint="wait in a step of its own",
+            )
+        on_timeout = asked.get("on_timeout", waits.RESUME)
+        if self._asked is not None:
+            same = (self._asked.kind, self._seconds, self._asked.on_timeout, self._asked.context)
+            if same != (asked["kind"], asked["seconds"], on_timeout, context):
+                raise UserError(
+                    f"{what}: the step has asked for another wait before (a {self._asked.kind})",
+                    hint="a step waits once; calls that agree return the same URLs",
+                )
+            return {"urls": self._urls}
+        tokens = {name: secrets.token_urlsafe(_TOKEN_BYTES) for name in ("resume", "cancel")}
+        info = WaitInfo(
+            wait_id=job.job_id, kind=asked["kind"], step=job.number, turns=job.turns,
+            label=job.label, runs=job.runs, attempt=job.attempt, asked=self._recorder.clock(),
+            on_timeout=on_timeout, resume_hash=waits.digest(tokens["resume"]),
+            cancel_hash=waits.digest(tokens["cancel"]), context=context,
+        )  # fmt: skip
+        self._inbox.tell(info)
+        self._asked, self._seconds = info, asked["seconds"]
+        self._urls = {f"{name}_url": self._url(info, name, t) for name, t in tokens.items()}
+        return {"urls": self._urls, "told": not self._rules.base_url}
+
+    def _url(self, info: WaitInfo, action: str, token: str) -> str | None:
+        base = self._rules.base_url.rstrip("/")
+        return f"{base}/{action}/{waits.written(info.wait_id, token)}" if base else None
+
+    def step_facts(self, job: Job | None, step: str) -> dict[str, Any]:
+        """How the wait behind a step ended.
+
+        Raises:
+            StepNotFound: there is no such step.
+        """
+        del job
+        number = find_step(step, self._recorder.steps).number
+        found = [w for w in self._woken if w.step == number]
+        return self._facts(found[-1]) if found else {}
+
+    def _facts(self, woken: Woken) -> dict[str, Any]:
+        data, request = self._clear(woken, woken.data), self._clear(woken, woken.request)
+        return {
+            "resume_data": from_text(data) if data is not None else None,
+            "callback_request": from_text(request) if request is not None else None,
+            "woke_by": woken.by,
+        }
+
+    def _clear(self, woken: Woken, text: str | None) -> str | None:
+        if text is None or not woken.secret:
+            return text
+        return self._recorder.store.keyring.decrypt(text)
+
+    # --- jobs --------------------------------------------------------------------------------
+
+    @property
+    def asked(self) -> WaitInfo | None:
+        """What the current job has asked for."""
+        return self._asked
+
+    def begin(self, job: Job) -> None:
+        """A job begins: it is told which execution of its step it is, and what woke it."""
+        self._void()
+        facts = self._desk.facts
+        facts["runs"] = job.runs
+        for name in ("context", "resume_data", "callback_request", "woke_by"):
+            facts.pop(name, None)
+        woken = self._again.get((job.number, job.turns)) if job.runs > 1 else self._here
+        if woken is not None:
+            facts.update(self._facts(woken))
+        info = self._infos.get(woken.wait_id) if woken is not None else None
+        if job.runs > 1 and info is not None and info.context is not None:
+            facts["context"] = from_text(info.context)
+
+    def contribute(self, effects: Effects, *, success: bool) -> Effects:
+        """The job must not be executed again for what it made."""
+        del success
+        if self._asked is None:
+            return effects
+        return msgspec.structs.replace(effects, marks=(*effects.marks, MARK))
+
+    def take(self, *, success: bool) -> WaitInfo | None:
+        """The wait that is committed with the job; a job that failed waits for nothing."""
+        if not success:
+            self._void()
+        info, self._asked = self._asked, None
+        if info is None:
+            return None
+        info = msgspec.structs.replace(info, until=self._recorder.clock() + self._seconds)
+        self._infos[info.wait_id] = info
+        return info
+
+    def passed(self) -> None:
+        """A step has ended: the next one is not the first behind the wait any more."""
+        self._here = None
+
+    def _void(self) -> None:
+        """Nobody can answer what a job has asked for that did not end well."""
+        info, self._asked = self._asked, None
+        if info is not None:
+            self._inbox.answer(info.wait_id, Answer(by=waits.VOID, time=self._recorder.clock()))
+            self._inbox.done(info.wait_id)
+
+    def close(self) -> None:
+        """The run has ended."""
+        self._void()
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    def time(self, action: control.Wait, label: str) -> WaitInfo:
+        """Time has to pass, and nobody stays for it: that is recorded."""
+        now = self._recorder.clock()
+        info = WaitInfo(
+            wait_id=self._recorder.next_wait_id(), kind=action.why, step=action.step.number,
+            turns=action.path, label=label, runs=action.runs, attempt=action.attempt, asked=now,
+            until=now + action.seconds,
+        )  # fmt: skip
+        self._recorder.waits(info)
+        return info
+
+    def of(self, action: control.Suspend) -> WaitInfo | None:
+        """What the job that was committed last has asked for."""
+        place = (action.step.number, action.path, action.runs, action.attempt)
+        for info in reversed(self._infos.values()):
+            if info.kind in {waits.SUSPEND, waits.RERUN} and place == (
+                info.step, info.turns, info.runs, info.attempt,
+            ):  # fmt: skip
+                return info
+        return None
+
+    @property
+    def park_after(self) -> float:
+        """Seconds; a longer wait holds no kernel."""
+        return self._rules.park_after
+
+    def over(self, info: WaitInfo, *, stay: bool = False) -> control.Woke:
+        """Wait.
+
+        Args:
+            info: for what.
+            stay: until its time is up, however long that takes: a kernel that is given up could
+                not be brought back.
+        """
+        self._inbox.tell(info)
+        if self._rules.parks:
+            return control.Woke(by="parked", cause=in_words(info))
+        clock, until = self._recorder.clock, info.until or 0.0
+        patient = stay or (info.kind != waits.SUSPEND and until - clock() <= self._rules.park_after)
+        while (answer := self._inbox.due(info, clock())) is None and patient:
+            time.sleep(max(0.0, min(_POLL_SECONDS, until - clock())))
+        if answer is None:
+            return control.Woke(by="parked", cause=in_words(info))
+        recorder = self._recorder
+        record = woken_of(info, answer, recorder.masker, recorder.store.keyring)
+        self._recorder.woken(record)
+        self._inbox.done(info.wait_id)
+        self._woken.append(record)
+        self._remember(record)
+        if info.kind == waits.SUSPEND:
+            self._here = record
+        return woke(record)
+
+    def _remember(self, record: Woken) -> None:
+        info = self._infos.get(record.wait_id)
+        if info is not None and info.kind == waits.RERUN:
+            self._again[record.step, record.turns] = record
+
+
+class GoesOn(Clerk):
+    """Answers where nothing can wait: in an open notebook."""
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What cells can ask."""
+        return {"suspend": self.goes_on, "rerun": self.goes_on, "step_facts": lambda *_, **__: {}}
+
+    def goes_on(self, job: Job | None, **asked: Any) -> dict[str, Any]:
+        """The notebook goes on as if it were resumed without data."""
+        del job, asked
+        return goes_on()
+
+
+def woken_of(info: WaitInfo, answer: Answer, masker: Masker, keyring: KeyRing) -> Woken:
+    """The record that a wait is over. What holds a secret is encrypted."""
+    secret = any(masker.finds(t) for t in (answer.data, answer.request) if t is not None)
+
+    def kept(text: str | None) -> str | None:
+        return keyring.encrypt(text) if secret and text is not None else text
+
+    return Woken(
+        time=answer.time, step=info.step, wait_id=info.wait_id, by=answer.by, label=info.label,
+        turns=info.turns, on_timeout=info.on_timeout, who=answer.who, data=kept(answer.data),
+        request=kept(answer.request), secret=secret,
+    )  # fmt: skip
+
+
+def woke(record: Woken) -> control.Woke:
+    """The machine's word for it."""
+    return control.Woke(by=record.by, on_timeout=record.on_timeout, who=record.who)
+
+
+def in_words(info: WaitInfo) -> str:
+    """What a run waits for."""
+    told = {
+        waits.SUSPEND: "until it is resumed",
+        waits.RERUN: "to execute it again",
+        waits.SLEEP: "(--sleep)",
+        waits.RETRY: "to try it again",
+    }
+    return f"waits behind {info.label} {told[info.kind]}"

@@ -1,0 +1,24 @@
+"""Turns of loops, as records name them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import msgspec
+
+_PLAIN_KEY = re.compile(r"[\w.-]+|#\d+")
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=False, omit_defaults=True):
+    """One turn of one loop."""
+
+    #: label of the loop's header
+    loop: str
+    #: place in the item list, or number of the turn, from 0
+    index: int
+    key: str
+
+    def __str__(self) -> str:
+        key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
+        return f"{self.loop}[{key}]"

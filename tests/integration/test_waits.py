@@ -1,0 +1,576 @@
+"""Waits: suspend, resume, cancel, rerun of a step, sleep, durable retries, tick.
+
+Laws:
+
+* a run that waits holds no kernel and no process; what it waits for survives everything;
+* of a resume, a cancel, a timeout and a second resume one counts, whatever the races; the others
+  are told who was first;
+* an answer is not lost: whoever looks next goes on; no committed job executes twice;
+* the namespace, the state and what a resume brought are the same, however the run came there.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cellrail import App
+from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+
+WITNESS = (
+    "import os, signal, time\nfrom pathlib import Path\nfrom cellrail import flow\n"
+    "def witness(word):\n"
+    "    fd = os.open('witness.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
+    "    os.write(fd, f'{word}\\n'.encode()); os.close(fd)\n"
+)
+APPROVAL = (
+    WITNESS,
+    "%%step plan\nwitness('plan')\ncost = [3, 4]; also = cost",
+    "%%step approve\nwitness('approve')\nurls = flow.suspend('1h'); print(sorted(urls))",
+    "%%step deploy\nwitness('deploy')\nprint(flow.resume_data, flow.woke_by, also is cost)",
+    "%%step later\nwitness('later')\n"
+    "print(flow.resume_data, flow.woke_by, flow.step('approve').resume_data)",
+)
+NO_URL = "cellrail: there is no base_url; to go on: cellrail resume RUN\n"
+
+
+class Clock:
+    """Time as a test has it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def app(tmp_path: Path, clock: Clock) -> App:
+    return App(tmp_path / ".cellrail", clock=clock)
+
+
+def printed(run, label: str) -> str:
+    outputs = run[label].outputs
+    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+
+
+def counts(folder: Path) -> dict[str, int]:
+    return dict(collections.Counter((folder / "witness.txt").read_text().split()))
+
+
+def statuses(run) -> dict[str, str]:
+    return {step.label: str(step.status) for step in run.steps}
+
+
+def kernels_alive(app: App, run_id: str) -> list[int]:
+    import psutil
+
+    pids = [line["pid"] for line in app.journal(run_id) if line["type"] == "kernel"]
+    return [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+def gone(condition) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+# --- suspend ---------------------------------------------------------------------------------
+
+
+def test_a_suspended_run_holds_no_kernel_and_goes_on_with_what_a_resume_brings(
+    make, app, cellrail, tmp_path
+):
+    done = cellrail("run", make(*APPROVAL), tmp_path / "out.ipynb", "--label", "a=b")
+    assert done.returncode == 3, done.stderr
+    assert "cellrail resume" in done.stderr
+    run = app.show("last")
+    assert (run.status, kernels_alive(app, run.id)) == ("suspended", [])
+    assert statuses(run) | {"#1": ""} == {
+        "#1": "", "plan": "success", "approve": "suspended", "deploy": "pending",
+        "later": "pending",
+    }  # fmt: skip
+    assert [row.run_id for row in app.runs(status="suspended")] == [run.id]
+    assert printed(run, "approve") == NO_URL + "['cancel_url', 'resume_url']\n"
+
+    done = cellrail("resume", run.id, "--data", '{"ok": [1, null]}')
+
+    assert done.returncode == 0, done.stderr
+    again = app.show(run.id)
+    assert (again.status, again.labels) == ("success", {"a": "b"})
+    assert counts(tmp_path) == {"plan": 1, "approve": 1, "deploy": 1, "later": 1}
+    data = {"ok": [1, None]}
+    assert printed(again, "deploy") == f"{data} resume True\n"
+    assert printed(again, "later") == f"None None {data}\n"
+    assert again["approve"].resume_data == data
+    assert again["approve"].status == "success"
+    assert printed(again, "later").strip() in (tmp_path / "out.ipynb").read_text()
+    kinds = [line["type"] for line in app.journal(run.id)]
+    assert kinds.index("woken") > kinds.index("continued") > kinds.index("end")
+
+
+def test_a_second_resume_and_one_after_a_cancel_are_told_who_was_first(make, app, cellrail):
+    run = app.run(make(*APPROVAL))
+    assert run.status == "suspended"
+    app.resume(run.id)
+    with pytest.raises(NotWaiting, match=r"is success; approve was resumed by \w+ at 20"):
+        app.resume(run.id)
+
+    other = app.run(make(*APPROVAL))
+    cancelled = app.cancel(other.id)
+    assert (cancelled.status, statuses(cancelled)["approve"]) == ("cancelled", "cancelled")
+    assert cancelled.cause.startswith("cancelled by ")
+    done = cellrail("resume", other.id)
+    assert done.returncode == 2
+    assert "is cancelled" in done.stderr
+    assert "approve was cancelled by" in done.stderr
+
+
+def test_two_resumes_at_once_from_two_processes_are_one(make, app, tmp_path):
+    run = app.run(make(*APPROVAL))
+    words = [sys.executable, "-m", "cellrail", "resume", run.id, "--data"]
+    both = [
+        subprocess.Popen([*words, str(n)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for n in (1, 2)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in both]
+    codes = sorted(process.returncode for process in both)
+    assert codes in ([0, 2], [0, 0]), (codes, told)
+    again = app.show(run.id)
+    assert counts(tmp_path) == {"plan": 1, "approve": 1, "deploy": 1, "later": 1}
+    assert again["approve"].resume_data in {1, 2}
+    assert len([line for line in app.journal(run.id) if line["type"] == "woken"]) == 1
+
+
+def test_a_resume_while_the_step_still_runs_is_kept_and_the_kernel_stays(make, app, tmp_path):
+    notebook = make(
+        WITNESS,
+        "%%step ask\nflow.suspend('1h'); witness('asked')\n"
+        "while not Path('go').exists(): time.sleep(0.02)",
+        "%%step after\nprint(flow.resume_data, os.getpid())",
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "cellrail", "run", notebook], cwd=tmp_path, stdout=subprocess.PIPE
+    )
+    while not (tmp_path / "witness.txt").exists():
+        time.sleep(0.02)
+    kept = app.resume("last", data="early")
+    assert kept.status == "running"
+    with pytest.raises(AlreadyAnswered, match="resumed by"):
+        app.resume("last", data="second")
+    (tmp_path / "go").touch()
+    driver.communicate(timeout=120)
+    assert driver.returncode == 0
+    run = app.show("last")
+    assert printed(run, "after").startswith("early ")
+    assert [line for line in app.journal(run.id) if line["type"] == "continued"] == []
+
+
+def test_the_tokens_of_a_step_that_fails_die_with_it(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLRAIL_BASE_URL", "http://localhost:1/x/")
+    app = App(tmp_path / ".cellrail")
+    notebook = make(
+        WITNESS,
+        "%%step ask --retry 1 --backoff 1ms\nurls = flow.suspend('1h')\n"
+        "assert flow.suspend(3600.0) == urls\nprint(urls.resume_url); print(urls['cancel_url'])\n"
+        "tries = Path('tries.txt'); tries.open('a').write(urls.resume_url + '\\n')\n"
+        "if len(tries.read_text().split()) == 1: raise ValueError",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    run = app.run(notebook)
+    first, second = [url.rpartition("/")[2] for url in (tmp_path / "tries.txt").read_text().split()]
+    assert run.status == "suspended"
+    assert printed(run, "ask").startswith("http://localhost:1/x/resume/")
+    secret = second.rpartition(".")[2].encode()
+    assert len(secret) >= 43
+    with pytest.raises(NotWaiting, match="failed"):
+        app.wake(first)
+    with pytest.raises(NotWaiting, match="not known"):
+        app.wake(second, "cancel")
+    with pytest.raises(NotWaiting, match="not known"):
+        app.wake(second[:-1] + ("a" if second[-1] != "a" else "b"))
+    woke = app.wake(second, data={"n": 1}, request={"method": "POST"}, who="10.0.0.1")
+    assert (woke.run_id, woke.step, woke.early) == (run.id, "ask", False)
+    with pytest.raises(AlreadyAnswered, match=r"resumed by 10\.0\.0\.1 at 20"):
+        app.wake(second)
+    (ticked,) = app.tick()
+    assert ticked.run is not None
+    assert printed(ticked.run, "after") == "{'n': 1}\n"
+    with pytest.raises(AlreadyAnswered):
+        app.wake(second)
+    files = [p for p in (tmp_path / ".cellrail" / "waits").rglob("*") if p.is_file()]
+    assert files
+    assert not [p for p in files if secret in p.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "step", "cause"),
+    [
+        ("flow.suspend('1h')", "success", "success", ""),
+        ("flow.suspend('1h', approval=True)", "cancelled", "cancelled", "nobody resumed it"),
+        ("flow.suspend('1h', on_timeout='fail')", "failed", "failed", "nobody resumed it"),
+    ],
+)
+def test_when_nobody_answers_in_time_it_comes_to_what_was_asked(
+    make, app, clock, asked, status, step, cause
+):
+    run = app.run(
+        make(WITNESS, f"%%step ask\n{asked}", "%%step after\nprint(flow.resume_data, flow.woke_by)")
+    )
+    assert app.tick() == []
+    assert app.tick(clock() + 3500) == []
+    clock.ahead = 3700
+    with pytest.raises((AlreadyAnswered, NotWaiting), match="over"):
+        app.resume(run.id, data="late")
+    (ticked,) = app.tick()
+    assert ticked.run is not None
+    assert (ticked.run.status, ticked.run["ask"].status) == (status, step)
+    assert ticked.run.cause.startswith(cause)
+    assert ticked.run["ask"].woke_by == "timeout"
+    if status == "success":
+        assert printed(ticked.run, "after") == "None timeout\n"
+    assert app.tick() == []
+
+
+def test_any_number_of_ticks_at_once_fire_a_wait_once(make, app, tmp_path, clock):
+    notebook = make(WITNESS, "%%step ask\nflow.suspend('1h')", "witness('after')")
+    runs = [app.run(notebook), app.run(notebook)]
+    for info in app.store.inbox.waiting():  # as a tick does that is killed behind it
+        assert app.store.inbox.due(info, clock() + 4000)
+    ticks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cellrail", "tick", "--json"], cwd=tmp_path,
+            stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    told = [json.loads(tick.communicate(timeout=120)[0]) for tick in ticks]
+    assert {run["status"] for one in told for run in one["runs"]} == {"success"}
+    assert sorted(run["run_id"] for one in told for run in one["runs"]) == sorted(
+        run.id for run in runs
+    )
+    assert counts(tmp_path) == {"after": 2}
+
+
+def test_a_suspension_in_a_loop_and_as_the_last_step(make, app, tmp_path):
+    run = app.run(
+        make(
+            WITNESS,
+            "got = []",
+            "%%step each --foreach item in ['a', 'b'] --collect item\n"
+            "witness(f'each-{item}')\nflow.suspend('1h')",
+            "%%step inner --in each\nwitness(f'inner-{item}')\n"
+            "got.append((item, flow.resume_data))",
+            "%%step last\nprint(got, item)\nflow.suspend('1h', on_timeout='fail')",
+        )
+    )
+    for data in (1, 2):
+        assert run.status == "suspended"
+        run = app.resume(run.id, step="each", data=data)
+    assert printed(run, "last") == f"[('a', 1), ('b', 2)] ['a', 'b']\n{NO_URL}"
+    assert (run.status, run["last"].status) == ("suspended", "suspended")
+    run = app.resume(run.id)
+    assert (run.status, run["last"].status) == ("success", "success")
+    assert counts(tmp_path) == {"each-a": 1, "inner-a": 1, "each-b": 1, "inner-b": 1}
+
+
+def test_a_skipped_gate_does_not_park_the_flow_and_an_early_end_needs_no_answer(make, app):
+    run = app.run(
+        make(
+            WITNESS,
+            "%%step gate --when False\nflow.suspend('1h')",
+            "%%step bad --on-error continue\nflow.suspend('1h'); 1 / 0",
+            "%%step end --stop-if True\nflow.suspend('1h')",
+            "%%step never\n1",
+        )
+    )
+    assert (run.status, run["gate"].status, run["never"].status) == (
+        "success", "skipped", "pending",
+    )  # fmt: skip
+    with pytest.raises(NotWaiting, match="it is success"):
+        app.resume(run.id)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        ("flow.suspend(-1)", "BadState", "-1 is no number of seconds"),
+        ("flow.suspend('-5m')", "BadState", "is no duration"),
+        ("flow.suspend(True)", "BadState", "True is no number"),
+        ("flow.suspend(1, on_timeout='wait')", "BadState", "resume, cancel or fail"),
+        ("flow.rerun(float('nan'))", "BadState", "nan is no number"),
+        ("flow.rerun(1, context={1, 2})", "NotJson", "which is no JSON"),
+        ("flow.rerun(1, max_retries=-1)", "BadState", "max_retries"),
+        ("flow.suspend(1); flow.suspend(2)", "UserError", "asked for another wait"),
+        ("flow.suspend(1); flow.rerun(1)", "UserError", "asked for another wait"),
+        ("flow.step('aks')", "StepNotFound", "'ask'"),
+    ],
+)
+def test_a_wrong_call_is_refused_where_it_stands(make, app, call, error, words):
+    run = app.run(make(WITNESS, f"%%step ask\n{call}"))
+    assert run.status == "failed"
+    assert run.cause.startswith(f"{error}: ")
+    assert words in run.cause
+
+
+# --- rerun -----------------------------------------------------------------------------------
+
+POLL = (
+    WITNESS,
+    "%%step setup\nseen = ['setup']",
+    "%%step poll\nfrom cellrail import get_state, set_state\n"
+    "witness(f'poll-{flow.runs}')\nseen.append(flow.runs)\nset_state(flow.runs)\n"
+    "from cellrail import set_flow_user_state\n"
+    "set_flow_user_state('turns', flow.runs)\n"
+    "if flow.runs < 3: flow.rerun({delay}, context={'job': 7, 'after': flow.runs})\n"
+    "print(flow.runs, flow.context, flow.woke_by)",
+    "%%step after\nfrom cellrail import get_flow_user_state\n"
+    "print(seen, get_flow_user_state('turns'), flow.woke_by)",
+)
+
+
+@pytest.mark.parametrize("delay", ["0.1", "6"])
+def test_a_step_is_executed_again_on_the_namespace_before_it(make, app, tmp_path, clock, delay):
+    run = app.run(make(*(cell.replace("{delay}", delay) for cell in POLL)))
+    assert run.status == "success"
+    assert printed(run, "poll") == "3 {'job': 7, 'after': 2} timeout\n"
+    assert printed(run, "after") == "['setup', 3] 3 None\n"
+    assert counts(tmp_path) == {"poll-1": 1, "poll-2": 1, "poll-3": 1}
+    continued = [line["reason"] for line in app.journal(run.id) if line["type"] == "continued"]
+    assert continued == ([] if delay == "0.1" else ["timer", "timer"])
+    turns = [line for line in app.journal(run.id) if line["type"] == "finished"]
+    assert [line.get("runs", 1) for line in turns if line["step"] == run["poll"].number] == [
+        1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_a_callback_wakes_a_step_at_once_and_it_sees_the_request(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLRAIL_BASE_URL", "http://localhost:1")
+    app = App(tmp_path / ".cellrail")
+    notebook = make(
+        WITNESS,
+        "%%step call\nif flow.runs == 1:\n"
+        "    Path('url.txt').write_text(flow.rerun('1h').resume_url)\n"
+        "print(flow.runs, flow.woke_by, flow.callback_request, flow.resume_data)",
+    )
+    driver = subprocess.Popen([sys.executable, "-m", "cellrail", "run", notebook], cwd=tmp_path)
+    try:
+        while not (tmp_path / "url.txt").exists() or app.show("last").status != "suspended":
+            time.sleep(0.05)
+        url = (tmp_path / "url.txt").read_text()
+        request = {"method": "POST", "headers": {}, "query": {"a": "b"}, "body": "x"}
+        app.wake(url.rpartition("/")[2], data=5, request=request)
+        # the process that runs it has stayed, without a kernel, and goes on
+        assert driver.wait(60) == 0
+    finally:
+        driver.kill()
+    assert printed(app.show("last"), "call") == f"2 resume {request} 5\n"
+
+
+@pytest.mark.parametrize(("on_exceeded", "status"), [("continue", "success"), ("raise", "failed")])
+def test_a_step_is_not_executed_more_often_than_it_may_be(make, app, tmp_path, on_exceeded, status):
+    run = app.run(
+        make(
+            WITNESS,
+            "%%step poll\nwitness('poll')\n"
+            f"flow.rerun(0, max_retries=2, on_exceeded={on_exceeded!r})",
+            "%%step after\nwitness('after')",
+        )
+    )
+    assert run.status == status
+    after = {"after": 1} if status == "success" else {}
+    assert counts(tmp_path) == {"poll": 3, **after}
+    if status == "failed":
+        assert run.cause.startswith("RerunExceeded: flow.rerun(): the step has been executed 3")
+
+
+# --- time ------------------------------------------------------------------------------------
+
+
+def test_long_sleeps_and_retries_hold_no_kernel_and_survive_their_process(
+    make, app, clock, tmp_path
+):
+    notebook = make(
+        WITNESS,
+        "%%step nap --sleep 1h\nwitness('nap')",
+        "%%step fetch --retry 2 --backoff 1h --when True --sleep 1h\nwitness('fetch')\n"
+        "tries = Path('witness.txt').read_text().split().count('fetch')\n"
+        "if tries < 2: raise ValueError(tries)",
+    )
+    driver = subprocess.Popen([sys.executable, "-m", "cellrail", "run", notebook], cwd=tmp_path)
+    while not (tmp_path / ".cellrail").exists() or not app.runs(status="suspended"):
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    run = app.show("last")
+    assert (run["nap"].status, run.cause) == ("suspended", "waits behind nap (--sleep)")
+    assert gone(lambda: not kernels_alive(app, run.id))  # it was killed while it said good-bye
+    for expected in ("waits behind fetch to try it again", ""):
+        assert app.tick() == []
+        clock.ahead += 3700
+        (ticked,) = app.tick()
+        assert ticked.run is not None
+        assert ticked.run.cause == expected
+    # nothing follows the last step: it does not sleep
+    assert ticked.run.status == "success"
+    assert counts(tmp_path) == {"nap": 1, "fetch": 2}
+
+
+# --- crashes ---------------------------------------------------------------------------------
+
+
+def test_an_answer_that_nobody_went_on_from_is_not_lost(make, app, tmp_path, clock):
+    from cellrail_state.waits import Answer
+
+    for go_on in ("tick", "resume", "recover"):
+        run = app.run(make(*APPROVAL))
+        info = app.store.inbox.waiting(run.id)[0]
+        # whoever resumed it was killed right behind the answer
+        app.store.inbox.answer(
+            info.wait_id, Answer(by="resume", time=clock(), who="ann", data=f'"{go_on}"')
+        )
+        if go_on == "tick":
+            (ticked,) = app.tick()
+            done = ticked.run
+        elif go_on == "resume":
+            told: list[str] = []
+            done = app.resume(run.id, data="second", tell=told.append)
+            assert "resumed by ann" in told[0]
+        else:
+            done = app.recover(run.id)
+        assert done.status == "success"
+        assert printed(done, "deploy") == f"{go_on} resume True\n"
+    with pytest.raises(RecoverRefused, match="is suspended: it waits behind approve"):
+        app.recover(app.run(make(*APPROVAL)).id)
+
+
+def test_a_run_killed_behind_the_wake_up_goes_on_with_the_same_answer(
+    make, app, cellrail, tmp_path
+):
+    notebook = make(
+        WITNESS,
+        "%%step ask\nwitness('ask')\nflow.suspend('1h')",
+        "%%step after\nwitness('after')\n"
+        "if not Path('crashed').exists():\n"
+        "    Path('crashed').touch(); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)\n"
+        "print(flow.resume_data, flow.woke_by)",
+    )
+    run = app.run(notebook)
+    done = cellrail("resume", run.id, "--data", "[1]")
+    assert done.returncode == -signal.SIGKILL
+    assert app.show(run.id).status == "interrupted"
+    with pytest.raises(NotWaiting, match="it is interrupted; ask was resumed by"):
+        app.resume(run.id, data="other")
+    again = app.recover(run.id)
+    assert printed(again, "after") == "[1] resume\n"
+    assert counts(tmp_path) == {"ask": 1, "after": 2}
+
+
+def test_a_run_killed_before_it_could_park_is_parked_by_recover(make, app, cellrail, tmp_path):
+    run = app.run(make(*APPROVAL))
+    path = app.store.journal_path(run.id)
+    from cellrail_state import journal
+
+    entries = list(journal.read(path))
+    assert entries[-1].payload.startswith(b'{"type":"end"')
+    os.truncate(path, entries[-2].end)  # killed between the step's commit and the run's end
+    assert app.show(run.id).status == "interrupted"
+    again = app.recover(run.id)
+    assert (again.status, again["approve"].status) == ("suspended", "suspended")
+    assert app.resume(run.id).status == "success"
+    assert counts(tmp_path) == {"plan": 1, "approve": 1, "deploy": 1, "later": 1}
+
+
+# --- restart, prune, cancel ------------------------------------------------------------------
+
+
+def test_a_restart_of_a_run_that_was_resumed_knows_what_the_resume_brought(make, app, tmp_path):
+    run = app.run(make(*APPROVAL))
+    app.resume(run.id, data={"by": "ann"})
+    again = app.restart(run.id, from_step="deploy")
+    assert again.status == "success"
+    assert printed(again, "deploy") == "{'by': 'ann'} resume True\n"
+    assert printed(again, "later") == "None None {'by': 'ann'}\n"
+    last = app.restart(again.id, from_step="later")
+    assert printed(last, "later") == "None None {'by': 'ann'}\n"
+    assert last["approve"].resume_data == {"by": "ann"}
+    assert counts(tmp_path) == {"plan": 1, "approve": 1, "deploy": 2, "later": 3}
+
+
+def test_a_suspended_run_is_restarted_only_when_it_is_said_what_becomes_of_it(make, app, cellrail):
+    run = app.run(make(*APPROVAL))
+    done = cellrail("restart", run.id, "--from", "plan")
+    assert done.returncode == 2
+    assert "--cancel-origin" in done.stderr
+    done = cellrail("restart", run.id, "--from", "deploy", "--keep-waiting")
+    assert done.returncode == 2  # nobody has approved
+    assert "approve" in done.stderr
+    done = cellrail("restart", run.id, "--from", "plan", "--keep-waiting")
+    assert done.returncode == 3, done.stderr
+    assert app.show(run.id).status == "suspended"
+    done = cellrail("restart", run.id, "--from", "plan", "--cancel-origin")
+    assert done.returncode == 3, done.stderr
+    assert app.show(run.id).status == "cancelled"
+
+
+def test_a_suspended_run_is_not_pruned_and_a_pruned_one_leaves_no_wait(make, app, clock):
+    run = app.run(make(*APPROVAL))
+    clock.ahead = 90 * 86_400.0
+    assert app.prune(older_than=86_400.0).runs == ()
+    assert app.show(run.id).status == "suspended"
+    (ticked,) = app.tick()
+    assert ticked.run is not None
+    assert ticked.run.status == "success"
+    assert app.prune(older_than=86_400.0).runs == (run.id,)
+    assert list((app.store.path / "waits").iterdir()) == []
+
+
+def test_a_running_run_is_cancelled_through_its_process(make, app, cellrail, tmp_path):
+    notebook = make(WITNESS, "%%step long\nwitness('long')\ntime.sleep(60)", "1")
+    driver = subprocess.Popen([sys.executable, "-m", "cellrail", "run", notebook], cwd=tmp_path)
+    while not (tmp_path / "witness.txt").exists():
+        time.sleep(0.02)
+    done = cellrail("cancel", "last")
+    assert done.returncode == 0, done.stderr
+    assert driver.wait(60) == 4
+    run = app.show("last")
+    assert (run.status, run["long"].status) == ("cancelled", "cancelled")
+    assert run.cause.startswith("cancelled by ")
+
+
+def test_papermills_own_command_does_not_take_a_suspended_run_for_done(make, app, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "--engine", "cellrail", make(*APPROVAL), "out.ipynb"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "RunSuspended" in done.stderr
+    assert app.show("last").status == "suspended"
+
+
+def test_where_no_run_is_recorded_the_notebook_goes_on_as_if_resumed(capsys):
+    from cellrail import flow
+
+    urls = flow.suspend("1h")
+    assert (urls.resume_url, urls["cancel_url"]) == (None, None)
+    assert (flow.rerun(1), flow.runs, flow.resume_data, flow.woke_by) == (urls, 1, None, None)
+    line = "cellrail: no run waits here; the notebook goes on as if resumed without data\n"
+    assert capsys.readouterr().out == line * 2
+    with pytest.raises(BadState):
+        flow.suspend(-1)
