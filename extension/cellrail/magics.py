@@ -23,12 +23,12 @@ from cellrail.notebook.options import SPECS, OptionError, parse_line
 from cellrail_state.errors import StateError
 
 _COMMANDS = (
-    "config", "diff", "export", "help", "journal", "load", "record", "recover", "resource",
+    "config", "diff", "export", "help", "journal", "load", "record", "recover", "rerun", "resource",
     "restart", "runs", "show", "state", "steps", "undo", "variable",
 )  # fmt: skip
 _LATER = frozenset(
     {
-        "backfill", "cancel", "panel", "rerun", "resume", "serve", "tick", "trigger",
+        "backfill", "cancel", "panel", "resume", "serve", "tick", "trigger",
     }
 )  # fmt: skip
 _HELP = """\
@@ -39,6 +39,8 @@ _HELP = """\
 %flow restart [RUN] [--from STEP] [--plan] [--force|--widen] [--run]
                                       put the namespace back to before a step
 %flow recover [RUN | --all] [--plan]  go on with a run after a crash; without RUN: list them
+%flow rerun RUN [OUT] [--changed WHAT,…] [--plan]
+                                      execute what changed since a run, as a new headless run
 %flow undo                            take the last restart back
 %flow record [on|off]                 record this notebook, or not
 %flow config [NAME=VALUE]             show or set the settings of this kernel
@@ -439,6 +441,18 @@ class FlowMagics(Magics):
             print("\n".join(app.recover(given[0], plan=True).lines()))
             return None
         return app.recover(given[0], tell=print)
+
+    def _flow_rerun(self, words: list[str]) -> Any:
+        given, options = _split(words, flags={"plan"}, values={"changed"})
+        if not given:
+            message = "%flow rerun needs a run"
+            raise UserError(message, hint="%flow rerun etl.ipynb: its newest run; %flow runs")
+        app, output = self._app(), given[1] if len(given) > 1 else None
+        changed = [word for word in str(options.get("changed", "")).split(",") if word]
+        if "plan" in options:
+            print("\n".join(app.rerun(given[0], plan=True, changed=changed).lines()))
+            return None
+        return app.rerun(given[0], output, changed=changed)
 
     def _flow_undo(self, words: list[str]) -> None:
         from cellrail.run import here

@@ -598,3 +598,30 @@ def test_flow_user_state_and_shared_files_of_kept_steps_are_there(make, app, edi
     assert run.status == "success", run.cause
     assert run["#7"].load(["a", "b", "c"]) == {"a": 3, "b": "xx", "c": 2}
     assert [str(s.status) for s in run.steps][:2] == ["kept", "kept"]
+
+
+def test_a_rerun_that_was_killed_is_recovered(make, app, edit, cellrail, tmp_path):
+    path = make(
+        "a = [1]", "b = 2", "def f(x):\n    return x + 1",
+        "import os, signal\nif os.path.exists('kill'):\n    os.remove('kill')\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n    import time; time.sleep(60)\nc = f(b)",
+        "a.append(c)", "print(a)",
+    )  # fmt: skip
+    origin = app.run(path)
+    edit(path, "b = 2", "b = 3")
+    (tmp_path / "kill").write_text("")
+
+    killed = cellrail("rerun", origin.id)
+    run_id = app.show("last").id
+    recovered = app.recover(run_id)
+    whole = app.run(path)
+
+    assert killed.returncode == -9
+    assert run_id != origin.id
+    (run,) = recovered if isinstance(recovered, list | tuple) else [recovered]
+    assert (run.id, str(run.status)) == (run_id, "success")
+    assert [str(s.status) for s in run.steps] == [
+        "kept", "success", "kept", "success", "success", "success",
+    ]  # fmt: skip
+    difference = app.diff(run_id, whole.id)
+    assert difference.equal, [d for d in difference.steps if not d.equal]
