@@ -23,12 +23,12 @@ from cellrail.notebook.options import SPECS, OptionError, parse_line
 from cellrail_state.errors import StateError
 
 _COMMANDS = (
-    "config", "diff", "export", "help", "journal", "load", "record", "recover", "rerun", "resource",
-    "restart", "runs", "show", "state", "steps", "undo", "variable",
+    "cancel", "config", "diff", "export", "help", "journal", "load", "record", "recover", "rerun",
+    "resource", "restart", "resume", "runs", "show", "state", "steps", "tick", "undo", "variable",
 )  # fmt: skip
 _LATER = frozenset(
     {
-        "backfill", "cancel", "panel", "resume", "serve", "tick", "trigger",
+        "backfill", "panel", "serve", "trigger",
     }
 )  # fmt: skip
 _HELP = """\
@@ -41,6 +41,9 @@ _HELP = """\
 %flow recover [RUN | --all] [--plan]  go on with a run after a crash; without RUN: list them
 %flow rerun RUN [OUT] [--changed WHAT,…] [--plan]
                                       execute what changed since a run, as a new headless run
+%flow resume RUN [--step STEP] [--data JSON|@FILE]
+                                      resume a suspended run; cancel RUN cancels it
+%flow tick                            fire what is due: runs that wait for time go on
 %flow undo                            take the last restart back
 %flow record [on|off]                 record this notebook, or not
 %flow config [NAME=VALUE]             show or set the settings of this kernel
@@ -454,6 +457,22 @@ class FlowMagics(Magics):
             return None
         return app.rerun(given[0], output, changed=changed)
 
+    def _flow_resume(self, words: list[str]) -> Any:
+        from cellrail.run.jsontext import given_value
+
+        given, options = _split(words, values={"step", "data"})
+        data = given_value(options.get("data"), "--data")
+        run = _one(given, "a run is needed: %flow runs lists them")
+        return self._app().resume(run, step=options.get("step"), data=data, tell=print)
+
+    def _flow_cancel(self, words: list[str]) -> Any:
+        given, _ = _split(words)
+        return self._app().cancel(_one(given, "a run is needed"), tell=print)
+
+    def _flow_tick(self, words: list[str]) -> Any:
+        _split(words)
+        return [one.run or one.refused for one in self._app().tick()]
+
     def _flow_undo(self, words: list[str]) -> None:
         from cellrail.run import here
 
@@ -548,6 +567,13 @@ class FlowMagics(Magics):
             return [row.run_id for row in app.runs(limit=20)]
         except (CellrailError, StateError):
             return []
+
+
+def _one(given: list[str], missing: str) -> str:
+    """The one word that a command needs."""
+    if len(given) != 1:
+        raise UserError(missing)
+    return given[0]
 
 
 def _split(

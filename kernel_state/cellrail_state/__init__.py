@@ -31,7 +31,8 @@ To read it in five minutes, follow a step's life, and open what stands in backqu
    make what was restored the baseline that the next step is compared with (`admission`;
    `fresh` tells which values need not be pickled for that).
 
-Beside this life: `store` is the folder that holds it all, `ledger` what outlives runs, `catalog`
+Beside this life: `store` is the folder that holds it all, `ledger` what outlives runs, `inbox`
+what runs wait for (`waits`) and the answers, `catalog`
 the DuckDB index of the journals that queries read (filled by `ingest`; `rows`, `sql/`, `news`),
 `doctor` checks and mends, `prune` frees. `equality` compares two namespaces as object graphs;
 `testing` has what tests need. `errors` draws the error tree, and the rest are small tools:

@@ -564,6 +564,41 @@ def test_papermills_own_command_does_not_take_a_suspended_run_for_done(make, app
     assert app.show("last").status == "suspended"
 
 
+def test_data_that_is_no_json_is_refused_before_anything_is_answered(make, app, cellrail, tmp_path):
+    run = app.run(make(*APPROVAL))
+    for data, told in (("yes", "is no JSON"), ("@missing.json", "missing.json: No such file")):
+        done = cellrail("resume", run.id, "--data", data)
+        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+    done = cellrail("resume", run.id, "--step", "deploy")
+    assert (done.returncode, "not wait behind 'deploy'" in done.stderr) == (2, True)
+    (tmp_path / "data.json").write_text('["from a file"]')
+    done = cellrail("resume", "last", "--step", "approve", "--data", "@data.json", "--json")
+    assert done.returncode == 0, done.stderr
+    steps = {step["label"]: step for step in json.loads(done.stdout)["steps"]}
+    assert (steps["approve"]["woke_by"], steps["approve"]["resume_data"]) == (
+        "resume", ["from a file"],
+    )  # fmt: skip
+    (row,) = app.sql("SELECT label, kind, status, data FROM waits")
+    assert row == {
+        "label": "approve", "kind": "suspend", "status": "resume", "data": '["from a file"]',
+    }  # fmt: skip
+
+
+def test_a_step_in_a_loop_is_executed_again_with_its_item(make, app, tmp_path):
+    run = app.run(
+        make(
+            WITNESS,
+            "done = []",
+            "%%step each --foreach item in ['a', 'b']\n"
+            "witness(f'{item}{flow.runs}')\nif flow.runs < 2: flow.rerun(0.05)\n"
+            "done.append(item)",
+            "%%step last\nprint(done, item)",
+        )
+    )
+    assert printed(run, "last") == "['a', 'b'] b\n"
+    assert counts(tmp_path) == {"a1": 1, "a2": 1, "b1": 1, "b2": 1}
+
+
 def test_where_no_run_is_recorded_the_notebook_goes_on_as_if_resumed(capsys):
     from cellrail import flow
 

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import Any
-
 import click
 
 from cellrail.cli.common import Context, common_options
 from cellrail.cli.progress import bar
 from cellrail.cli.running import exit_code, say_run, tell_result
+from cellrail.run.jsontext import given_value
 from cellrail_state.model import RunStatus
-
-
-def read_data(text: str | None) -> Any:
-    """The JSON of `--data`: itself, a file's (`@FILE`) or standard input's (`-`)."""
-    if text is None:
-        return None
-    try:
-        if text == "-":
-            text = sys.stdin.read()
-        elif text.startswith("@"):
-            text = Path(text[1:]).read_text("utf-8")
-        return json.loads(text)
-    except OSError as error:
-        raise click.UsageError(f"--data: {error.filename}: {error.strerror}") from error
-    except ValueError as error:
-        raise click.UsageError(
-            f"--data is no JSON ({error}); a text needs quotes: --data '\"yes\"'"
-        ) from error
 
 
 @click.command()
@@ -40,7 +18,7 @@ def read_data(text: str | None) -> Any:
 @common_options
 def resume(*, context: Context, run: str, step: str | None, data: str | None) -> int:
     """Resume a suspended RUN, and go on with it."""
-    value = read_data(data)
+    value = given_value(data, "--data")
     app = context.app(run if run.endswith(".ipynb") else None)
     result = app.resume(run, step=step, data=value, progress=bar(context), tell=context.note)
     if result.status is RunStatus.RUNNING or app.store.is_owned(result.id):

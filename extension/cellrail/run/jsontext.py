@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from cellrail.errors import NotJson
+from cellrail.errors import NotJson, UserError
 
 
 def to_text(value: object, what: str) -> str:
@@ -36,6 +38,28 @@ def to_text(value: object, what: str) -> str:
 def from_text(text: str) -> Any:
     """The value behind a JSON text."""
     return json.loads(text)
+
+
+def given_value(text: str | None, what: str) -> Any:
+    """The value that a person gives as JSON, as a file's (`@FILE`), or on standard input (`-`).
+
+    Raises:
+        UserError: it cannot be read, or is no JSON.
+    """
+    if text is None:
+        return None
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text("utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise UserError(f"{what}: {error.filename}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(
+            f"{what} is no JSON ({error})", hint=f"a text needs quotes: {what} '\"yes\"'"
+        ) from error
 
 
 #: a deeper value is a cycle, or cannot be read back everywhere
