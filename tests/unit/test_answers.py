@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 
+import msgspec
 import pytest
 
 from cellrail.notebook import control
@@ -18,13 +19,15 @@ from cellrail.notebook.control import Purpose, address, conduct
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import parse_line
 from cellrail.run.answers import Answers, Nobody, ended_as, where_it_ends
-from cellrail.run.performer import loop_root
+from cellrail.run.orders import loop_root
 from cellrail_state.model import (
     Decided,
     JobFinished,
     StepError,
     StepSkipped,
     StepStatus,
+    WaitInfo,
+    Woken,
 )
 
 LINES = (
@@ -210,6 +213,72 @@ def test_a_journal_cut_off_anywhere_leads_to_the_same_end(seed):
             assert f"{address(at.step, at.path)} " in f"{world.done[0]} "
         elif isinstance(at, control.End):
             assert at == end
+
+
+class WaitingWorld(World):
+    """A world whose steps ask for waits, and to be executed again."""
+
+    def do(self, action):
+        where = address(action.step, action.path)
+        if isinstance(action, control.Fire):
+            self.runs = action.runs
+            ended = super().do(action)
+            self.done[-1] += f" run {action.runs}"
+            draw = self.chance(where, "waits", action.runs)
+            again = draw < 0.3 and action.runs < 3
+            self.ended = msgspec.structs.replace(ended, waits=draw < 0.6, again=again)
+            return self.ended
+        if isinstance(action, control.Suspend):
+            self.done.append(f"{where} waits {action.runs}")
+            draw = self.chance(where, "woken", action.runs)
+            by = "resume" if draw < 0.6 else "timeout" if draw < 0.95 else "cancel"
+            job = [record for record in self.records if isinstance(record, JobFinished)][-1]
+            self.records.append(
+                Woken(time=0.0, step=action.step.number, wait_id=job.job_id, by=by, who="ann")
+            )
+            return control.Woke(by=by, who="ann")
+        if isinstance(action, control.Commit):
+            self.again = action.again
+        return super().do(action)
+
+    def finish(self, number, path, status, attempt, cause, **rest):
+        ended = self.ended
+        if ended is not None and ended.waits and status is StepStatus.SUCCESS:
+            rest["wait"] = WaitInfo(
+                wait_id=f"run/{len(self.records)}", step=number, turns=path,
+                kind="rerun" if self.again else "suspend",
+                runs=self.runs, attempt=attempt, asked=0.0, until=0.0,
+            )  # fmt: skip
+            rest["again"] = self.again
+        runs = self.runs if ended is not None else 1
+        super().finish(number, path, status, attempt, cause, runs=runs, **rest)
+
+
+def drawn(world: World) -> list:
+    """What a journal tells of jobs and waits, and no decision."""
+    return [
+        (r.by,) if isinstance(r, Woken) else (r.step, r.turns, r.runs, r.attempt, r.status, r.again)
+        for r in world.records
+        if isinstance(r, (JobFinished, Woken))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_journal_with_waits_leads_to_the_same_end_and_waits_for_nothing_twice(seed):
+    steps = steps_of(*LINES)
+    right = WaitingWorld(seed)
+    end = drive(steps, right)
+    for cut in range(len(right.records) + 1):
+        prefix = right.records[:cut]
+        last = prefix[-1] if prefix else None
+        world = WaitingWorld(seed, prefix)
+        at = where_it_ends(conduct(blocks_of(steps)), answers_of(prefix, steps))
+        parks = isinstance(last, JobFinished) and last.wait is not None
+        if parks and "--stop-if" not in LINES[last.step - 1]:
+            assert isinstance(at, control.End)
+            assert at.status == "suspended"
+        assert drive(steps, world, answers_of(prefix, steps)) == end
+        assert drawn(world) == drawn(right)
 
 
 def test_a_wait_goes_on_until_its_time_is_up():
