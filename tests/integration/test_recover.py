@@ -543,3 +543,27 @@ def test_a_flow_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing wrong" in done.stdout
+
+
+def test_an_attempt_after_a_recovered_one_begins_on_its_own_item(make, app, cellrail, tmp_path):
+    notebook = make(
+        CRASH + "done = []",
+        "%%step a --foreach x in 'pqr' --retry 3 --backoff 1ms --collect y\n"
+        "witness('a' + x); done.append(x); y = x * 2\n"
+        "tries = open('witness.txt').read().split().count('a' + x)\n"
+        "if x == 'q' and tries == 2: crash('q')\n"
+        "if x == 'q' and tries < 5: raise ValueError(tries)",
+        "%%step end\nprint(done, y, x)",
+    )
+    run = crashed(cellrail, app, notebook)
+
+    again = app.recover(run.id)
+
+    assert again.status == "success", again.cause
+    assert printed(again, "end") == "['p', 'q', 'r'] ['pp', 'qq', 'rr'] r\n"
+    attempts = [
+        line.get("attempt", 1)
+        for line in app.journal(run.id)
+        if line["type"] == "finished" and [t["key"] for t in line.get("turns", ())] == ["q"]
+    ]
+    assert attempts == [1, 2, 3, 4]

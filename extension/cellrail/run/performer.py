@@ -107,6 +107,8 @@ class Performer:
         self._before: list[dict[str, Any]] = []
         #: turns of each loop that is under way, by root
         self._counts: dict[str, int] = {}
+        #: the namespace is what it was before the step that is tried again
+        self._rolled_back = False
         #: outputs of earlier turns, by cell index
         self._shown: dict[int, list[Any]] = {}
         #: id of the origin's job that the next commit stands for
@@ -207,6 +209,8 @@ class Performer:
         needs = {"needs": _sorted(step.needs)} if self._lazy else {}
         before, self._before = self._before, []
         result = CellResult(ending=Ending.OK)
+        # of a run that goes on, the first attempt in this kernel may be the step's third
+        baseline, self._rolled_back = _may_roll_back(step) and not self._rolled_back, False
         for place, (index, cell) in enumerate(cells):
             if action.path:
                 self._shown.setdefault(index, cell["outputs"])
@@ -221,7 +225,7 @@ class Performer:
                 cell_id=step.cell_id or step.label,
                 orders={
                     "before": before,
-                    "baseline": place == 0 and action.attempt == 1 and _may_roll_back(step),
+                    "baseline": place == 0 and baseline,
                     "checkpoint": final and not step.options.no_checkpoint,
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
@@ -336,6 +340,7 @@ class Performer:
             {"command": "roll back", "touched": _sorted(action.step.touches)}, action.step
         )
         self._desk.roll_back()
+        self._rolled_back = True
         self._recorder.rolled_back(action.step.number, answer["not_restored"], action.path)
 
     def _wait(self, action: control.Wait) -> control.Woke | None:
