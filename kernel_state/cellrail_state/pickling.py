@@ -207,6 +207,9 @@ def dump(
     return pickler
 
 
+_NEWLINE = ord("\n")
+
+
 @dataclass(slots=True)
 class Trace:
     """What a stream named."""
@@ -241,8 +244,12 @@ class _Frames:
         return data.nbytes
 
     def readline(self) -> bytes:
-        """The rest of a line; nothing that protocol 5 writes asks for it."""
-        raise pickle.UnpicklingError("the stream is damaged")
+        """The rest of a line: nothing that we write asks for it, but a stream may."""
+        start, end = self._done, self._done
+        while end < self._view.nbytes and self._view[end] != _NEWLINE:
+            end += 1
+        self._done = min(end + 1, self._view.nbytes)
+        return bytes(self._view[start : self._done])
 
 
 class Unpickler(pickle.Unpickler):
