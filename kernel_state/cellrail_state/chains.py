@@ -3,6 +3,9 @@
 A chain begins with the jobs that a run was started on and goes on with its own. A job that replaces
 or follows another one stands at that one's place. To cut a chain is to tell the namespace of a
 moment: loops are cut whole, and what belongs to a job stays with it.
+
+The jobs of a parallel loop's items are no part of it, but branches: each begins behind the job that
+forks (`JobFinished.forks`).
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ def chain_of(
     """
     chain = list(before)
     for job in jobs:
-        if not (live or job.status is StepStatus.SUCCESS or job.accepted):
+        if not (live or is_good(job)):
             continue
-        place = place_of(chain, job.replaces or job.follows)
+        moved = job.replaces or job.follows
+        place = place_of(chain, moved) if moved else None
         if place is None:
             chain.append(job)
         elif job.replaces:
@@ -50,10 +54,24 @@ def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[J
     while (
         place > 0
         and chain[place - 1].sequence == execution
-        and any(turn.loop == label for turn in chain[place - 1].turns)
+        and _is_of_loop(chain[place - 1], label)
     ):
         place -= 1
     return list(chain[:place])
+
+
+def _is_of_loop(job: JobFinished, label: str) -> bool:
+    return job.forks == label or any(turn.loop == label for turn in job.turns)
+
+
+def is_good(job: JobFinished) -> bool:
+    """Whether the flow went on with what the job left."""
+    return job.accepted or job.status in {StepStatus.SUCCESS, StepStatus.KEPT}
+
+
+def ends_the_run(job: JobFinished) -> bool:
+    """Whether nothing could go on after the job."""
+    return job.status in {StepStatus.FAILED, StepStatus.CANCELLED} and not job.accepted
 
 
 def through_jobs(chain: Sequence[JobFinished], job_ids: Collection[str]) -> list[JobFinished]:

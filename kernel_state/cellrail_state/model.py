@@ -160,6 +160,12 @@ class Origin(_Struct, frozen=True):
     step: int = 0
     #: inside a loop: the turns that the cut stands in, outermost first
     turns: tuple[Turn, ...] = ()
+    #: of a parallel loop: keys of the items that are executed again
+    again: tuple[str, ...] = ()
+    #: its items ran one after another in the origin
+    apart: bool = False
+    #: the items of the innermost loop are evaluated anew
+    reeval: bool = False
 
 
 class Owner(_Struct, frozen=True):
@@ -238,6 +244,8 @@ class StepKept(_Struct, frozen=True, tag="kept"):
     job_id: str
     reason: KeptReason = KeptReason.ORIGIN
     turns: tuple[Turn, ...] = ()
+    #: label of the loop that forks behind this job (see `JobFinished.forks`)
+    forks: str = ""
 
 
 class StepSkipped(_Struct, frozen=True, tag="skipped"):
@@ -363,6 +371,13 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     turns: tuple[Turn, ...] = ()
     #: digests of the local modules it imported, where the run wrote them after it began
     modules: dict[str, str] = {}
+    #: label of the loop whose items begin on the namespace after this job, each in a kernel of its
+    #: own: their jobs are branches, and only what the loop's last job says comes back
+    forks: str = ""
+    #: `--cache`: names the code and all that it can reach; "" where nothing can be said
+    cache_key: str = ""
+    #: it was not executed: the equal job whose outputs and values it has
+    cached: str = ""
     #: what it did beyond its kernel; None where nothing was asked for
     effects: Effects | None = None
 

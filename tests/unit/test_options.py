@@ -85,7 +85,7 @@ def test_a_wrong_line_says_what_is_wrong(line, told):
     assert told in str(error.value)
 
 
-@pytest.mark.parametrize("line", ["x --cache 1d", "x --reads data/*.csv", "x --sleep 5m"])
+@pytest.mark.parametrize("line", ["x --reads data/*.csv", "x --sleep 5m"])
 def test_options_that_are_still_to_come_are_checked_and_named(line):
     with pytest.raises(OptionError, match="is not available yet") as error:
         parse_line(line)

@@ -10,7 +10,7 @@ import msgspec
 
 from cellrail.app.base import AppBase
 from cellrail.errors import RunNotFound, UserError
-from cellrail.launch import Launcher
+from cellrail.launch import Launcher, kernel_settings
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
 from cellrail.notebook.plan import Fate, Plan
@@ -71,6 +71,10 @@ class RestartOptions(TypedDict, total=False):
     widen: bool
     #: what its steps see of states and resources: what they saw in the origin, or what is there now
     state: Literal["origin", "current"]
+    #: of a loop with independent items, execute those that failed
+    failed_only: bool
+    #: evaluate the items of the loop that is cut anew
+    reeval: bool
     #: the working directory; the origin's by default
     cwd: str | Path | None
     #: seconds for the whole run
@@ -227,6 +231,8 @@ class Running(AppBase):
         force: bool = False,
         widen: bool = False,
         state: Literal["origin", "current"] = "origin",
+        failed_only: bool = False,
+        reeval: bool = False,
         cwd: str | Path | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
@@ -240,10 +246,13 @@ class Running(AppBase):
         _, flow = self._flow(path)
         values, changed = self._merged(history, flow, parameters)
         decided = plan_restart_of(
-            flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen
-        )
+            flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen,
+            failed_only=failed_only, reeval=reeval,
+        )  # fmt: skip
         if state == "origin":
             decided = self._with_changes(decided, flow_id(path, self.store_path))
+        if plan and reeval:
+            return self._with_items(decided, flow, Path(cwd) if cwd is not None else None)
         if plan:
             return decided.plan
         decided.plan.check()
@@ -275,6 +284,18 @@ class Running(AppBase):
         warnings = (*decided.plan.warnings, *told)
         plan = msgspec.structs.replace(decided.plan, warnings=warnings)
         return msgspec.structs.replace(decided, plan=plan)
+
+    def _with_items(self, decided: RestartPlan, flow: Flow, cwd: Path | None) -> Plan:
+        from cellrail.reevaluating import with_items
+
+        started = decided.history.started
+        return with_items(
+            decided,
+            flow,
+            kernel=started.kernel_name or flow.kernel_name or "python3",
+            cwd=cwd if cwd is not None else Path(started.cwd),
+            settings=kernel_settings(self.settings, self.store_path, {}),
+        )
 
     def launcher_for_papermill(
         self,
@@ -391,6 +412,7 @@ class Running(AppBase):
             timeout=timeout,
             cell_timeout=self.settings.cell_timeout,
             strict=self.settings.strict if strict is None else strict,
+            lazy_above=self.settings.lazy_above,
         )
 
     def _secret_values(

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from cellrail.notebook import control
 from cellrail.notebook.control import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail.run.orders import loop_root
-from cellrail.run.replay import Replay, Stage, Teller
+from cellrail.run.replay import ItemPlan, Replay, Stage, Teller
 from cellrail_state.model import (
     Decided,
     JobFinished,
@@ -49,6 +51,7 @@ class Answers:
         outputs: Callable[[JobFinished], list[dict[str, Any]]],
         roots: Collection[str],
         before: Replay | None = None,
+        own: Replay | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read the journal.
@@ -59,10 +62,11 @@ class Answers:
             outputs: a job's outputs.
             roots: what the checkpoint holds beside the notebook's variables: items of loops.
             before: of a restart, what leads to its cut inside a loop.
+            own: tells what the run's journal has of the items of parallel loops.
             clock: seconds since the epoch.
         """
         self._job, self._outputs, self._roots = job, outputs, roots
-        self._before, self._clock = before, clock
+        self._before, self._own, self._clock = before, own, clock
         self._attempts: dict[tuple[int, Path, int], JobFinished] = {}
         self._kept: dict[tuple[int, Path], str] = {}
         self._decided: dict[tuple[int, str, Path], Decided] = {}
@@ -84,9 +88,9 @@ class Answers:
             self._decided[record.step, record.purpose, record.turns] = record
         elif isinstance(record, StepSkipped):
             self._skipped.add((record.step, record.turns))
-        elif isinstance(record, StepKept):
+        elif isinstance(record, StepKept) and not record.forks:
             self._kept[record.step, record.turns] = record.job_id
-        elif isinstance(record, JobFinished):
+        elif isinstance(record, JobFinished) and not record.forks:
             self._finish(record)
 
     def _finish(self, job: JobFinished) -> None:
@@ -108,7 +112,7 @@ class Answers:
         kept = self._kept.get((number, path))
         return self._job(kept) if job is None and kept is not None else job
 
-    def _left(self, action: control.Ask | control.Leave) -> JobFinished | None:
+    def _left(self, action: control.Ask | control.Leave | control.Fork) -> JobFinished | None:
         """The job that ended a loop."""
         fired = control.Fire(step=action.step, path=action.path)
         return self._known(fired)
@@ -128,9 +132,30 @@ class Answers:
             return self._told(action) is not None
         if isinstance(action, control.Skip):
             return (action.step.number, action.path) in self._skipped
-        if isinstance(action, control.Leave):
+        if isinstance(action, (control.Leave, control.Fork)):
             return self._left(action) is not None
         return self._known(action) is not None
+
+    @property
+    def apart(self) -> str:
+        """Label of a loop whose items ran one after another in the origin, and run apart here."""
+        return self._before.apart if self._before is not None else ""
+
+    def forces(self, step: Step, path: Path) -> bool:
+        """Whether a job was asked for by the restart that the run is."""
+        return self._before is not None and self._before.forces(step, path)
+
+    def items(self, fork: control.Fork) -> list[ItemPlan] | None:
+        """What becomes of each item of a parallel loop that was under way."""
+        before = self._before.items(fork) if self._before is not None else None
+        own = self._own.item_plans(fork) if self._own is not None else None
+        if before is None or own is None:
+            return [told(plan) for plan in own] if own is not None else before
+        # what the origin has whole was perhaps not told here yet
+        return [
+            old if old.kept or not (new.kept or new.replay) else told(new)
+            for old, new in zip(before, own, strict=True)
+        ]
 
     def live(self, action: control.Action) -> None:
         """The action is carried out now."""
@@ -151,6 +176,8 @@ class Answers:
             self._committed(action, stage)
         elif isinstance(action, control.Leave):
             stage.settle()
+        elif isinstance(action, control.Fork) and self._own is not None:
+            return self._own.keep_items(action, stage, Nobody())
         elif isinstance(action, control.Wait):
             self._wait(action, stage)
         elif isinstance(action, (control.Enter, control.Turned)):
@@ -214,6 +241,11 @@ def ended_as(job: JobFinished) -> control.Ended:
     return control.Ended(ending=ending, error=error, cause=job.cause)
 
 
+def told(plan: ItemPlan) -> ItemPlan:
+    """An item of which the run's own journal tells what is kept."""
+    return msgspec.structs.replace(plan, told=True)
+
+
 class Nobody:
     """A stage and a teller for whom nothing is done: to find out where a journal ends."""
 
@@ -231,7 +263,10 @@ class Nobody:
     def settle(self) -> None:
         """Nothing was to be done."""
 
-    def kept_turn(self, step: int, job_id: str, turns: Path) -> None:
+    def kept_turn(self, step: int, job_id: str, turns: Path, forks: str = "") -> None:
+        """Tell nobody."""
+
+    def skipped(self, step: int, reason: str, turns: Path = ()) -> None:
         """Tell nobody."""
 
     def decided(self, ask: control.Ask, told: control.Told) -> None:
@@ -240,7 +275,7 @@ class Nobody:
 
 def where_it_ends(
     machine: Any, answers: Answers
-) -> control.Ask | control.Fire | control.Leave | control.End:
+) -> control.Ask | control.Fire | control.Leave | control.Fork | control.End:
     """The first action that a kernel is needed for; what the run came to where none is.
 
     Args:
@@ -257,7 +292,7 @@ def where_it_ends(
             return end
         if answers.takes(action):
             answer = answers.perform(action, nobody, nobody)
-        elif isinstance(action, (control.Ask, control.Fire, control.Leave)):
+        elif isinstance(action, (control.Ask, control.Fire, control.Leave, control.Fork)):
             return action
         else:
             answer = None

@@ -95,6 +95,11 @@ class Clerk:
     def close(self) -> None:
         """The run has ended."""
 
+    def another(self, desk: Desk) -> Clerk:
+        """A clerk of the same run for a kernel beside this one; both answer under one lock."""
+        del desk
+        return self
+
 
 class Desk:
     """Answers the questions of one run's cells."""
@@ -122,6 +127,14 @@ class Desk:
         self._claim: Claim | None = None
         # threads of an open notebook ask while its cell ends
         self._lock = threading.RLock()
+
+    def another(self) -> Desk:
+        """A desk for a kernel beside this one, as things stand now."""
+        made = Desk(self.recorder, user=self.user)
+        made.facts, made._lock = self.facts, self._lock
+        for clerk in self._clerks:
+            made.add(clerk.another(made))
+        return made
 
     def add(self, clerk: Clerk) -> None:
         """Let a clerk answer."""
