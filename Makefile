@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops nbval crash-test clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -41,6 +41,9 @@ bench-store: $(STAMP)  ## eight writers at once, and a store of 100,000 runs
 bench-exploring: $(STAMP)  ## what checkpoints cost on notebooks as people write them
 	$(BIN)/python -m pip install --quiet "seaborn>=0.13"
 	$(BIN)/python benchmarks/exploring.py
+
+bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items cost
+	$(BIN)/python benchmarks/loops.py
 
 crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \

@@ -69,6 +69,8 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
 
     #: the jobs that make what it left, in the order of the chain; none where it was skipped
     jobs: tuple[JobFinished, ...] = ()
+    #: jobs of the items of parallel loops in it: what they left ended with their items
+    branches: tuple[JobFinished, ...] = ()
     #: the namespace right before it and right after it
     before: Checkpoint = Checkpoint()
     after: Checkpoint = Checkpoint()
@@ -80,7 +82,8 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def effects(self) -> tuple[str, ...]:
         """What it did that must not be done twice without need."""
-        found = (job.effects.kinds for job in self.jobs if job.effects is not None)
+        jobs = (*self.jobs, *self.branches)
+        found = (job.effects.kinds for job in jobs if job.effects is not None)
         return tuple(sorted({kind for kinds in found for kind in kinds}))
 
     @property
@@ -522,7 +525,8 @@ class Judge:
 
 def other_effects(job: JobFinished, old: OldUnit | None) -> set[str]:
     """What a job did beyond its kernel that its step did not do in the origin, in words."""
-    before = [j.effects for j in (old.jobs if old is not None else ()) if j.effects is not None]
+    jobs = (*old.jobs, *old.branches) if old is not None else ()
+    before = [j.effects for j in jobs if j.effects is not None]
     user = {key: value for effects in before for key, value in effects.user.items()}
     writes = {(w.kind, w.path): w.value for effects in before for w in effects.writes}
     shared = {name: file.ref for effects in before for name, file in effects.shared.items()}
