@@ -171,3 +171,33 @@ def test_items_of_loops_are_kept_one_by_one(more, make, app, times, edit):
 
     assert (printed(again, "#3"), times()) == ("[10, 40, 30]\n", 1), again.cause
     assert printed(again, "s") == "10\n40\n30\n"
+
+
+def test_files_that_a_step_reads_and_writes_are_looked_at(make, app, times, tmp_path):
+    path = make(
+        "%%step slow --cache 1d --reads in.txt --writes out.txt\n"
+        "from pathlib import Path\nx = Path('in.txt').read_text()\n"
+        "done = Path('out.txt').write_text(x)" + COUNT,
+        "print(x)",
+    )
+    for text, keep, executed in (("a", True, 1), ("a", True, 0), ("b", True, 1), ("b", False, 1)):
+        (tmp_path / "in.txt").write_text(text)
+        if not keep:
+            (tmp_path / "out.txt").unlink()
+        run = app.run(path)
+        assert (run.status, times(), printed(run, "#2")) == ("success", executed, f"{text}\n")
+        assert (tmp_path / "out.txt").read_text() == text
+
+
+def test_a_rerun_keeps_equal_jobs_but_not_of_a_step_that_was_named(make, app, times, edit):
+    path = make("k = 1", "%%step slow --cache 1d\nx = k" + COUNT, "print(x)")
+    first = app.run(path)
+    edit(path, "k = 1", "k = 2")
+    second = app.run(path)
+    assert times() == 2
+
+    again = app.rerun(first.id)
+    assert (again["slow"].status, times(), printed(again, "#3")) == ("kept", 0, "2\n")
+    named = app.rerun(second.id, changed=["step:slow"])
+
+    assert (named["slow"].status, times(), printed(named, "#3")) == ("success", 1, "2\n")

@@ -475,3 +475,35 @@ def test_a_killed_run_goes_on_with_the_items_that_had_not_ended(make, app, cellr
     assert app.diff(witness.id, run.id).equal
     again = app.restart(run.id, from_step="s[a]")
     assert app.diff(witness.id, again.id).equal
+
+
+@pytest.mark.parametrize("call", ["flow.suspend('1h')", "flow.rerun('1s')"])
+def test_an_item_cannot_wait_and_is_told_so(call, make, app):
+    path = make(
+        "from cellrail import flow",
+        "%%step s --foreach x in [1, 2, 3] --parallel 2 --collect y --on-error skip\n"
+        f"if x == 2: {call}\ny = (x, flow.runs)",
+        "print(y)",
+    )
+    run = app.run(path)
+
+    assert (run.status, printed(run, "#3")) == ("success", "[(1, 1), None, (3, 1)]\n"), run.cause
+    failed = [line for line in app.journal(run.id) if line["type"] == "finished"]
+    told = [line["error"]["value"] for line in failed if line.get("error")]
+    assert len(told) == 1
+    assert "an item of a parallel loop cannot wait" in told[0]
+
+
+def test_items_and_the_step_behind_them_know_what_woke_the_run(make, app):
+    run = app.run(make(
+        "from cellrail import flow",
+        "%%step ask\nflow.suspend('1h')",
+        "%%step s --foreach x in [1, 2] --parallel 2 --collect y\ny = flow.resume_data",
+        "print(y, flow.resume_data, flow.step('ask').resume_data)",
+    ))  # fmt: skip
+    assert run.status == "suspended"
+
+    run = app.resume(run.id, data={"by": "ann"})
+
+    told = "[{'by': 'ann'}, {'by': 'ann'}] None {'by': 'ann'}\n"
+    assert (run.status, printed(run, "#4")) == ("success", told), run.cause

@@ -57,6 +57,13 @@ def test_a_parallel_loop_that_collects_needs_checkpoints(tmp_path):
         flow(tmp_path, "items = [1]", f"{HEADER} --no-checkpoint\ny = 1")
 
 
+@pytest.mark.parametrize("line", [f"{HEADER} --sleep 1s", "%%step t --in s --sleep 1s"])
+def test_an_item_of_a_parallel_loop_cannot_sleep(line, tmp_path):
+    cells = [line] if line.startswith(HEADER) else [HEADER + "\ny = 1", line]
+    with pytest.raises(BadNotebook, match="--sleep: an item of a parallel loop cannot wait"):
+        flow(tmp_path, "items = [1]", *cells[:-1], f"{cells[-1]}\ny = 1")
+
+
 def test_names_written_are_compared_with_those_that_were_there(tmp_path):
     steps = flow(tmp_path, "items = [1]", f"{HEADER}\ny = x",
                  "%%step t --in s --foreach k, v in y\nz = k").steps  # fmt: skip

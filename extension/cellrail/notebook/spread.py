@@ -132,7 +132,7 @@ def units_of(blocks: Sequence[Block]) -> list[Unit]:
             reach |= defined if use.loads else set()
         alone = not block.is_loop
         found = None if reach is None else frozenset(reach)
-        touches = frozenset[str]().union(*(s.writes | s.mutates for s in inside))
+        touches = _touches(block)
         units.append(
             Unit(
                 label=block.step.label,
@@ -147,6 +147,14 @@ def units_of(blocks: Sequence[Block]) -> list[Unit]:
             before = made.get(name, frozenset())
             made[name] = None if before is None or found is None else before | found
     return _with_live(units)
+
+
+def _touches(block: Block) -> frozenset[str]:
+    """Names that a block may leave otherwise than it found them."""
+    options, step = block.step.options, block.step
+    if options.parallel:  # of its items only that comes back
+        return frozenset(options.collect)
+    return (step.writes | step.mutates).union(*map(_touches, block.body))
 
 
 def used_late(unit: Unit, old: OldUnit) -> frozenset[str] | None:
