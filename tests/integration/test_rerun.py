@@ -186,6 +186,13 @@ SPREAD = {
         ["items = [1, 2]\nx = 5", PARALLEL + "\ny = x", "z = y"],
         [1],
     ),
+    "parallel items that draw where the generator stands elsewhere": (
+        ["import random\nrandom.seed(1)\nitems = [1, 2]", "k = 1",
+         PARALLEL + "\ny = random.random()", "print(y)"],
+        ["import random\nrandom.seed(1)\nitems = [1, 2]", "k = 1\nrandom.random()",
+         PARALLEL + "\ny = random.random()", "print(y)"],
+        [2, 3, 4],
+    ),
     "a parallel loop in a loop in sequence": (
         ["k = 1", "%%step o --foreach i in [1, 2]\nn = i",
          "%%step s --in o --foreach x in [1, 2] --parallel 2 --collect y\ny = (n, x)",

@@ -508,11 +508,15 @@ class Judge:
             return ""
         now, found = self.snapshot(self.now), self.snapshot(old.before)
         told = ambient_parts.difference(now, found)
+        elsewhere = ambient_parts.generators_that_differ(now, found)
+        if old.branches and not told and elsewhere:
+            # each item's generators follow from where they stood at the entry
+            names = ", ".join(sorted(elsewhere))
+            return f"may draw from the generator of {names}, which stands elsewhere"
         if told or after == before or after is None:
             return f"{told} is another" if told else ""
         left = self.snapshot(old.after)
-        drawn = ambient_parts.generators_moved(found, left)
-        drawn &= ambient_parts.generators_that_differ(now, found)
+        drawn = ambient_parts.generators_moved(found, left) & elsewhere
         if drawn:
             return f"draws from the generator of {', '.join(sorted(drawn))}, which stands elsewhere"
         told = ambient_parts.conflict(now, found, left)
@@ -520,7 +524,8 @@ class Judge:
 
     def _state(self, unit: Unit, old: OldUnit) -> str:
         """Flow user state or a resource that a changed unit set."""
-        read = {f"{r.kind} {r.path}" for job in old.jobs if job.effects for r in job.effects.reads}
+        effects = [j.effects for j in (*old.jobs, *old.branches) if j.effects is not None]
+        read = {f"{r.kind} {r.path}" for found in effects for r in found.reads}
         for what in sorted(read & self.other_state):
             return f"reads the {what}, which is another"
         user = sorted(s for s in self.other_state if s.startswith("flow user state"))

@@ -25,7 +25,7 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.run.answers import Nobody
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult
-from cellrail.run.crew import Ground, Place
+from cellrail.run.crew import Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
 from cellrail.run.orders import error_name
 from cellrail.run.performer import Performer, RunLimits
@@ -359,3 +359,40 @@ class Items:
             if "cellrail" in shown[-1]["metadata"]:
                 cell["metadata"]["cellrail"] = shown[-1]["metadata"]["cellrail"]
         self._means.refresh()
+
+
+def carry_out(
+    fork: control.Fork, plans: Sequence[ItemPlan] | None, performer: Performer, means: Means
+) -> control.Joined:
+    """The items of a parallel loop, each in a kernel of its own.
+
+    Args:
+        fork: the loop.
+        plans: what becomes of each item; None where all are executed.
+        performer: of the kernel that the loop stands in.
+        means: the run's.
+    """
+    delta = performer.fork(fork)
+    if delta.failure:
+        return _no_items(fork, delta.failure)
+    history = own_history(means.recorder)
+    ground = ground_of(
+        means.flow,
+        history,
+        history.chain_of_fork(fork.step.number, fork.path),
+        tuple(fork.block.steps()),
+        lazy_above=means.limits.lazy_above,
+    )
+    if ground.refusals:
+        return _no_items(fork, "; ".join(ground.refusals))
+    items = Items(fork, plans or [ItemPlan()] * len(fork.items), ground, means)
+    joined = items.run()
+    performer.take(fork, items.left, items.result)
+    return joined
+
+
+def _no_items(fork: control.Fork, why: str) -> control.Joined:
+    cause = f"{fork.step.label}: its items cannot have kernels of their own: {why}"
+    where = control.address(fork.step, fork.path)
+    end = control.End(status=RunStatus.FAILED, cause=cause, step=where)
+    return control.Joined(items=(control.ItemEnd(end=end),))

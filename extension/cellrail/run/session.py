@@ -28,7 +28,6 @@ from cellrail.notebook.control import (
     End,
     Fire,
     Fork,
-    ItemEnd,
     Joined,
     Leave,
     Path,
@@ -42,14 +41,13 @@ from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult, Ending
-from cellrail.run.crew import ground_of, own_history
 from cellrail.run.desk import Desk
-from cellrail.run.items import Items, Means
+from cellrail.run.items import Means, carry_out
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
 from cellrail.run.putback import PutBack, Segment
 from cellrail.run.recorder import Recorder
-from cellrail.run.replay import ItemPlan, Replay
+from cellrail.run.replay import Replay
 from cellrail.run.rerun import Rerun, RerunPlan
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
@@ -384,29 +382,7 @@ class Session:
     ) -> Joined:
         """The items of a parallel loop, each in a kernel of its own."""
         plans = replay.items(fork) if replay is not None else None
-        delta = performer.fork(fork)
-        if delta.failure:
-            return self._no_items(fork, delta.failure)
-        history = own_history(self._recorder)
-        ground = ground_of(
-            self._flow,
-            history,
-            history.chain_of_fork(fork.step.number, fork.path),
-            tuple(fork.block.steps()),
-            lazy_above=self._limits.lazy_above,
-        )
-        if ground.refusals:
-            return self._no_items(fork, "; ".join(ground.refusals))
-        items = Items(fork, plans or [ItemPlan()] * len(fork.items), ground, self._means(performer))
-        joined = items.run()
-        performer.take(fork, items.left, items.result)
-        return joined
-
-    @staticmethod
-    def _no_items(fork: Fork, why: str) -> Joined:
-        cause = f"{fork.step.label}: its items cannot have kernels of their own: {why}"
-        end = End(status=RunStatus.FAILED, cause=cause, step=address(fork.step, fork.path))
-        return Joined(items=(ItemEnd(end=end),))
+        return carry_out(fork, plans, performer, self._means(performer))
 
     def _means(self, performer: Performer) -> Means:
         kernel = self._kernel
