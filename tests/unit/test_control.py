@@ -608,3 +608,25 @@ def test_a_loop_around_goes_on_past_an_item_that_does_not():
     assert "o[1] turned without" in driver.log
     assert "leave o[1]/a" not in driver.log
     assert "leave o[2]/a" in driver.log
+
+
+def test_an_item_is_never_suspended_nor_executed_again():
+    steps = parallel()
+    for asked in (WAITS, AGAIN):
+        driver = Driver({"a ?foreach": ("p", "q"), "a[q]/b": asked})
+
+        assert driver.run(steps).status is RunStatus.SUCCESS
+        assert not [line for line in driver.log if "suspends" in line or "roll back" in line]
+        assert driver.log.count("a[q]/b = success") == 1
+
+
+def test_a_step_sleeps_before_a_parallel_loop_and_behind_it():
+    driver = Driver({"a ?foreach": ("p",)})
+
+    driver.run(flow("z --sleep 3s", "a --foreach x in y --parallel 2", "b --sleep 4s", "c"))
+
+    assert driver.log == [
+        "z", "z = success", "wait 3", "a ?foreach", "fork a", "enter a[p]", "a[p]",
+        "a[p] = success", "a[p] turned", "leave a", "b", "b = success", "wait 4", "c",
+        "c = success",
+    ]  # fmt: skip

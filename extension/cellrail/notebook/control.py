@@ -424,6 +424,8 @@ class _Machine:
             ended: Ended = yield Fire(
                 step=step, path=path, attempt=attempt, passed_over=passed_over, runs=runs
             )
+            if self._item:  # it cannot be given up while it waits: it was refused at the call
+                ended = msgspec.structs.replace(ended, waits=False, again=False)
             again = attempt <= options.retry and _may_go_on(ended)
             again = again and not (ended.exited or ended.forbidden)
             if again and options.retry_if:

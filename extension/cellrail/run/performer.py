@@ -255,7 +255,7 @@ class Performer:
             return None
         for index, cell in self._cells_of(step):
             if action.path:
-                self._shown[index] = cell["outputs"]
+                self._shown.setdefault(index, cell["outputs"])
             cell["outputs"], cell["execution_count"] = [], None
             stamp(cell, job_id, "kept")
         self._cells_of(step)[-1][1]["outputs"] = nodes(cache.outputs(job))
