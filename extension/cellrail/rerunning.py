@@ -369,17 +369,9 @@ class _Olds:
             return OldUnit(before=fold, after=fold, skipped=states[0].status is StepStatus.SKIPPED)
         jobs = tuple(self.chain[mine[0] : mine[-1] + 1])
         return OldUnit(
-            jobs=jobs, branches=self._branches(known), before=self.folds[mine[0]],
+            jobs=jobs, branches=tuple(self.history.branches(known)), before=self.folds[mine[0]],
             after=self.folds[mine[-1] + 1],
         )  # fmt: skip
-
-    def _branches(self, numbers: Collection[int]) -> tuple[JobFinished, ...]:
-        """Jobs of items of parallel loops."""
-        return tuple(
-            self.history.job_by_id(job_id)
-            for (number, turns), job_id in self.history.turns.items()
-            if number in numbers and self.history.fork_of(turns) is not None
-        )
 
     def _lost(self, states: Sequence[StepState], why: str) -> OldUnit:
         jobs = tuple(state.job for state in states if state.job is not None)

@@ -539,7 +539,7 @@ class RunHistory:
         versions: dict[str, str] = {}
         for kernel in self.kernels:
             versions.update(kernel.packages)
-        for job in self.chain:
+        for job in (*self.chain, *self.branches()):
             versions.update(job.packages)
         return versions
 
@@ -601,6 +601,14 @@ class RunHistory:
         """The item of a parallel loop that a job belongs to; empty for the flow itself."""
         fork = self.fork_of(job.turns)
         return job.turns[: len(fork[1]) + 1] if fork is not None else ()
+
+    def branches(self, numbers: Collection[int] | None = None) -> list[JobFinished]:
+        """Jobs of the items of parallel loops, of these steps alone where some are given."""
+        return [
+            self.job_by_id(job_id)
+            for (number, turns), job_id in self.turns.items()
+            if (numbers is None or number in numbers) and self.fork_of(turns) is not None
+        ]
 
     def chain_of_fork(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The jobs that made the namespace that a parallel loop's items begin on."""

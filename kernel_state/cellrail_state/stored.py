@@ -200,7 +200,7 @@ class Checkpoint(_Struct, frozen=True):
                 variables.pop(name, None)
             components.update(delta.components)
             defined = {cid for cid, c in delta.components.items() if c.definitions}
-            defining = defined or defining
+            defining = defining | defined if delta.beside else defined or defining
             ambient = delta.ambient or ambient
         needed = {v.component for v in variables.values()} | defining
         return Checkpoint(

@@ -53,6 +53,7 @@ def _make(make, cells):
 
 
 PARALLEL = "%%step s --foreach x in items --parallel 2 --collect y"
+TWO_CELLS = (PARALLEL + "\nr = x", "%%step t --in s\ny = x * k")
 #: name: (before, after, numbers of the steps that execute)
 SPREAD = {
     "nothing changed": (["a = 1", "b = a + 1"], ["a = 1", "b = a + 1"], []),
@@ -167,13 +168,13 @@ SPREAD = {
         [1, 2, 3],
     ),
     "a parallel loop is kept as a whole": (
-        ["items = [1, 2, 3]\nk = 2", PARALLEL, "%%step t --in s\ny = x * k", "print(y)"],
-        ["items = [1, 2, 3]\nk = 2", PARALLEL, "%%step t --in s\ny = x * k", "print(y, k)"],
+        ["items = [1, 2, 3]\nk = 2", *TWO_CELLS, "print(y)"],
+        ["items = [1, 2, 3]\nk = 2", *TWO_CELLS, "print(y, k)"],
         [4],
     ),
     "a parallel loop executes as a whole": (
-        ["items = [1, 2, 3]\nk = 2", PARALLEL, "%%step t --in s\ny = x * k", "print(y)"],
-        ["items = [1, 2, 3]\nk = 3", PARALLEL, "%%step t --in s\ny = x * k", "print(y)"],
+        ["items = [1, 2, 3]\nk = 2", *TWO_CELLS, "print(y)"],
+        ["items = [1, 2, 3]\nk = 3", *TWO_CELLS, "print(y)"],
         [1, 2, 3, 4],
     ),
     "what a parallel item binds ends with it": (
