@@ -192,19 +192,25 @@ class Checkpoint(_Struct, frozen=True):
         start = before or Checkpoint()
         # one pass: `after` copies everything, and a loop has thousands of jobs
         components, variables = {**start.components}, {**start.variables}
-        defining = {cid for cid, c in components.items() if c.definitions}
+        # in the order that `after` gives them: they are loaded in it
+        defining = [cid for cid, c in components.items() if c.definitions]
         ambient = start.ambient
         for delta in deltas:
             variables.update(delta.variables)
             for name in delta.deleted:
                 variables.pop(name, None)
             components.update(delta.components)
-            defined = {cid for cid, c in delta.components.items() if c.definitions}
-            defining = defining | defined if delta.beside else defined or defining
+            defined = [cid for cid, c in delta.components.items() if c.definitions]
+            if defined:
+                old, new = set(defining), set(defined)
+                again = [cid for cid in defining if cid in new]
+                beside = [cid for cid in defining if cid not in new] if delta.beside else []
+                defining = [*again, *(cid for cid in defined if cid not in old), *beside]
             ambient = delta.ambient or ambient
-        needed = {v.component for v in variables.values()} | defining
+        needed = {v.component for v in variables.values()} - set(defining)
+        held = [cid for cid in components if cid in needed]
         return Checkpoint(
-            components={cid: c for cid, c in components.items() if cid in needed},
+            components={cid: components[cid] for cid in (*held, *defining)},
             variables=variables,
             ambient=ambient,
         )

@@ -251,5 +251,9 @@ def test_a_fold_is_one_checkpoint_after_the_other(seed: int) -> None:
     for delta in deltas:
         whole = whole.after(delta)
 
+    def definitions(checkpoint: Checkpoint) -> list[str]:
+        return [ident for ident in checkpoint.components if ident.startswith("d")]
+
     assert Checkpoint.fold(deltas) == whole
+    assert definitions(Checkpoint.fold(deltas)) == definitions(whole)
     assert Checkpoint.fold(deltas[4:], before=Checkpoint.fold(deltas[:4])) == whole
