@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from cellrail_state.model import JobFinished, StepStatus
+import msgspec
+
+from cellrail_state.model import JobFinished, RunEnded, StepStatus
 
 
 def chain_of(
@@ -107,8 +109,17 @@ def through_jobs(chain: Sequence[JobFinished], job_ids: Collection[str]) -> list
     return list(chain[: place + 1])
 
 
-def found_late(jobs: Sequence[JobFinished], job: JobFinished) -> JobFinished | None:
-    """The later job whose capture found names changed, though no code showed it.
+class Late(msgspec.Struct, frozen=True):
+    """Names that were found changed, and before which step's end; None for the run's."""
+
+    names: tuple[str, ...]
+    step: int | None
+
+
+def found_late(
+    jobs: Sequence[JobFinished], job: JobFinished, ended: RunEnded | None = None
+) -> Late | None:
+    """What was found changed after a job, though no code showed it: by a later job or at the end.
 
     An audit looks at everything, so what changed before one does not concern what follows it.
     """
@@ -117,7 +128,7 @@ def found_late(jobs: Sequence[JobFinished], job: JobFinished) -> JobFinished | N
         return None
     for later in jobs[place + 1 :]:
         if later.delta.missed:
-            return later
+            return Late(later.delta.missed, later.step)
         if later.delta.audited:
-            break
-    return None
+            return None
+    return Late(ended.missed, None) if ended is not None and ended.missed else None

@@ -695,12 +695,13 @@ class RunHistory:
         """Names that were found changed after this job, though no code showed it."""
         # the jobs of other items looked at other kernels
         item = self._item_of(job)
-        later = found_late([other for other in self.jobs if self._item_of(other) == item], job)
-        if later is None:
+        mine = [other for other in self.jobs if self._item_of(other) == item]
+        late = found_late(mine, job, None if item else self.ended)
+        if late is None:
             return ""
-        names = ", ".join(f"`{name}`" for name in later.delta.missed)
-        label = self._states[later.step].info.label
-        return f"{names} changed unseen before step {label!r} ended"
+        names = ", ".join(f"`{name}`" for name in late.names)
+        end = "the run" if late.step is None else f"step {self._states[late.step].info.label!r}"
+        return f"{names} changed unseen before {end} ended"
 
 
 def _why(woken: Woken) -> str:

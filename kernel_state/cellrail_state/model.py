@@ -450,6 +450,8 @@ class RunEnded(_Struct, frozen=True, tag="end"):
     cause: str = ""
     #: label of the step that decided it
     step: str = ""
+    #: names that the look at everything at its end found changed, though no code showed it
+    missed: tuple[str, ...] = ()
 
 
 Record = (

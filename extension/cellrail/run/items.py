@@ -103,8 +103,8 @@ class ItemPerformer(Performer):
         told = forbidden(delta.get("written", ()), self._ground.variables, self._own)
         return msgspec.structs.replace(ended, forbidden=told)
 
-    def _record(self, job: JobFinished) -> None:
-        super()._record(job)
+    def _record(self, job: JobFinished, step: Step) -> None:
+        super()._record(job, step)
         if is_good(job):
             self._deltas.append(job.delta)
 

@@ -153,8 +153,8 @@ class KernelHooks:
         # behind the look: a loop's variable does not change unseen
         self._perform(self._cell_order.get("before", ()))
         if self._cell_order.get("baseline"):
-            self.state.baseline(self._cell_order["touched"])
-        self.asking.asked = self.asking.again = False
+            self.state.baseline(self._cell_order["touched"], last=self._cell_order["parks"])
+        self.asking.asked = self.asking.again = self.asking.suspends = False
         self._started = time.time()
 
     def _bring(self, names: list[str] | None) -> None:
@@ -211,9 +211,8 @@ class KernelHooks:
         if success and self.asking.again:
             report["again"] = True
         elif order["checkpoint"] and well:
-            delta = self.state.delta(
-                only=order["only"], touched=order["touched"], last=order["last"]
-            )
+            last = order["last"] or order["parks"] or self.asking.suspends
+            delta = self.state.delta(only=order["only"], touched=order["touched"], last=last)
             report["delta"] = to_plain(delta)
         elif order["checkpoint"]:
             report["missed"] = list(self.state.missed(order["touched"]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -28,6 +29,9 @@ from cellrail_state.model import (
     StepStatus,
     to_plain,
 )
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +142,9 @@ class Performer:
         self._not_restorable = ""
         #: whether the cell that runs is the run's last
         self.is_last: Callable[[Step, control.Path], bool] = lambda *_: False
+        #: whether a capture of a job did not look at everything, and what code used since
+        self._unaudited = False
+        self._asked: Collection[str] | None = ()
 
         self._methods: dict[type, Callable[[Any], Any]] = {
             control.Ask: self._ask,
@@ -179,6 +186,7 @@ class Performer:
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: control.Ask) -> control.Told:
+        self._asked = _union(self._asked, action.step.touches)
         told = orders.told(self._command(orders.ask(action), action.step))
         if told.error is None:
             self._recorder.decided(action, told)
@@ -290,6 +298,7 @@ class Performer:
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
                     "last": self.is_last(step, action.path),
+                    "parks": self._may_park(step),
                     "binds_error": orders.error_name(step),
                     # what may be rolled back is no checkpoint yet
                     "on_error": _tolerates(action) and action.attempt > step.options.retry,
@@ -390,7 +399,7 @@ class Performer:
             job = msgspec.structs.replace(job, wait=wait)
         with self._desk.committing(success=success, replaces=self.replaces) as effects:
             job = msgspec.structs.replace(job, effects=effects)
-            self._record(job)
+            self._record(job, step)
         if action.final and self._desk.waiter is not None and not self.replaces:
             self._desk.waiter.passed()
         if (success or action.accepted) and not action.again:
@@ -409,13 +418,38 @@ class Performer:
         """Checkpoint what a failed attempt left: the flow goes on with it after all."""
         if "delta" in report or step.options.no_checkpoint or not step.options.retry:
             return
-        order = {"command": "fork", "touched": _sorted(step.touches)}
+        order = {"command": "fork", "touched": _sorted(step.touches), "last": False}
         report["delta"] = self._command(order, step)["delta"]
 
-    def _record(self, job: JobFinished) -> None:
+    def _record(self, job: JobFinished, step: Step) -> None:
+        self._unaudited = not job.delta.audited
+        if not job.delta.failure:
+            self._asked = ()
+        elif not job.delta.audited:
+            self._asked = _union(self._asked, step.touches)
         self._recorder.finished(job)
 
+    def audit(self) -> tuple[str, ...]:
+        """No cell follows: names that changed since the last look at everything, though no code
+        showed it. Nothing is looked at where the last capture did so."""
+        if not self._unaudited:
+            return ()
+        order = {"command": "audit", "before": self._before}
+        order["touched"] = sorted(self._asked) if self._asked is not None else None
+        answer = self._client.command(order)
+        if "error" in answer:
+            _LOGGER.warning("what changed unseen was not looked for: %s", answer["error"])
+        return tuple(answer.get("missed", ()))
+
     # --- between jobs ------------------------------------------------------------------------
+
+    def _may_park(self, step: Step) -> bool:
+        """Whether the kernel may be given up while time passes behind the step's code."""
+        if self._desk.waiter is None:
+            return False
+        options = step.options
+        waits = [options.sleep or 0.0, *map(options.backoff.seconds, range(1, options.retry + 1))]
+        return max(waits) > self._desk.waiter.park_after or "rerun" in step.source
 
     def _roll_back(self, action: control.RollBack) -> None:
         answer = self._command(
@@ -473,7 +507,8 @@ class Performer:
         step, began = action.step, self._clock()
         job_id = self._recorder.next_job_id()
         self._recorder.started(step.number, job_id, turns=action.path)
-        order = {"command": "fork", "touched": _sorted(step.touches)}
+        # the items' kernels have nothing but what is captured
+        order = {"command": "fork", "touched": _sorted(step.touches), "last": True}
         delta = msgspec.convert(self._command(order, step)["delta"], Delta)
         now = self._clock()
         self._record(
@@ -481,7 +516,8 @@ class Performer:
                 time=now, step=step.number, job_id=job_id, status=StepStatus.SUCCESS,
                 started=began, seconds=now - began, delta=delta, turns=action.path,
                 forks=step.label,
-            )
+            ),
+            step,
         )  # fmt: skip
         return delta
 
@@ -517,7 +553,8 @@ class Performer:
                 seconds=self._clock() - began,
                 delta=msgspec.convert(answer["delta"], Delta),
                 turns=action.path,
-            )
+            ),
+            step,
         )
 
     # --- cells -------------------------------------------------------------------------------
@@ -561,6 +598,11 @@ def stamp(cell: Any, job_id: str, status: str) -> None:
 
 def _sorted(names: frozenset[str] | None) -> list[str] | None:
     return None if names is None else sorted(names)
+
+
+def _union(one: Collection[str] | None, other: Collection[str] | None) -> Collection[str] | None:
+    """The names of both; None where either is any name."""
+    return None if one is None or other is None else {*one, *other}
 
 
 def _may_roll_back(step: Step) -> bool:

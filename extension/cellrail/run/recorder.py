@@ -317,11 +317,16 @@ class Recorder:
         for done in origin.once.values():
             self._append(msgspec.structs.replace(done, origin=done.origin or origin.run_id))
 
-    def end(self, status: RunStatus, *, cause: str = "", step: str = "") -> None:
+    def end(
+        self, status: RunStatus, *, cause: str = "", step: str = "", missed: Sequence[str] = ()
+    ) -> None:
         """The run is over; its ownership ends with it."""
         self._append(
-            RunEnded(time=self.clock(), status=status, cause=self.masker.text(cause), step=step)
-        )
+            RunEnded(
+                time=self.clock(), status=status, cause=self.masker.text(cause), step=step,
+                missed=tuple(missed),
+            )
+        )  # fmt: skip
         self.close()
 
     def _append(self, record: Any) -> None:

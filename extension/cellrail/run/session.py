@@ -88,6 +88,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     #: the result that decided it, where a cell did
     result: CellResult | None = None
+    #: names that changed unseen since the last look at everything
+    missed: tuple[str, ...] = ()
 
 
 class _NoKernel:
@@ -203,7 +205,9 @@ class Session:
             if self._progress is not None:
                 self._progress.close()
         outcome = self._cancelled(outcome)
-        self._recorder.end(outcome.status, cause=outcome.cause, step=outcome.step)
+        self._recorder.end(
+            outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
+        )
         return outcome
 
     def _cancelled(self, outcome: Outcome) -> Outcome:
@@ -237,7 +241,8 @@ class Session:
         final = blocks[-1].step if blocks else None
         performer.is_last = lambda step, path: step is final and not path
         taken = branches_taken(self._flow, self._plan) if self._origin is not None else {}
-        return self._conduct(performer, blocks, taken=taken, replay=self._replay)
+        outcome = self._conduct(performer, blocks, taken=taken, replay=self._replay)
+        return self._audited(outcome, performer)
 
     def _run_what_changed(self, performer: Performer, plan: RerunPlan) -> Outcome:
         """Conduct the whole notebook; steps are kept where nothing that they read has changed."""
@@ -257,7 +262,18 @@ class Session:
             plan, recorder=self._recorder, client=self._client, stage=self,
             lazy_above=plan.lazy_above,
         )  # fmt: skip
-        return self._conduct(performer, blocks, replay=rerun)
+        return self._audited(self._conduct(performer, blocks, replay=rerun), performer)
+
+    @staticmethod
+    def _audited(outcome: Outcome, performer: Performer) -> Outcome:
+        """A run that did not end with its last step has not looked at everything yet."""
+        if outcome.status is not RunStatus.SUCCESS:
+            return outcome
+        try:
+            return msgspec.structs.replace(outcome, missed=performer.audit())
+        except (ChannelClosed, KeyboardInterrupt):  # its steps are committed all the same
+            _LOGGER.warning("what changed unseen was not looked for: the kernel was stopped")
+            return outcome
 
     # --- what a rerun has done for it --------------------------------------------------------
 

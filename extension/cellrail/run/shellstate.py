@@ -164,15 +164,16 @@ class ShellState:
         self._capture.learn(secrets)
         self._ambient.learn(secrets)
 
-    def baseline(self, touched: Collection[str] | None) -> None:
+    def baseline(self, touched: Collection[str] | None, *, last: bool = False) -> None:
         """Before a first attempt: take the namespace as it is now, for `roll_back`.
 
         Since the last checkpoint a loop's variable was bound, or a cell ran that has none.
 
         Args:
             touched: names that the step's code uses; None where it may use any.
+            last: the kernel may be given up before another attempt: everything is looked at.
         """
-        self._pending = self.delta(touched=touched)
+        self._pending = self.delta(touched=touched, last=last)
 
     def look_before(self, touched: Collection[str] | None) -> None:
         """Before a cell: find what changed unseen, lest it passes for the cell's own doing.
@@ -210,6 +211,7 @@ class ShellState:
             "items": self.turns.items,
             "leave": self._leave,
             "fork": self._fork,
+            "audit": self._audit,
             "fit": self._fit,
             "inputs": self._inputs,
             "take": self._take,
@@ -226,7 +228,12 @@ class ShellState:
 
     def _fork(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Checkpoint the namespace that the items of a parallel loop begin on."""
-        return {"delta": to_plain(self.delta(touched=order["touched"]))}
+        return {"delta": to_plain(self.delta(touched=order["touched"], last=order["last"]))}
+
+    def _audit(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Look at everything, though nothing is captured: no cell follows."""
+        roots = shellspace.capture_roots(self._shell)
+        return {"missed": list(self._capture.missed(roots, self._any_or(order["touched"])))}
 
     def _fit(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the namespace that was restored last is as in a fresh kernel."""
