@@ -30,7 +30,6 @@ from cellrail_state.model import (
     to_plain,
 )
 
-
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -430,8 +429,10 @@ class Performer:
         self._recorder.finished(job)
 
     def audit(self) -> tuple[str, ...]:
-        """No cell follows: names that changed since the last look at everything, though no code
-        showed it. Nothing is looked at where the last capture did so."""
+        """No cell follows: names that changed unseen since the last look at everything.
+
+        Nothing is looked at where the last capture did so.
+        """
         if not self._unaudited:
             return ()
         order = {"command": "audit", "before": self._before}
