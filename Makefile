@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# tests run side by side in so many processes
+WORKERS ?= logical
 STAMP := $(VENV)/.installed
 
 .PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops nbval crash-test clean
@@ -20,7 +22,8 @@ demo: $(STAMP)  ## run the daily flights pipeline, break it, mend it, restart it
 	$(BIN)/python docs/demo/run_demo.py
 
 test: $(STAMP)  ## all tests, and the notebooks under nbval
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest --nbval notebooks/
 
 check: $(STAMP)  ## lint, format, types, layers
