@@ -209,13 +209,14 @@ class KernelHooks:
             self.state.turns.failed(raised, order["binds_error"])
         well = success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
         if success and self.asking.again:
-            report["again"] = True
+            report |= {"again": True, "missed": list(self.state.missed_before)}
         elif order["checkpoint"] and well:
             last = order["last"] or order["parks"] or self.asking.suspends
             delta = self.state.delta(only=order["only"], touched=order["touched"], last=last)
             report["delta"] = to_plain(delta)
         elif order["checkpoint"]:
-            report["missed"] = list(self.state.missed(order["touched"]))
+            missed = {*self.state.missed(order["touched"]), *self.state.missed_before}
+            report["missed"] = sorted(missed)
         self._channel.send(report)
 
     def _refusal(self) -> Exception | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from cellrail.errors import InternalError
 from cellrail.notebook import control
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
+from cellrail.notebook.reads import option_names
 from cellrail.run import orders
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellResult, Ending
@@ -141,9 +142,11 @@ class Performer:
         self._not_restorable = ""
         #: whether the cell that runs is the run's last
         self.is_last: Callable[[Step, control.Path], bool] = lambda *_: False
-        #: whether a capture of a job did not look at everything, and what code used since
+        #: whether the last capture did not look at everything, and steps whose expressions, and
+        #: whose code, were used since
         self._unaudited = False
-        self._asked: Collection[str] | None = ()
+        self._asked: dict[int, Step] = {}
+        self._uncaptured: dict[int, Step] = {}
 
         self._methods: dict[type, Callable[[Any], Any]] = {
             control.Ask: self._ask,
@@ -185,7 +188,7 @@ class Performer:
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: control.Ask) -> control.Told:
-        self._asked = _union(self._asked, action.step.touches)
+        self._asked[action.step.number] = action.step
         told = orders.told(self._command(orders.ask(action), action.step))
         if told.error is None:
             self._recorder.decided(action, told)
@@ -403,6 +406,8 @@ class Performer:
             self._desk.waiter.passed()
         if (success or action.accepted) and not action.again:
             self._not_restorable = job.delta.failure
+        elif job.delta.missed:
+            self._not_restorable = f"{', '.join(job.delta.missed)} changed unseen"
         if self._cache is not None and job.cache_key and not job.cached:
             self._cache.remember(job, lambda: self._drift(step))
         self._show_earlier_turns(step, final=action.final)
@@ -423,9 +428,9 @@ class Performer:
     def _record(self, job: JobFinished, step: Step) -> None:
         self._unaudited = not job.delta.audited
         if not job.delta.failure:
-            self._asked = ()
+            self._asked, self._uncaptured = {}, {}
         elif not job.delta.audited:
-            self._asked = _union(self._asked, step.touches)
+            self._uncaptured[step.number] = step
         self._recorder.finished(job)
 
     def audit(self) -> tuple[str, ...]:
@@ -435,9 +440,12 @@ class Performer:
         """
         if not self._unaudited:
             return ()
-        order = {"command": "audit", "before": self._before}
-        order["touched"] = sorted(self._asked) if self._asked is not None else None
-        answer = self._client.command(order)
+        used = [option_names(step.options).touches for step in self._asked.values()]
+        used += [step.touches for step in self._uncaptured.values()]
+        touched = None if None in used else sorted({name for names in used for name in names or ()})
+        answer = self._client.command(
+            {"command": "audit", "before": self._before, "touched": touched}
+        )
         if "error" in answer:
             _LOGGER.warning("what changed unseen was not looked for: %s", answer["error"])
         return tuple(answer.get("missed", ()))
@@ -601,11 +609,6 @@ def _sorted(names: frozenset[str] | None) -> list[str] | None:
     return None if names is None else sorted(names)
 
 
-def _union(one: Collection[str] | None, other: Collection[str] | None) -> Collection[str] | None:
-    """The names of both; None where either is any name."""
-    return None if one is None or other is None else {*one, *other}
-
-
 def _may_roll_back(step: Step) -> bool:
     """Whether the namespace may be put back to what it was right before the step."""
     return step.options.retry > 0 or "rerun" in step.source
@@ -614,7 +617,7 @@ def _may_roll_back(step: Step) -> bool:
 def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
     """The step's checkpoint, or why there is none."""
     if report.get("again"):  # it will be put back to what it was before
-        return Delta()
+        return Delta(missed=tuple(report["missed"]))
     if "delta" in report:
         delta: Delta = msgspec.convert(report["delta"], Delta)
         return delta

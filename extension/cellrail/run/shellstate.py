@@ -175,6 +175,11 @@ class ShellState:
         """
         self._pending = self.delta(touched=touched, last=last)
 
+    @property
+    def missed_before(self) -> tuple[str, ...]:
+        """What the look before the attempt found changed unseen: no checkpoint has it yet."""
+        return self._pending.missed if self._pending is not None else ()
+
     def look_before(self, touched: Collection[str] | None) -> None:
         """Before a cell: find what changed unseen, lest it passes for the cell's own doing.
 
