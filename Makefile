@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# tests run side by side in so many processes
+WORKERS ?= logical
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops nbval crash-test clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -20,7 +22,8 @@ demo: $(STAMP)  ## run the daily flights pipeline, break it, mend it, restart it
 	$(BIN)/python docs/demo/run_demo.py
 
 test: $(STAMP)  ## all tests, and the notebooks under nbval
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest --nbval notebooks/
 
 check: $(STAMP)  ## lint, format, types, layers
@@ -41,6 +44,9 @@ bench-store: $(STAMP)  ## eight writers at once, and a store of 100,000 runs
 bench-exploring: $(STAMP)  ## what checkpoints cost on notebooks as people write them
 	$(BIN)/python -m pip install --quiet "seaborn>=0.13"
 	$(BIN)/python benchmarks/exploring.py
+
+bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items cost
+	$(BIN)/python benchmarks/loops.py
 
 crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \

@@ -12,10 +12,15 @@ from typing import Any
 
 import nbformat
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cellrail import App
 
 Make = Callable[..., Path]
+
+# tests run side by side: how long an example takes says nothing
+settings.register_profile("beside", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,9 @@
-"""Cuts inside loops: from an address, or from what failed, to a turn of the origin."""
+"""Cuts inside loops: from an address, or from what failed, to a turn of the origin.
+
+A cut in a parallel loop stands before one item, and of the others what ended well is kept. The same
+holds for the failed items of a loop whose items ran one after another, where they are independent:
+they wrote nothing but the loop's variable and what it collects, and read none of that first.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ import msgspec
 
 from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.address import find_step, split_address
-from cellrail.notebook.control import Path, Purpose, address
+from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.control import Fork, Path, Purpose, address
 from cellrail.notebook.model import Flow, Step
+from cellrail_state.chains import is_good
 from cellrail_state.history import RunHistory
 from cellrail_state.model import StepStatus, Turn
 
@@ -21,27 +28,77 @@ class InnerCut(msgspec.Struct, frozen=True, kw_only=True):
     #: the origin's number of the step
     number: int
     turns: tuple[Turn, ...]
+    #: the parallel loop that it lies in, with its items as the origin has them
+    fork: Fork | None = None
+    #: keys of the items of that loop that are executed again
+    again: frozenset[str] = frozenset()
+    #: the items of that loop ran one after another
+    sequential: bool = False
+    #: the items of the innermost loop are evaluated anew
+    reeval: bool = False
 
     @property
     def label(self) -> str:
         """Its address."""
-        return address(self.step, self.turns)
+        at_loop = self.turns[-1].index < 0
+        return address(self.step, self.turns[:-1] if at_loop else self.turns)
 
 
-def inner_cut(flow: Flow, history: RunHistory, wanted: str | None) -> InnerCut | str | None:
+def inner_cut(
+    flow: Flow,
+    history: RunHistory,
+    wanted: str | None,
+    *,
+    failed_only: bool = False,
+    reeval: bool = False,
+) -> InnerCut | str | None:
     """Where to cut: inside a loop, before a step, or where the planner says.
 
     Args:
         flow: the notebook as it is now.
         history: the origin.
         wanted: the address that was asked for; None for what failed.
+        failed_only: execute the failed items of a loop.
+        reeval: evaluate the items of the loop anew.
 
     Raises:
         StepNotFound: there is no such step, loop or item.
         RestartRefused: a step inside a loop without its item.
     """
-    if wanted is None:
-        return _failed(flow, history)
+    if failed_only:
+        from cellrail.failed_items import failed_items
+
+        return failed_items(flow, history, wanted, reeval=reeval)
+    cut = _named(flow, history, wanted) if wanted is not None else _failed(flow, history)
+    if not isinstance(cut, InnerCut):
+        if reeval and (cut is None or not find_step(cut, flow.steps).options.foreach):
+            raise RestartRefused(
+                "--reeval: the cut lies in no loop with items",
+                hint="name an item with --from 'LOOP[key]'",
+            )
+        return _new_items(flow, history, str(cut)) or cut if reeval else cut
+    if reeval and not find_step(cut.turns[-1].loop, flow.steps).options.foreach:
+        raise RestartRefused(f"--reeval: {cut.turns[-1].loop!r} is a --while loop, without items")
+    return in_fork(flow, history, msgspec.structs.replace(cut, reeval=reeval))
+
+
+def _new_items(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | None:
+    """Of a parallel loop the items that are new, and those that did not end well."""
+    step = find_step(wanted, flow.steps)
+    number = origin_number(history, step)
+    if (number, ()) not in history.forks or not step.options.parallel:
+        return None
+    # no item has this place: none is executed because it was asked for
+    return InnerCut(
+        step=step,
+        number=number,
+        turns=(Turn(step.label, -1, ""),),
+        fork=items_fork(flow, history, step, ()),
+        reeval=True,
+    )
+
+
+def _named(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | str:
     if "[" not in wanted:
         step = find_step(wanted, flow.steps)
         if step.options.in_:
@@ -72,7 +129,7 @@ def _check_nesting(wanted: str, loops: list[Step], step: Step, rest: str) -> Non
 
 def _turn(history: RunHistory, loop: Step, around: Path, key: str) -> Turn:
     """The turn of a loop with this key, or at this place (`#2`)."""
-    number = _origin_number(history, loop)
+    number = origin_number(history, loop)
     if loop.options.foreach:
         decided = history.decided.get((number, str(Purpose.FOREACH), around))
         keys = decided.keys if decided is not None else ()
@@ -91,7 +148,8 @@ def _turn(history: RunHistory, loop: Step, around: Path, key: str) -> Turn:
     )
 
 
-def _origin_number(history: RunHistory, step: Step) -> int:
+def origin_number(history: RunHistory, step: Step) -> int:
+    """The origin's number of a step."""
     for state in history.states:
         info = state.info
         if (step.name and info.name == step.name) or (
@@ -102,12 +160,17 @@ def _origin_number(history: RunHistory, step: Step) -> int:
 
 
 def _from_its_loop(history: RunHistory, step: Step, turns: Path) -> InnerCut | str:
-    """The first job of a loop's first turn is the beginning of the loop itself."""
+    """The first job of a loop's first turn is the beginning of the loop itself.
+
+    Not of a parallel loop: its other items do not follow.
+    """
     while turns and turns[-1].loop == step.label and turns[-1].index == 0:
+        if (origin_number(history, step), turns[:-1]) in history.forks:
+            break
         turns = turns[:-1]
     if not turns:
         return step.name or f"#{step.number}"
-    return InnerCut(step=step, number=_origin_number(history, step), turns=turns)
+    return InnerCut(step=step, number=origin_number(history, step), turns=turns)
 
 
 def _failed(flow: Flow, history: RunHistory) -> InnerCut | str | None:
@@ -121,12 +184,91 @@ def _failed(flow: Flow, history: RunHistory) -> InnerCut | str | None:
             for (number, turns), job_id in history.turns.items()
             if turns and turns[0].loop == state.info.label
             for job in [history.job_by_id(job_id)]
-            if job.status is not StepStatus.SUCCESS and not job.accepted
+            if not is_good(job)
         ]
         if not failing:
-            return None
+            return _unfinished_item(flow, history, state.info.number)
         number, turns = failing[-1]
         info = history.state(number).info
         step = find_step(info.name or f"#{info.number}", flow.steps)
         return _from_its_loop(history, step, turns)
     return None
+
+
+# --- parallel loops --------------------------------------------------------------------------
+
+
+def _unfinished_item(flow: Flow, history: RunHistory, number: int) -> InnerCut | None:
+    """The first item of a parallel loop that did not end, where the run did not end itself."""
+    if (number, ()) not in history.forks:
+        return None
+    info = history.state(number).info
+    step = find_step(info.name or f"#{info.number}", flow.steps)
+    keys = keys_of(history, number)
+    done = {turns[0].key for (n, turns) in history.turns if n == number and turns}
+    first = next((n for n, key in enumerate(keys) if key not in done), 0)
+    if not keys:
+        return None
+    turn = Turn(step.label, first, keys[first])
+    return InnerCut(step=step, number=number, turns=(turn,))
+
+
+def keys_of(history: RunHistory, number: int, around: Path = ()) -> tuple[str, ...]:
+    """Keys of a loop's items in the origin."""
+    decided = history.decided.get((number, str(Purpose.FOREACH), around))
+    return decided.keys if decided is not None else ()
+
+
+def in_fork(flow: Flow, history: RunHistory, cut: InnerCut) -> InnerCut:
+    """The cut, with the parallel loop that it lies in.
+
+    Raises:
+        RestartRefused: a loop has become parallel since, or is no longer.
+    """
+    outermost = find_step(cut.turns[0].loop, flow.steps)
+    block = block_of(flow, outermost)
+    for step in block.steps():
+        number = origin_number(history, step)
+        known = any(n == number and p == Purpose.FOREACH for n, p, _ in history.decided)
+        was = any(n == number for n, _ in history.forks)
+        if known and was is not bool(step.options.parallel):
+            told = "was parallel" if was else "was not parallel"
+            raise RestartRefused(
+                f"the loop {step.label!r} {told} in the origin, so nothing inside it can be cut",
+                hint=f"restart from the loop itself: --from {outermost.label}",
+            )
+    place = history.fork_of(cut.turns)
+    if place is None:
+        return cut
+    around = place[1]
+    loop = find_step(cut.turns[len(around)].loop, flow.steps)
+    target = cut.turns[: len(around) + 1]
+    whole = cut.turns == target and cut.step.number == loop.number
+    return msgspec.structs.replace(
+        cut,
+        fork=items_fork(flow, history, loop, around),
+        again=frozenset({target[-1].key}) if whole else frozenset(),
+    )
+
+
+def items_fork(flow: Flow, history: RunHistory, loop: Step, around: Path) -> Fork:
+    """A parallel loop with its items as the origin has them."""
+    keys = keys_of(history, origin_number(history, loop), around)
+    return Fork(
+        step=loop,
+        path=around,
+        block=block_of(flow, loop),
+        items=tuple((*around, Turn(loop.label, n, key)) for n, key in enumerate(keys)),
+        around=tuple(find_step(turn.loop, flow.steps) for turn in around),
+    )
+
+
+def block_of(flow: Flow, step: Step) -> Block:
+    """A step with the steps of its loop."""
+    waiting = list(blocks_of(flow.steps))
+    while waiting:
+        block = waiting.pop()
+        if block.step is step:
+            return block
+        waiting += block.body
+    raise StepNotFound(f"the step {step.label!r} is in no loop")

@@ -137,8 +137,11 @@ def plan_continuation(
         flow=flow, history=history, origin=origin, whole=whole, plan=whole, done=False,
         jobs=jobs, checkpoint=checkpoint,
     )  # fmt: skip
-    machine = control.conduct(blocks(flow, whole), taken=branches_taken(flow, whole))
-    at = where_it_ends(machine, found.answers(records))
+    answers = found.answers(records)
+    machine = control.conduct(
+        blocks(flow, whole), taken=branches_taken(flow, whole), apart=(answers.apart,)
+    )
+    at = where_it_ends(machine, answers)
     if isinstance(at, control.End):
         plan = msgspec.structs.replace(whole, steps=_done(whole, history))
         return msgspec.structs.replace(found, plan=plan, done=True)
@@ -160,6 +163,7 @@ def _answers(found: Continuation, records: Sequence[Record], clock: Callable[[],
         outputs=found.history.outputs,
         roots={v.name for v in stored if not v.name.isidentifier()},
         before=_replay(found.flow, found.history, found.origin),
+        own=Replay(found.history, numbers={}, step=-1, turns=()),
         clock=clock,
     )
 
@@ -169,7 +173,10 @@ def _replay(flow: Flow, history: RunHistory, origin: RunHistory | None) -> Repla
     if cut is None or not cut.turns or origin is None:
         return None
     numbers = numbers_of(flow, origin.states)
-    return Replay(origin, numbers=numbers, step=cut.step, turns=cut.turns)
+    return Replay(
+        origin, numbers=numbers, step=cut.step, turns=cut.turns, again=cut.again,
+        apart=cut.turns[-1].loop if cut.apart else "", reeval=cut.reeval,
+    )  # fmt: skip
 
 
 def _assignment(history: RunHistory, secrets: Mapping[str, Any]) -> str:

@@ -339,6 +339,7 @@ class _Olds:
         """The step of each job."""
         found = {state.job_id: number for number, state in self.planner.states.items()}
         found |= {job_id: number for (number, _), job_id in self.history.turns.items()}
+        found |= {job_id: number for (number, _), job_id in self.history.forks.items()}
         return found
 
     def all(self) -> list[OldUnit | None]:
@@ -367,7 +368,10 @@ class _Olds:
             fold = self.folds[max(earlier, default=-1) + 1]
             return OldUnit(before=fold, after=fold, skipped=states[0].status is StepStatus.SKIPPED)
         jobs = tuple(self.chain[mine[0] : mine[-1] + 1])
-        return OldUnit(jobs=jobs, before=self.folds[mine[0]], after=self.folds[mine[-1] + 1])
+        return OldUnit(
+            jobs=jobs, branches=tuple(self.history.branches(known)), before=self.folds[mine[0]],
+            after=self.folds[mine[-1] + 1],
+        )  # fmt: skip
 
     def _lost(self, states: Sequence[StepState], why: str) -> OldUnit:
         jobs = tuple(state.job for state in states if state.job is not None)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from cellrail.inside import InnerCut, inner_cut
+from cellrail.inside import InnerCut, inner_cut, keys_of, origin_number
+from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import Flow
@@ -15,7 +16,7 @@ from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_restart
 from cellrail.run.folder import files_after
 from cellrail.run.putback import PutBack, segments_of
-from cellrail.run.replay import Replay
+from cellrail.run.replay import ItemPlan, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Origin
@@ -55,12 +56,21 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             from_step=self.plan.cut,
             step=inner.step.number if inner is not None else min(first, default=0),
             turns=inner.turns if inner is not None else (),
+            again=tuple(sorted(inner.again)) if inner is not None else (),
+            apart=inner is not None and inner.sequential,
+            reeval=inner is not None and inner.reeval,
         )
 
     @property
     def hash_seed(self) -> int | None:
         """The origin's seed of string hashes."""
         return self.history.started.hash_seed
+
+    def keys_before(self, cut: InnerCut) -> tuple[str, ...]:
+        """Keys of the items of the innermost loop of a cut, in the origin."""
+        steps = [state.info for state in self.history.states]
+        number = find_step(cut.turns[-1].loop, steps).number
+        return keys_of(self.history, number, cut.turns[:-1])
 
     def replay(self) -> Replay | None:
         """What leads to a cut inside a loop."""
@@ -71,6 +81,11 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             numbers=self.numbers,
             step=self.inner.step.number,
             turns=self.inner.turns,
+            again=self.inner.again,
+            apart=self.inner.fork.step.label
+            if self.inner.sequential and self.inner.fork is not None
+            else "",
+            reeval=self.inner.reeval,
         )
 
     def putback(self, assignment: str, *, lazy_above: int | None = None) -> PutBack:
@@ -130,6 +145,8 @@ def plan_restart_of(
     changed: Sequence[str],
     force: bool,
     widen: bool,
+    failed_only: bool = False,
+    reeval: bool = False,
 ) -> RestartPlan:
     """Plan a restart of a run with the notebook as it is now.
 
@@ -146,7 +163,7 @@ def plan_restart_of(
             hint="wait for its end, or stop it (Ctrl-C where it runs) first",
         )
     states = history.states
-    cut = inner_cut(flow, history, from_step)
+    cut = inner_cut(flow, history, from_step, failed_only=failed_only, reeval=reeval)
     inner = cut if isinstance(cut, InnerCut) else None
     request = RestartRequest(
         cut=inner.turns[0].loop if inner is not None else from_step if cut is None else str(cut),
@@ -167,21 +184,20 @@ def plan_restart_of(
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
     )
-    if inner is None:
-        jobs = _jobs(plan, history)
-    else:
-        jobs = history.chain_before_turn(inner.number, inner.turns)
-        plan = _told_inside(plan, inner, jobs)
+    jobs = _jobs(plan, history) if inner is None else _jobs_inside(history, inner)
     lost = [
         f"shared/{name} does not come back: {file.lost}"
         for name, file in sorted(files_after(jobs).items())
         if file.lost
     ]
     plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *lost))
-    return RestartPlan(
+    decided = RestartPlan(
         plan=plan, history=history, jobs=tuple(jobs), force=force, inner=inner,
         numbers=numbers_of(flow, states),
     )  # fmt: skip
+    if inner is None:
+        return decided
+    return msgspec.structs.replace(decided, plan=_told_inside(decided, inner))
 
 
 def numbers_of(flow: Flow, states: Sequence[StepState]) -> dict[int, int]:
@@ -190,21 +206,55 @@ def numbers_of(flow: Flow, states: Sequence[StepState]) -> dict[int, int]:
     return {number: info.number for number, info in pairs.items()}
 
 
-def _told_inside(plan: Plan, cut: InnerCut, jobs: Sequence[JobFinished]) -> Plan:
+def _jobs_inside(history: RunHistory, cut: InnerCut) -> list[JobFinished]:
+    """The chain of jobs that makes the namespace that the run's own kernel begins on."""
+    fork = cut.fork
+    if fork is None:
+        return history.chain_before_turn(cut.number, cut.turns)
+    if not cut.sequential:
+        return history.chain_of_fork(origin_number(history, fork.step), fork.path)
+    chain = history.chain
+    label = fork.step.label
+    last = max(n for n, job in enumerate(chain) if job.turns and job.turns[0].loop == label)
+    return chain[: last + 1]
+
+
+def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
     """The plan of a restart inside a loop."""
+    plan, jobs = decided.plan, decided.jobs
     refusals = list(plan.refusals)
     failure = jobs[-1].delta.failure if jobs else ""
     if failure:
         refusals.append(f"there is no checkpoint right before {cut.label!r}: {failure}")
-    kept = sum(bool(job.turns) for job in jobs)
-    reason = f"goes on at {cut.label}; {kept} of its jobs are kept"
+    label, reason = cut.label, ""
+    replay = decided.replay()
+    if cut.fork is not None and replay is not None:
+        label, reason = _told_items(cut, replay.item_plans(cut.fork))
+    else:
+        kept = sum(bool(job.turns) for job in jobs)
+        reason = f"goes on at {label}; {kept} of its jobs are kept"
+    if cut.reeval:
+        reason += "; its items are evaluated anew"
     steps = [
         msgspec.structs.replace(step, reason=reason) if step.label == cut.turns[0].loop else step
         for step in plan.steps
     ]
-    return msgspec.structs.replace(
-        plan, cut=cut.label, steps=tuple(steps), refusals=tuple(refusals)
-    )
+    return msgspec.structs.replace(plan, cut=label, steps=tuple(steps), refusals=tuple(refusals))
+
+
+def _told_items(cut: InnerCut, items: Sequence[ItemPlan]) -> tuple[str, str]:
+    """The cut's address, and what happens to the items, in words."""
+    fork = cut.fork
+    if fork is None:
+        return cut.label, ""
+    told = [
+        str(path[-1]) if item.replay is None else f"{path[-1]} (goes on)"
+        for path, item in zip(fork.items, items, strict=True)
+        if not item.kept
+    ]
+    more = f" and {len(told) - 10} more" if len(told) > 10 else ""
+    kept = f"{len(items) - len(told)} of {len(items)} items are kept"
+    return cut.label, f"executes {', '.join(told[:10]) or 'none'}{more}; {kept}"
 
 
 def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:

@@ -7,8 +7,10 @@ nothing until asked: only `VariableView.load` unpickles, and only from a store t
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from cellrail.errors import StepNotFound
 from cellrail.notebook.uncovered import uncovered
@@ -17,8 +19,11 @@ from cellrail.run.jsontext import from_text
 from cellrail_state.history import RunHistory, StepState
 from cellrail_state.model import (
     Checkpoint,
+    JobFinished,
+    KeptReason,
     RunStatus,
     StepStatus,
+    Turn,
     Variable,
     Verdict,
     to_plain,
@@ -187,7 +192,18 @@ class StepView:
     @property
     def variables(self) -> Variables:
         """The namespace right after it."""
-        return Variables(self._history.checkpoint_after(self.number), self._load)
+        return Variables(self._checkpoint(), self._load)
+
+    @property
+    def turns_here(self) -> list[TurnView]:
+        """Of a step in loops, its jobs in the order of items; else empty."""
+        return [
+            TurnView(self._history, self._state, self._load, turns=turns, job=job)
+            for turns, job in self._history.turns_of(self.number)
+        ]
+
+    def _checkpoint(self) -> Checkpoint:
+        return self._history.checkpoint_after(self.number)
 
     def load(self, names: list[str]) -> dict[str, Any]:
         """Several variables as they stood right after it, sharing what they shared.
@@ -196,7 +212,7 @@ class StepView:
             CannotRestore: one is not stored, or does not load here.
             Untrusted: the store was signed by somebody else.
         """
-        return self._load(self._history.checkpoint_after(self.number), names)
+        return self._load(self._checkpoint(), names)
 
     @property
     def user_state(self) -> dict[str, Any]:
@@ -294,6 +310,80 @@ class StepView:
         return f"<step {self.label} {status_words(self._state)}>"
 
 
+class TurnView(StepView):
+    """A step in one turn of a loop."""
+
+    def __init__(
+        self,
+        history: RunHistory,
+        state: StepState,
+        load: Loader,
+        *,
+        turns: tuple[Turn, ...],
+        job: JobFinished,
+    ) -> None:
+        kept = job.job_id.rpartition("/")[0] != history.run_id
+        cause = job.cause or (f"{job.error.name}: {job.error.value}" if job.error else "")
+        reason = KeptReason.CACHE if job.cached else KeptReason.ORIGIN
+        state = msgspec.structs.replace(
+            state,
+            status=StepStatus.KEPT if kept else job.status,
+            kept=reason if kept or job.cached else None,
+            job_id=job.job_id,
+            job=job,
+            cause=cause,
+            rebuilt=(),
+        )
+        super().__init__(history, state, load)
+        self.turns = turns
+
+    @property
+    def address(self) -> str:
+        """How it is called: `score[north]`, `score[north]/inner[0]`."""
+        inside = [str(turn) for turn in self.turns]
+        own = [] if self.turns[-1].loop == self.label else [self.label]
+        return "/".join([*inside, *own])
+
+    @property
+    def ends_a_loop(self) -> bool:
+        """Whether it is the job that holds what a loop within the turn collected."""
+        options = self._state.info.options
+        loops = "--foreach" in options or "--while" in options
+        return loops and self.turns[-1].loop != self.label
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """Its outputs as plain nbformat outputs."""
+        job = self._state.job
+        return self._history.outputs(job) if job is not None else []
+
+    def _checkpoint(self) -> Checkpoint:
+        return self._history.checkpoint_after_turn(self.number, self.turns)
+
+    @property
+    def not_restorable(self) -> str:
+        """Why the namespace after it cannot be put back; "" where it can."""
+        return self._state.job.delta.failure if self._state.job is not None else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        return {"address": self.address, **super().to_dict()}
+
+
+class ItemView(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of a loop: what became of all its jobs."""
+
+    address: str
+    #: as a step's; that of a job that failed, else of one that was executed
+    status: str
+    seconds: float
+    cause: str = ""
+
+
+#: of an item's jobs the one with the first of these tells
+_TELLING = (StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.SUCCESS, StepStatus.KEPT)
+
+
 class Run:
     """A run: its status, its steps, where it comes from."""
 
@@ -361,20 +451,52 @@ class Run:
         """Its steps in order."""
         return [StepView(self._history, state, self._load) for state in self._history.states]
 
+    def items(self, step: StepView) -> list[ItemView]:
+        """The items, or turns, of a loop's header, in order; empty for another step."""
+        jobs: dict[tuple[Turn, ...], list[TurnView]] = {}
+        for turn in (turn for view in self.steps for turn in view.turns_here):
+            for depth, place in enumerate(turn.turns, 1):
+                if place.loop == step.label:
+                    jobs.setdefault(turn.turns[:depth], []).append(turn)
+        return [
+            _item("/".join(map(str, turns)), jobs[turns])
+            for turns in sorted(jobs, key=lambda turns: [turn.index for turn in turns])
+        ]
+
     def __getitem__(self, address: str) -> StepView:
-        """A step by name, cell id or `#28`.
+        """A step by name, cell id or `#28`; in a loop by item, too: `score[north]`, `score[#2]`.
 
         Raises:
-            StepNotFound: it has no such step.
+            StepNotFound: it has no such step, or item.
         """
         from cellrail.notebook.address import find_step
 
+        if "[" in address:
+            return self._turn(address)
         states = self._history.states
         found = find_step(address, [state.info for state in states])
         for state in states:
             if state.info.number == found.number:
                 return StepView(self._history, state, self._load)
         raise StepNotFound(f"run {self.id} has no step {address!r}")
+
+    def _turn(self, address: str) -> StepView:
+        from cellrail.notebook.address import find_step, split_address
+
+        wanted, rest = split_address(address)
+        label = rest or wanted[-1][0]
+        number = find_step(label, [state.info for state in self._history.states]).number
+        for turns, job in self._history.turns_of(number):
+            pairs = zip(turns, wanted, strict=False)
+            if len(turns) == len(wanted) and all(
+                turn.loop == loop and key in {turn.key, f"#{turn.index}"}
+                for turn, (loop, key) in pairs
+            ):
+                state = self._history.state(number)
+                return TurnView(self._history, state, self._load, turns=turns, job=job)
+        raise StepNotFound(
+            f"run {self.id} has no job {address!r}", hint=f"cellrail show {self.id} {label} lists"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -426,6 +548,17 @@ class Run:
             f"<table><caption>{title}</caption><thead><tr><th>step</th><th>name</th>"
             f"<th>status</th><th>time</th><th>source</th></tr></thead><tbody>{rows}</tbody></table>"
         )
+
+
+def _item(address: str, jobs: Sequence[TurnView]) -> ItemView:
+    order = {status: place for place, status in enumerate(_TELLING)}
+    telling = min(jobs, key=lambda job: order.get(job.status, len(order)))
+    # the job that ends a loop within is no work of its own
+    seconds = sum(j.seconds or 0.0 for j in jobs if not j.ends_a_loop)
+    return ItemView(
+        address=address, status=status_words(telling._state), seconds=seconds,  # noqa: SLF001
+        cause=telling.cause,
+    )  # fmt: skip
 
 
 def status_words(state: StepState) -> str:

@@ -25,6 +25,7 @@ whether it can have changed (`cheap`), and put it back (`PUT`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -197,6 +198,13 @@ def apply_generators(snapshot: Mapping[str, Any]) -> list[str]:
         put = randomness.PUT[name]
         _try(problems, f"the generator of {name}", partial(put, state))
     return problems
+
+
+def spread_generators(word: str) -> None:
+    """Have the generators go on differently for each word, the same for equal words and states."""
+    for name, state in randomness.read().items():
+        text = json.dumps([name, state, word], sort_keys=True).encode()
+        randomness.SEED[name](hashlib.blake2b(text, digest_size=32).digest())
 
 
 @contextlib.contextmanager

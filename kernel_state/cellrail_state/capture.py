@@ -31,6 +31,7 @@ import msgspec
 from .admission import admit
 from .baseline import Baseline, Entry
 from .definitions import Definitions
+from .digests import digest_of_code
 from .fresh import Fresh
 from .inspection import Inspector
 from .laying import is_same_record
@@ -42,6 +43,15 @@ from .scanning import Scanner
 from .writing import Made, Store, Writer
 
 __all__ = ["Capture", "Limits"]
+
+
+class Fingerprints(msgspec.Struct, frozen=True, kw_only=True):
+    """What names hold, comparable between processes."""
+
+    #: None for what cannot be stored
+    digests: dict[str, str | None]
+    #: modules whose classes and functions are in it
+    modules: frozenset[str]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +209,30 @@ class Capture:
             roots: the namespace. A component counts as a whole, or not at all.
         """
         return self._looker.equal(components, roots)
+
+    def fingerprints(self, roots: Mapping[str, object], names: Collection[str]) -> Fingerprints:
+        """What these names hold, so that it can be compared with another process's.
+
+        Args:
+            roots: as for `checkpoint`.
+            names: some of them.
+        """
+        digests: dict[str, str | None] = {}
+        modules: set[str] = set()
+        with self._looker.pieces() as pieces:
+            for name in sorted(names):
+                pieces.add(name, roots[name])
+            keys = {key for piece in pieces.all.values() for key in (*piece.keys, piece.body_key)}
+            pieces.define(sorted(keys - {""}))
+            for name, piece in pieces.all.items():
+                content = piece.content if piece.error is None else None
+                shared = "+".join(self._baseline.group_of.get(name, ()))
+                digests[name] = None if content is None else f"{content.hex()} {shared}"
+                modules.update(piece.modules)
+            if pieces.defined is not None:
+                fit = pieces.defined.error is None
+                digests["\0definitions"] = digest_of_code(pieces.defined.stream) if fit else None
+        return Fingerprints(digests=digests, modules=frozenset(modules))
 
     def forget(self, names: Collection[str]) -> None:
         """These names are gone, and were not in the last checkpoint."""

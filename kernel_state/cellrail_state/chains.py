@@ -3,13 +3,18 @@
 A chain begins with the jobs that a run was started on and goes on with its own. A job that replaces
 or follows another one stands at that one's place. To cut a chain is to tell the namespace of a
 moment: loops are cut whole, and what belongs to a job stays with it.
+
+The jobs of a parallel loop's items are no part of it, but branches: each begins behind the job that
+forks (`JobFinished.forks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from cellrail_state.model import JobFinished, StepStatus
+import msgspec
+
+from cellrail_state.model import JobFinished, RunEnded, StepStatus
 
 
 def chain_of(
@@ -18,6 +23,7 @@ def chain_of(
     *,
     live: bool,
     kept: Iterable[tuple[int, JobFinished]] = (),
+    apart: Callable[[JobFinished], object] = lambda _: False,
 ) -> list[JobFinished]:
     """The jobs whose deltas are a run's namespace, in order.
 
@@ -26,14 +32,18 @@ def chain_of(
         jobs: its own.
         live: a person executed them, so that failed ones count as well.
         kept: jobs that it kept in mid-run, each with how many of its own came before.
+        apart: whether a job is one of a parallel loop's items.
     """
     chain, waiting = list(before), list(kept)
     for count, job in enumerate(jobs):
         while waiting and waiting[0][0] <= count:
             chain.append(waiting.pop(0)[1])
-        if not (live or job.status is StepStatus.SUCCESS or job.accepted):
+        if apart(job):
             continue
-        place = place_of(chain, job.replaces or job.follows)
+        if not (live or is_good(job)):
+            continue
+        moved = job.replaces or job.follows
+        place = place_of(chain, moved) if moved else None
         if place is None:
             chain.append(job)
         elif job.replaces:
@@ -61,10 +71,7 @@ def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[J
     job = chain[place]
     while place > 0 and (
         # in a live run, of this execution of the cell
-        (
-            chain[place - 1].sequence == job.sequence
-            and any(turn.loop == label for turn in chain[place - 1].turns)
-        )
+        (chain[place - 1].sequence == job.sequence and _is_of_loop(chain[place - 1], label))
         # it was executed before, by `flow.rerun`
         or (
             chain[place - 1].again
@@ -73,6 +80,20 @@ def before_place(chain: Sequence[JobFinished], place: int, label: str) -> list[J
     ):
         place -= 1
     return list(chain[:place])
+
+
+def _is_of_loop(job: JobFinished, label: str) -> bool:
+    return job.forks == label or any(turn.loop == label for turn in job.turns)
+
+
+def is_good(job: JobFinished) -> bool:
+    """Whether the flow went on with what the job left."""
+    return job.accepted or job.status in {StepStatus.SUCCESS, StepStatus.KEPT}
+
+
+def ends_the_run(job: JobFinished) -> bool:
+    """Whether nothing could go on after the job."""
+    return job.status in {StepStatus.FAILED, StepStatus.CANCELLED} and not job.accepted
 
 
 def through_jobs(chain: Sequence[JobFinished], job_ids: Collection[str]) -> list[JobFinished]:
@@ -88,8 +109,17 @@ def through_jobs(chain: Sequence[JobFinished], job_ids: Collection[str]) -> list
     return list(chain[: place + 1])
 
 
-def found_late(jobs: Sequence[JobFinished], job: JobFinished) -> JobFinished | None:
-    """The later job whose capture found names changed, though no code showed it.
+class Late(msgspec.Struct, frozen=True):
+    """Names that were found changed, and before which step's end; None for the run's."""
+
+    names: tuple[str, ...]
+    step: int | None
+
+
+def found_late(
+    jobs: Sequence[JobFinished], job: JobFinished, ended: RunEnded | None = None
+) -> Late | None:
+    """What was found changed after a job, though no code showed it: by a later job or at the end.
 
     An audit looks at everything, so what changed before one does not concern what follows it.
     """
@@ -98,7 +128,7 @@ def found_late(jobs: Sequence[JobFinished], job: JobFinished) -> JobFinished | N
         return None
     for later in jobs[place + 1 :]:
         if later.delta.missed:
-            return later
+            return Late(later.delta.missed, later.step)
         if later.delta.audited:
-            break
-    return None
+            return None
+    return Late(ended.missed, None) if ended is not None and ended.missed else None

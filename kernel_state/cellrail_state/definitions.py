@@ -48,7 +48,10 @@ _ENUM_MACHINERY = frozenset(
         "_unhashable_values_map_",
     ]
 )
-_NEVER = frozenset(("__dict__", "__weakref__", "_abc_impl", "__annotate_func__"))
+_NEVER = frozenset(
+    # the last one is what pickling an instance notes down
+    ("__dict__", "__weakref__", "_abc_impl", "__annotate_func__", "__slotnames__")
+)
 _MEMBER_OWN = frozenset(("_value_", "_name_", "__objclass__", "_sort_order_"))
 
 

@@ -5,6 +5,8 @@ What leaves the process bears cryptographic addresses (see `objects`).
 
 from __future__ import annotations
 
+import pickletools
+import re
 import sys
 from collections.abc import Iterable
 
@@ -44,3 +46,17 @@ class Hasher:
         """The digest of a component's content."""
         digests = [self.buffer(data) for data in buffers]
         return b"".join((xxh3_128_digest(stream), *digests))
+
+
+#: where a kernel says that a cell's code is from: its process's number, and a hash of the source
+_CELL = re.compile(r".*ipykernel_\d+[/\\](?=\d+\.py$)", re.DOTALL)
+
+
+def digest_of_code(stream: bytes) -> str:
+    """A digest of pickled definitions that is the same in each process."""
+    state = blake3()
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name != "FRAME":
+            told = _CELL.sub("", argument) if isinstance(argument, str) else argument
+            state.update(f"{opcode.name} {told!r}\n".encode("utf-8", "surrogatepass"))
+    return state.hexdigest()

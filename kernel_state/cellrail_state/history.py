@@ -8,6 +8,8 @@ This is the truth that restarts are planned from; the catalog is only an index o
   the jobs that the run was started on (`RunStarted.chain`), then its own. The namespace right
   before a job is the fold of the chain before it, so a cut in a live run is a moment, and in any
   other run the end of the step before.
+* `RunHistory.forks` are the jobs that the items of parallel loops begin behind. The jobs of an item
+  are a branch: the namespace in it is the fold of the chain through the fork and of its own jobs.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from typing import Any
 
 import msgspec
 
-from cellrail_state.chains import before_place, chain_of, found_late, place_of, through_jobs
+from cellrail_state.chains import (
+    before_place,
+    chain_of,
+    ends_the_run,
+    found_late,
+    is_good,
+    place_of,
+    through_jobs,
+)
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
     Checkpoint,
@@ -28,6 +38,7 @@ from cellrail_state.model import (
     KeptReason,
     KernelStarted,
     Laid,
+    ObjectRef,
     OnceDone,
     Owner,
     Record,
@@ -158,6 +169,12 @@ class RunHistory:
         self.chosen: dict[int, StepChosen] = {}
         #: jobs kept in mid-run, each with how many jobs had been committed before
         self._kept: list[tuple[int, str]] = []
+        #: the job that a loop's items begin behind, by step and turns of the loop
+        self.forks: dict[tuple[int, tuple[Turn, ...]], str] = {}
+        #: the turns, in this run, of the jobs that have some
+        self._turns_of: dict[str, tuple[Turn, ...]] = {}
+        self._own: dict[str, JobFinished] = {}
+        self._numbers: dict[str, int] = {}
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
         self._live = False
@@ -175,6 +192,7 @@ class RunHistory:
                 started = record
                 self._live = record.kind is RunKind.LIVE
                 self._states = {info.number: StepState(info=info) for info in record.steps}
+                self._numbers = {info.label: info.number for info in record.steps}
             else:
                 self._order_in(record)
                 self._take(record)
@@ -192,9 +210,14 @@ class RunHistory:
             self._forget_turns(record)
         if isinstance(record, (JobStarted, StepKept, StepSkipped)) and record.turns:
             self._began.setdefault((record.step, record.turns), len(self._order))
-        if isinstance(record, JobFinished) or (isinstance(record, StepKept) and record.turns):
-            self._order.append(record.job_id)
-        if isinstance(record, (StepKept, StepSkipped, JobFinished)) and record.turns:
+        if isinstance(record, (StepKept, JobFinished)):
+            inside = record.turns or record.forks
+            if inside or isinstance(record, JobFinished):
+                self._order.append(record.job_id)
+            if inside:
+                self.turn_records.append(record)
+                self._turns_of[record.job_id] = record.turns
+        elif isinstance(record, StepSkipped) and record.turns:
             self.turn_records.append(record)
 
     def _take(self, record: Record) -> None:
@@ -237,12 +260,11 @@ class RunHistory:
         self.firing, self.pending = record.job_id, None
         if record.info is not None:
             self._change(record.step, info=record.info)
-        self._change(
-            record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
-        )
+        self._start(record)
 
     def _commit(self, record: JobFinished) -> None:
         self.jobs.append(record)
+        self._own[record.job_id] = record
         self.firing, self.pending = "", record.wait
         if record.wait is not None:
             self.waits[record.wait.wait_id] = record.wait
@@ -304,10 +326,28 @@ class RunHistory:
     def _choose(self, record: StepChosen) -> None:
         self.chosen[record.step] = record
 
+    def _start(self, record: JobStarted) -> None:
+        state = self._states.get(record.step)
+        if state is not None and self.fork_of(record.turns) is not None:
+            # another item has ended: its job stands for the step until this one's may
+            if self._is_of_turns(state):
+                return
+            if state.job is not None:
+                if not ends_the_run(state.job):
+                    self._change(record.step, status=StepStatus.RUNNING)
+                return
+        self._change(
+            record.step, status=StepStatus.RUNNING, job_id=record.job_id, fired=record.time
+        )
+
     def _keep(self, record: StepKept) -> None:
         self._kept += [(len(self.jobs), job_id) for job_id in record.chain]
+        if record.forks:
+            self.forks[record.step, record.turns] = record.job_id
+            return
         if record.turns:
             self.turns[record.step, record.turns] = record.job_id
+            self._keep_turn(record)
             return
         self._change(record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id)
 
@@ -320,27 +360,78 @@ class RunHistory:
             # parameters assigned anew: the step stays kept, the chain has the assignment
             self._change(job.step, status=StepStatus.KEPT, job_id=job.follows)
             return
+        if job.forks:
+            self.forks[job.step, job.turns] = job.job_id
+            self._change(job.step, status=StepStatus.RUNNING, fired=job.started)
+            return
         if job.turns:
             self.turns[job.step, job.turns] = job.job_id
+        if self._is_decided(job):
+            state = self._states[job.step]
+            if state.job is None:
+                return
+            job = state.job
         cause = job.cause
         if job.error is not None and not cause:
             cause = f"{job.error.name}: {job.error.value}"
         status = job.status
         label = self._states[job.step].info.label if job.step in self._states else ""
-        ends = status in {StepStatus.FAILED, StepStatus.CANCELLED} and not job.accepted
-        if job.turns and job.turns[-1].loop == label and not ends:
+        if job.turns and job.turns[-1].loop == label and not ends_the_run(job):
             status = StepStatus.RUNNING  # the loop goes on
         if job.again:
             status = StepStatus.RUNNING
         self._change(
             job.step,
             status=status,
-            kept=None,
+            kept=KeptReason.CACHE if job.cached else None,
             job_id=job.job_id,
             job=job,
             cause=cause,
             fired=job.started,
         )
+
+    def _keep_turn(self, record: StepKept) -> None:
+        """A step of which every turn was kept is kept."""
+        state = self._states.get(record.step)
+        if state is None or state.job is not None:
+            return
+        waits = state.status in {StepStatus.PENDING, StepStatus.RUNNING}
+        if not (waits or self._is_of_turns(state)):
+            return
+        if record.turns[-1].loop == state.info.label:
+            if waits:
+                self._change(record.step, status=StepStatus.RUNNING)
+        elif not self._stands(state, record.turns):
+            self._change(
+                record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id
+            )
+
+    def _is_of_turns(self, state: StepState) -> bool:
+        return state.kept is not None and state.job_id in self._turns_of
+
+    def _stands(self, state: StepState, turns: tuple[Turn, ...]) -> bool:
+        """Whether the job that stands for a step goes on doing so after one of these turns.
+
+        Of a loop the last turn stands for its steps, whichever item of a parallel one ended last.
+        """
+        known = self._turns_of.get(state.job_id, ())
+        # the job that ends a loop has a turn less than those before it
+        pairs = zip(known, turns, strict=False)
+        return next((a.index > b.index for a, b in pairs if a.index != b.index), False)
+
+    def _is_decided(self, job: JobFinished) -> bool:
+        """Whether the job of another item of a parallel loop stands for the step."""
+        state = self._states.get(job.step)
+        if state is None or self.fork_of(job.turns) is None:
+            return False
+        if self._is_of_turns(state):
+            return not ends_the_run(job) and self._stands(state, job.turns)
+        other = state.job
+        if other is None or other.job_id not in self._own or self.fork_of(other.turns) is None:
+            return False
+        if other.turns == job.turns or ends_the_run(other) or ends_the_run(job):
+            return other.turns != job.turns and ends_the_run(other)
+        return self._stands(state, job.turns)
 
     def _change(self, number: int, **changes: Any) -> None:
         state = self._states.get(number)
@@ -399,10 +490,22 @@ class RunHistory:
 
     def job_by_id(self, job_id: str) -> JobFinished:
         """A job of this run or of one that it points to."""
-        for job in self.jobs:
-            if job.job_id == job_id:
-                return job
-        return self._sources.job(job_id)
+        return self._own.get(job_id) or self._sources.job(job_id)
+
+    def turns_of(self, number: int) -> list[tuple[tuple[Turn, ...], JobFinished]]:
+        """The jobs of a step in loops by their turns, in the order of items."""
+        found = [
+            (turns, self.job_by_id(job_id))
+            for (step, turns), job_id in self.turns.items()
+            if step == number
+        ]
+        # items of parallel loops end in any order; the job that ends a loop comes last
+        return sorted(found, key=lambda f: [*((0, turn.index) for turn in f[0]), (1, 0)])
+
+    def content(self, ref: ObjectRef) -> bytes:
+        """The bytes behind an address."""
+        found: bytes = self._sources.content(ref)
+        return found
 
     def outputs(self, job: JobFinished) -> list[dict[str, Any]]:
         """A job's outputs as plain nbformat outputs."""
@@ -413,10 +516,8 @@ class RunHistory:
 
     def step_outputs(self, number: int) -> list[dict[str, Any]]:
         """A step's outputs as plain nbformat outputs; of a step in a loop, those of all turns."""
-        turns = [job_id for (step, _), job_id in self.turns.items() if step == number]
-        if turns:
-            jobs = [self.job_by_id(job_id) for job_id in turns]
-        else:
+        jobs = [job for _, job in self.turns_of(number)]
+        if not jobs:
             job = self.state(number).job
             jobs = [job] if job is not None else []
         return [output for job in jobs for output in self.outputs(job)]
@@ -438,7 +539,7 @@ class RunHistory:
         versions: dict[str, str] = {}
         for kernel in self.kernels:
             versions.update(kernel.packages)
-        for job in self.chain:
+        for job in (*self.chain, *self.branches()):
             versions.update(job.packages)
         return versions
 
@@ -449,7 +550,7 @@ class RunHistory:
         """The jobs whose deltas are the namespace, in order."""
         before = map(self._sources.job, self.started.chain)
         kept = [(count, self._sources.job(job_id)) for count, job_id in self._kept]
-        return chain_of(before, self.jobs, live=self.is_live, kept=kept)
+        return chain_of(before, self.jobs, live=self.is_live, kept=kept, apart=self._item_of)
 
     def chain_before(self, number: int) -> list[JobFinished]:
         """The jobs that made the namespace right before a step (its last execution)."""
@@ -470,6 +571,10 @@ class RunHistory:
 
     def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The jobs that made the namespace right before a turn's job of a step."""
+        fork = self.fork_of(turns)
+        if fork is not None:
+            item = turns[: len(fork[1]) + 1]
+            return [*self.chain_of_fork(*fork), *self.item_jobs(item, before=(number, turns))]
         chain = self.chain
         places = {job.lays or job.job_id: place for place, job in enumerate(chain)}
         at = self._began.get((number, turns), len(self._order))
@@ -477,9 +582,71 @@ class RunHistory:
         before = (places[job_id] for job_id in self._order[:at] if job_id in places)
         return chain[: max(before, default=-1) + 1]
 
+    # --- parallel loops ----------------------------------------------------------------------
+
+    def fork_of(self, turns: tuple[Turn, ...]) -> tuple[int, tuple[Turn, ...]] | None:
+        """The parallel loop that these turns lie in: its step and its own turns; None for none."""
+        for place, turn in enumerate(turns if self.forks else ()):
+            number = self._numbers.get(turn.loop, -1)
+            if (number, turns[:place]) in self.forks:
+                return number, turns[:place]
+        return None
+
+    def label_of(self, number: int) -> str:
+        """What listings call a step."""
+        state = self._states.get(number)
+        return state.info.label if state is not None else f"#{number}"
+
+    def _item_of(self, job: JobFinished) -> tuple[Turn, ...]:
+        """The item of a parallel loop that a job belongs to; empty for the flow itself."""
+        fork = self.fork_of(job.turns)
+        return job.turns[: len(fork[1]) + 1] if fork is not None else ()
+
+    def branches(self, numbers: Collection[int] | None = None) -> list[JobFinished]:
+        """Jobs of the items of parallel loops, of these steps alone where some are given."""
+        return [
+            self.job_by_id(job_id)
+            for (number, turns), job_id in self.turns.items()
+            if (numbers is None or number in numbers) and self.fork_of(turns) is not None
+        ]
+
+    def chain_of_fork(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
+        """The jobs that made the namespace that a parallel loop's items begin on."""
+        chain = self.chain
+        place = place_of(chain, self.forks[number, turns])
+        return chain if place is None else chain[: place + 1]
+
+    def item_jobs(
+        self, item: tuple[Turn, ...], before: tuple[int, tuple[Turn, ...]] | None = None
+    ) -> list[JobFinished]:
+        """The jobs that made the namespace in an item beyond the one it began on.
+
+        Args:
+            item: its turns.
+            before: a step and its turns: only what came before that job.
+        """
+        at = len(self._order) if before is None else self._began.get(before, len(self._order))
+        mine = [i for i in self._order[:at] if self._turns_of.get(i, ())[: len(item)] == item]
+        jobs = [self.job_by_id(job_id) for job_id in mine]
+        return [job for job in jobs if is_good(job)]
+
+    def checkpoint_after_turn(self, number: int, turns: tuple[Turn, ...]) -> Checkpoint:
+        """The namespace right after a turn's job of a step."""
+        chain = self.chain_before_turn(number, turns)
+        job = self.job_by_id(self.turns[number, turns])
+        more = [job] if is_good(job) and job not in chain else []
+        return Checkpoint.fold(found.delta for found in [*chain, *more])
+
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
         job_id = self._states[number].job_id
+        turns = self._turns_of.get(job_id, ())
+        fork = self.fork_of(turns)
+        if fork is not None:
+            jobs = self.item_jobs(turns[: len(fork[1]) + 1])
+            place = place_of(jobs, job_id)
+            last = len(jobs) if place is None else place + 1
+            return [*self.chain_of_fork(*fork), *jobs[:last]]
         if place_of(self.chain, job_id) is None:
             return self.chain_before(number)
         return self.chain_through_jobs([job_id])
@@ -526,12 +693,15 @@ class RunHistory:
 
     def _found_late(self, job: JobFinished) -> str:
         """Names that were found changed after this job, though no code showed it."""
-        later = found_late(self.jobs, job)
-        if later is None:
+        # the jobs of other items looked at other kernels
+        item = self._item_of(job)
+        mine = [other for other in self.jobs if self._item_of(other) == item]
+        late = found_late(mine, job, None if item else self.ended)
+        if late is None:
             return ""
-        names = ", ".join(f"`{name}`" for name in later.delta.missed)
-        label = self._states[later.step].info.label
-        return f"{names} changed unseen before step {label!r} ended"
+        names = ", ".join(f"`{name}`" for name in late.names)
+        end = "the run" if late.step is None else f"step {self._states[late.step].info.label!r}"
+        return f"{names} changed unseen before {end} ended"
 
 
 def _why(woken: Woken) -> str:

@@ -147,6 +147,12 @@ class Origin(_Struct, frozen=True):
     step: int = 0
     #: inside a loop: the turns that the cut stands in, outermost first
     turns: tuple[Turn, ...] = ()
+    #: of a parallel loop: keys of the items that are executed again
+    again: tuple[str, ...] = ()
+    #: its items ran one after another in the origin
+    apart: bool = False
+    #: the items of the innermost loop are evaluated anew
+    reeval: bool = False
 
 
 class Owner(_Struct, frozen=True):
@@ -227,6 +233,8 @@ class StepKept(_Struct, frozen=True, tag="kept"):
     turns: tuple[Turn, ...] = ()
     #: kept in mid-run: what stands at this place of the run's chain, jobs or `Laid` records
     chain: tuple[str, ...] = ()
+    #: label of the loop that forks behind this job (see `JobFinished.forks`)
+    forks: str = ""
 
 
 class StepChosen(_Struct, frozen=True, tag="chosen"):
@@ -380,6 +388,13 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     files: dict[str, str] = {}
     #: digests of the files that `--writes` names, as it left them, by path
     made: dict[str, str] = {}
+    #: label of the loop whose items begin on the namespace after this job, each in a kernel of its
+    #: own: their jobs are branches, and only what the loop's last job says comes back
+    forks: str = ""
+    #: `--cache`: names the code and all that it can reach; "" where nothing can be said
+    cache_key: str = ""
+    #: it was not executed: the equal job whose outputs and values it has
+    cached: str = ""
     #: what it did beyond its kernel; None where nothing was asked for
     effects: Effects | None = None
     #: which execution of the step in its run it is (`flow.rerun`), from 1
@@ -435,6 +450,8 @@ class RunEnded(_Struct, frozen=True, tag="end"):
     cause: str = ""
     #: label of the step that decided it
     step: str = ""
+    #: names that the look at everything at its end found changed, though no code showed it
+    missed: tuple[str, ...] = ()
 
 
 Record = (

@@ -88,3 +88,20 @@ PUT: dict[str, Callable[[Any], object]] = {
     "numpy": _put_numpy,
     "torch": _put_torch,
 }
+
+
+def _seed_numpy(digest: bytes) -> None:
+    np = importlib.import_module("numpy")
+    np.random.seed(np.frombuffer(digest, dtype=np.uint32))
+
+
+def _seed_torch(digest: bytes) -> None:
+    importlib.import_module("torch").manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+#: begins one generator anew, by name, from 32 bytes
+SEED: dict[str, Callable[[bytes], object]] = {
+    "random": lambda digest: random.seed(int.from_bytes(digest, "little")),
+    "numpy": _seed_numpy,
+    "torch": _seed_torch,
+}

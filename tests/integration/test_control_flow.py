@@ -206,6 +206,23 @@ def test_on_error_continue_binds_the_error_and_goes_on(make, app):
     assert app.diff(run.id, again.id).equal
 
 
+@pytest.mark.parametrize("again", ["True", "type(error) is OSError"])
+def test_a_retry_of_what_is_tolerated_begins_on_the_namespace_before_the_step(again, make, app):
+    run = app.run(
+        make(
+            "y = 1",
+            f"%%step a --on-error continue --retry 2 --backoff 1ms --retry-if {again}\n"
+            "open('w.txt', 'a').write('x')\nbefore, y = y, 2\n"
+            "raise (OSError if len(open('w.txt').read()) < 2 else KeyError)('no')",
+            "print(before, y, type(error_a).__name__)",
+        )
+    )
+
+    assert run.status == "success", run.cause
+    assert printed(run, "#3") == "1 2 KeyError\n"
+    assert app.diff(run.id, app.restart(run.id, from_step="#3").id).equal
+
+
 # --- loops -----------------------------------------------------------------------------------
 
 LOOP = (

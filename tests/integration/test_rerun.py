@@ -52,6 +52,8 @@ def _make(make, cells):
     return path
 
 
+PARALLEL = "%%step s --foreach x in items --parallel 2 --collect y"
+TWO_CELLS = (PARALLEL + "\nr = x", "%%step t --in s\ny = x * k")
 #: name: (before, after, numbers of the steps that execute)
 SPREAD = {
     "nothing changed": (["a = 1", "b = a + 1"], ["a = 1", "b = a + 1"], []),
@@ -164,6 +166,42 @@ SPREAD = {
         ["k = 1", "d = {'f': lambda x: x + k}", "a = d['f'](1)", "b = 3"],
         ["k = 2", "d = {'f': lambda x: x + k}", "a = d['f'](1)", "b = 3"],
         [1, 2, 3],
+    ),
+    "a parallel loop is kept as a whole": (
+        ["items = [1, 2, 3]\nk = 2", *TWO_CELLS, "print(y)"],
+        ["items = [1, 2, 3]\nk = 2", *TWO_CELLS, "print(y, k)"],
+        [4],
+    ),
+    "a parallel loop executes as a whole": (
+        ["items = [1, 2, 3]\nk = 2", *TWO_CELLS, "print(y)"],
+        ["items = [1, 2, 3]\nk = 3", *TWO_CELLS, "print(y)"],
+        [1, 2, 3, 4],
+    ),
+    "what a parallel item binds ends with it": (
+        ["items = [1, 2]\nx = 1", PARALLEL + "\ny = x", "print(x, y)"],
+        ["items = [1, 2]\nx = 5", PARALLEL + "\ny = x", "print(x, y)"],
+        [1, 3],
+    ),
+    "a kept parallel loop does not bring back what its item's variable hid": (
+        ["items = [1, 2]\nx = 1", PARALLEL + "\ny = x", "z = y"],
+        ["items = [1, 2]\nx = 5", PARALLEL + "\ny = x", "z = y"],
+        [1],
+    ),
+    "parallel items that draw where the generator stands elsewhere": (
+        ["import random\nrandom.seed(1)\nitems = [1, 2]", "k = 1",
+         PARALLEL + "\ny = random.random()", "print(y)"],
+        ["import random\nrandom.seed(1)\nitems = [1, 2]", "k = 1\nrandom.random()",
+         PARALLEL + "\ny = random.random()", "print(y)"],
+        [2, 3, 4],
+    ),
+    "a parallel loop in a loop in sequence": (
+        ["k = 1", "%%step o --foreach i in [1, 2]\nn = i",
+         "%%step s --in o --foreach x in [1, 2] --parallel 2 --collect y\ny = (n, x)",
+         "print(y, k)"],
+        ["k = 2", "%%step o --foreach i in [1, 2]\nn = i",
+         "%%step s --in o --foreach x in [1, 2] --parallel 2 --collect y\ny = (n, x)",
+         "print(y, k)"],
+        [1, 4],
     ),
     "lambdas of two runs are not mistaken for one another": (
         ["a = [lambda: 'a']", "b = [lambda: 'b']", "print(a[0]())", "print(b[0]())", "c = 1"],

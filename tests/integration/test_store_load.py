@@ -20,6 +20,8 @@ from cellrail_state import catalog as catalog_module
 from cellrail_state.model import RunEnded, RunStatus
 from cellrail_state.testing import RUN, a_run, commit, first_record, open_store
 
+pytestmark = pytest.mark.alone
+
 WRITERS, RUNS, STEPS = 8, 2, 5
 HOLDER = "import duckdb, sys\nc = duckdb.connect(sys.argv[1])\nprint('held', flush=True)\ninput()"
 

@@ -20,6 +20,9 @@ from cellrail.notebook.control import (
     Ended,
     Enter,
     Fire,
+    Fork,
+    ItemEnd,
+    Joined,
     Leave,
     RollBack,
     Skip,
@@ -30,6 +33,7 @@ from cellrail.notebook.control import (
     Woke,
     address,
     conduct,
+    conduct_item,
 )
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import parse_line
@@ -55,6 +59,8 @@ class Driver:
         #: address, or `address ?purpose` -> an answer, or a list of answers in turn
         self.answers = dict(answers or {})
         self.log: list[str] = []
+        #: what parallel items came to
+        self.ended: list[ItemEnd] = []
 
     def run(self, steps: list[Step], **options: Any) -> End:
         assert mistakes(steps) == []
@@ -90,10 +96,31 @@ class Driver:
             self.log.append(f"{where} skipped: {action.reason}")
         elif isinstance(action, Turned):
             self.log.append(f"{where} turned" + " without" * action.skipped)
+            return self.answers.get(f"{where} turned")
+        elif isinstance(action, Fork):
+            self.log.append(f"fork {where}")
+            return Joined(items=tuple(self.items(action)))
         else:
             word = {Enter: "enter", Leave: "leave", RollBack: "roll back"}
             self.log.append(f"{word[type(action)]} {where}")
         return None
+
+    def items(self, fork: Fork) -> Any:
+        """Items one after another, until one ends the run."""
+        over = False
+        for path in fork.items:
+            yield None if over else self.item(fork, path)
+            over = self.ended[-1].end is not None
+
+    def item(self, fork: Fork, path: Any) -> ItemEnd:
+        machine = conduct_item(fork, path)
+        answer = None
+        while True:
+            try:
+                answer = self.do(machine.send(answer))
+            except StopIteration as stop:
+                self.ended.append(stop.value)
+                return self.ended[-1]
 
     def next(self, where: str, default: Any) -> Any:
         answer = self.answers.get(where, default)
@@ -493,4 +520,113 @@ def test_a_step_sleeps_between_turns_and_before_whatever_follows_but_not_for_not
         "enter a[y]", "a[y]", "a[y] = success", "a[y] turned", "leave a", "wait 1",
         "b ?when", "b skipped: n is false", "c[0] ?while", "enter c[0]", "c[0]", "c[0] = success",
         "c[0] turned", "c[1] ?while", "leave c",
+    ]  # fmt: skip
+
+
+# --- parallel loops --------------------------------------------------------------------------
+
+PARALLEL = ("a --foreach x in y --parallel 2{}", "b --in a{}", "c")
+
+
+def parallel(loop: str = "", body: str = "") -> list[Step]:
+    return flow(PARALLEL[0].format(loop), PARALLEL[1].format(body), PARALLEL[2])
+
+
+def test_items_of_a_parallel_loop_are_conducted_apart():
+    driver = Driver({"a ?foreach": ("p", "q")})
+
+    assert driver.run(parallel()).status is RunStatus.SUCCESS
+    assert driver.log == [
+        "a ?foreach", "fork a",
+        "enter a[p]", "a[p]", "a[p] = success", "a[p]/b", "a[p]/b = success", "a[p] turned",
+        "enter a[q]", "a[q]", "a[q] = success", "a[q]/b", "a[q]/b = success", "a[q] turned",
+        "leave a", "c", "c = success",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["error", "timeout", "died"])
+def test_a_parallel_loop_goes_on_past_an_item_whatever_became_of_its_kernel(ending):
+    dead = Ended(ending=ending, alive=ending != "died")
+    driver = Driver({"a ?foreach": ("p", "q"), "a[p]/b": dead})
+
+    assert driver.run(parallel(" --on-error skip", " --retry 2 --retry-if z")).status == "success"
+    assert "a[p]/b = failed accepted" in " ".join(driver.log)
+    assert [end.skipped for end in driver.ended] == [True, False]
+
+
+def test_a_dead_kernel_of_an_item_ends_a_run_that_does_not_skip():
+    driver = Driver({"a ?foreach": ("p", "q"), "a[p]": Ended(ending="died", alive=False)})
+
+    end = driver.run(parallel())
+
+    assert (end.status, end.step) == ("failed", "a[p]")
+    assert "enter a[q]" not in driver.log
+    assert driver.ended[0].end == end
+
+
+def test_what_an_item_must_not_write_fails_the_run_whatever_is_tolerated():
+    forbidden = Ended(ending="ok", forbidden="`x` was there")
+    driver = Driver({"a ?foreach": ("p",), "a[p]/b": forbidden})
+
+    end = driver.run(parallel(" --on-error skip", " --on-error continue --retry 3"))
+
+    assert (end.status, end.cause, end.step) == ("failed", "`x` was there", "a[p]/b")
+    assert driver.log[-1] == "a[p]/b = failed"
+
+
+def test_what_cannot_be_gathered_fails_the_item():
+    driver = Driver({"a ?foreach": ("p",), "a[p] turned": "a generator"})
+
+    end = driver.run(parallel())
+
+    assert (end.status, end.cause, driver.log[-1]) == ("failed", "a generator", "a[p] = failed")
+
+
+def test_an_interruption_counts_before_a_failure_and_that_before_an_early_end():
+    class Together(Driver):
+        def items(self, fork: Fork) -> Any:
+            return [self.item(fork, path) for path in fork.items]
+
+    keys = ("p", "q", "r")
+    stops = {"a ?foreach": keys, "a[p] ?stop-if": True, "a[q] ?stop-if": False}
+    for answers, status in (
+        ({"a[q]": "error", "a[r]": "interrupted"}, "cancelled"),
+        ({"a[q]": "error", "a[r] ?stop-if": False}, "failed"),
+        ({"a[r] ?stop-if": False}, "success"),
+    ):
+        end = Together({**stops, **answers}).run(parallel(" --stop-if s"))
+        assert end.status == status
+
+
+def test_a_loop_around_goes_on_past_an_item_that_does_not():
+    driver = Driver({"o ?foreach": ("1", "2"), "a ?foreach": ("p",), "o[1]/a[p]": "error"})
+    steps = flow("o --foreach i in j --on-error skip", "a --in o --foreach x in y --parallel 2")
+    driver.answers |= {f"o[{n}]/a ?foreach": ("p",) for n in (1, 2)}
+
+    assert driver.run(steps).status is RunStatus.SUCCESS
+    assert driver.ended[0].leaves == "o"
+    assert "o[1] turned without" in driver.log
+    assert "leave o[1]/a" not in driver.log
+    assert "leave o[2]/a" in driver.log
+
+
+def test_an_item_is_never_suspended_nor_executed_again():
+    steps = parallel()
+    for asked in (WAITS, AGAIN):
+        driver = Driver({"a ?foreach": ("p", "q"), "a[q]/b": asked})
+
+        assert driver.run(steps).status is RunStatus.SUCCESS
+        assert not [line for line in driver.log if "suspends" in line or "roll back" in line]
+        assert driver.log.count("a[q]/b = success") == 1
+
+
+def test_a_step_sleeps_before_a_parallel_loop_and_behind_it():
+    driver = Driver({"a ?foreach": ("p",)})
+
+    driver.run(flow("z --sleep 3s", "a --foreach x in y --parallel 2", "b --sleep 4s", "c"))
+
+    assert driver.log == [
+        "z", "z = success", "wait 3", "a ?foreach", "fork a", "enter a[p]", "a[p]",
+        "a[p] = success", "a[p] turned", "leave a", "b", "b = success", "wait 4", "c",
+        "c = success",
     ]  # fmt: skip

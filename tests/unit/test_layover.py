@@ -21,9 +21,19 @@ from cellrail.run import shellspace
 from cellrail.run.shellstate import ShellState
 from cellrail_state import ambient
 from cellrail_state.laying import laid
-from cellrail_state.model import Checkpoint, Delta, to_plain
+from cellrail_state.model import (
+    Checkpoint,
+    Component,
+    Delta,
+    ObjectRef,
+    Variable,
+    Verdict,
+    to_plain,
+)
 from cellrail_state.objects import Objects
 from cellrail_state.restore import restore
+
+REF = ObjectRef(digest="0" * 64, size=1)
 
 
 class Kernel:
@@ -212,3 +222,38 @@ def test_generators_and_history_are_the_kept_jobs(kernels: tuple[Kernel, Kernel]
 
 def first_of(origin: Kernel) -> Checkpoint:
     return Checkpoint.fold(origin.chain[:1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_fold_is_one_checkpoint_after_the_other(seed: int) -> None:
+    draw = random.Random(seed)
+    deltas = []
+    for place in range(8):
+        name = draw.choice("xyz")
+        held = Component(id=f"c{place}", names=(name,), codec="pickle/1", stream=REF)
+        components = {held.id: held}
+        if draw.random() < 0.5:
+            keys = (f"f#{place}",)
+            definitions = Component(
+                id=f"d{place}", names=(), codec="pickle/1", stream=REF, definitions=keys
+            )
+            components[definitions.id] = definitions
+        deltas.append(
+            Delta(
+                components=components,
+                variables={name: Variable(name=name, verdict=Verdict.STORED, component=held.id)},
+                deleted=(draw.choice("xyz".replace(name, "")),) if draw.random() < 0.3 else (),
+                ambient=REF if draw.random() < 0.3 else None,
+                beside=draw.random() < 0.5,
+            )
+        )
+    whole = Checkpoint()
+    for delta in deltas:
+        whole = whole.after(delta)
+
+    def definitions(checkpoint: Checkpoint) -> list[str]:
+        return [ident for ident in checkpoint.components if ident.startswith("d")]
+
+    assert Checkpoint.fold(deltas) == whole
+    assert definitions(Checkpoint.fold(deltas)) == definitions(whole)
+    assert Checkpoint.fold(deltas[4:], before=Checkpoint.fold(deltas[:4])) == whole

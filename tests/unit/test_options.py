@@ -85,7 +85,7 @@ def test_a_wrong_line_says_what_is_wrong(line, told):
     assert told in str(error.value)
 
 
-@pytest.mark.parametrize("line", ["x --cache 1d", "x --on-failure"])
+@pytest.mark.parametrize("line", ["x --on-failure"])
 def test_options_that_are_still_to_come_are_checked_and_named(line):
     with pytest.raises(OptionError, match="is not available yet") as error:
         parse_line(line)

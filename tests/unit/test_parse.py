@@ -89,8 +89,8 @@ def test_every_problem_of_a_notebook_is_named_at_once():
 
 
 def test_what_is_still_to_come_is_named():
-    with pytest.raises(NotAvailableYet, match="--cache is not available yet"):
-        flow(cell("%%step a --cache 1d\nx"))
+    with pytest.raises(NotAvailableYet, match="--on-failure is not available yet"):
+        flow(cell("%%step a --on-failure\nx"))
 
 
 def test_misplaced_loop_steps_are_named():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from cellrail.cli.common import Context, common_options, count, moment, seconds, size, span, table
-from cellrail.views import Run, StepView, first_line, status_words
+from cellrail.views import ItemView, Run, StepView, TurnView, first_line, status_words
 from cellrail_state.model import RunStatus
+
+#: items of a loop that a run's listing shows
+_LISTED = 20
 
 
 @click.command()
@@ -135,10 +140,12 @@ def show(*, context: Context, run: str, step: str | None, variables: bool) -> No
             _say_variables(context, last)
         return
     view = found[step]
+    turns = [] if "[" in step else [turn.to_dict() for turn in view.turns_here]
     context.json(
         {
             "run_id": found.id,
             **view.to_dict(),
+            **({"turns": turns} if turns else {}),
             "not_covered": list(view.not_covered),
             "source": view.source,
             "outputs": view.outputs,
@@ -147,6 +154,8 @@ def show(*, context: Context, run: str, step: str | None, variables: bool) -> No
         }
     )
     _say_step(context, view, variables=variables)
+    if turns:
+        _say_turns(context, view.turns_here)
 
 
 def _last_done(run: Run) -> StepView | None:
@@ -184,6 +193,51 @@ def _say_run(context: Context, run: Run) -> None:
             ],
         )
     )
+    for step in run.steps:
+        items = run.items(step)
+        if items:
+            _say_items(context, step, items)
+
+
+def _say_items(context: Context, step: StepView, items: Sequence[ItemView]) -> None:
+    """List a loop's items; where there are too many, those that did not end well first."""
+    counts = Counter(item.status for item in items)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    context.say(f"\nitems of {step.label}: {told}")
+    shown = sorted(items, key=lambda item: item.status.startswith(("success", "kept")))
+    shown = shown[:_LISTED] if len(items) > _LISTED else list(items)
+    context.say(
+        table(
+            ("item", "status", "time", "cause"),
+            [(i.address, i.status, span(i.seconds), _short(i.cause)) for i in shown],
+        )
+    )
+    if len(shown) < len(items):
+        left = len(items) - len(shown)
+        context.say(f"and {left} more; all of them: cellrail show RUN {step.label}")
+
+
+def _say_turns(context: Context, turns: Sequence[TurnView]) -> None:
+    """List a step's jobs in loops."""
+    context.say(
+        table(
+            ("item", "status", "time", "job", "cause"),
+            [
+                (
+                    turn.address,
+                    status_words(turn._state),  # noqa: SLF001
+                    span(turn.seconds),
+                    turn.job_id,
+                    _short(turn.cause),
+                )
+                for turn in turns
+            ],
+        )
+    )
+
+
+def _short(cause: str) -> str:
+    return cause.partition("\n")[0][:60]
 
 
 def _say_step(context: Context, step: StepView, *, variables: bool) -> None:

@@ -94,18 +94,17 @@ def run(
 @click.option("--cwd", metavar="DIR", help="Working directory (default: the origin's).")
 @click.option("--timeout", type=seconds, metavar="DUR", help="Limit for the whole run.")
 @click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")
-@click.option("--failed-only", is_flag=True, hidden=True)
-@click.option("--reeval", is_flag=True, hidden=True)
+@click.option("--failed-only", is_flag=True, help="Of a loop, execute the items that failed.")
+@click.option("--reeval", is_flag=True, help="Evaluate the items of the loop anew.")
 @click.option("--cancel-origin", is_flag=True, help="Cancel RUN where it is suspended.")
 @click.option("--keep-waiting", is_flag=True, help="Leave RUN suspended where it is.")
 @click.option("--detach", is_flag=True, hidden=True)
 @common_options
 def restart(
-    *, context: Context, run: str, output: str | None, failed_only: bool, reeval: bool,
-    detach: bool, **options: Any,
+    *, context: Context, run: str, output: str | None, detach: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Restart RUN (an id, `last`, or a notebook's path) from a step, as a new run."""
-    _not_yet(failed_only=failed_only, reeval=reeval, detach=detach)
+    _not_yet(detach=detach)
     app = context.app(run if run.endswith(".ipynb") else None)
     result = app.restart(run, output, progress=bar(context), **options)
     return tell_result(context, result, output)

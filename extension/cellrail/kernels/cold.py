@@ -54,6 +54,8 @@ class ColdKernel:
         from jupyter_client.manager import KernelManager
 
         self.name = name
+        self._cwd, self._environment = cwd, dict(environment)
+        self._settings: dict[str, Any] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="cellrail-"))
         transport: dict[str, str] = {}
         if sys.platform != "win32":
@@ -107,6 +109,12 @@ class ColdKernel:
         self._asked = False
         self.hello: dict[str, Any] = {}
 
+    def another(self) -> ColdKernel:
+        """Start a further kernel of the same kind; `wait_ready_alike` waits for it."""
+        made = ColdKernel(self.name, cwd=self._cwd, environment=self._environment)
+        made._settings = self._settings
+        return made
+
     # --- readiness ---------------------------------------------------------------------------
 
     def wait_ready(self, settings: Mapping[str, Any], timeout: float = _READY_SECONDS) -> None:
@@ -141,8 +149,17 @@ class ColdKernel:
 
         if hello.get("cellrail") != __version__:
             raise self._lacks(str(hello.get("cellrail")))
+        self._settings = dict(settings)
         channel.send({"kind": "settings", **settings})
         self._drain_iopub()
+
+    def wait_ready_alike(self) -> None:
+        """Wait until cells can be sent to it, with the settings of the kernel it is like.
+
+        Raises:
+            KernelProblem: as `wait_ready`.
+        """
+        self.wait_ready(self._settings)
 
     def _kernel_info(self, message_id: str, deadline: float) -> dict[str, Any]:
         import queue
@@ -272,6 +289,16 @@ class ColdKernel:
 
     def _clean(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def close_thread() -> None:
+    """A thread that has used kernels ends: give back what `jupyter_client` keeps for it."""
+    import asyncio
+
+    from jupyter_core.utils import ensure_event_loop
+
+    ensure_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 def _not_installed(name: str) -> KernelNotInstalled:

@@ -38,12 +38,16 @@ The order behind a job: its commit, `--stop-if`, the wait it asked for, and, bef
 looked at or executed, its `--sleep`.
 
 A failure is tolerated by the tag `raises-exception` (an error of the user's code only) and by
-`--on-error continue|skip`; a failed attempt that `--retry` tries again decides nothing.
+`--on-error continue|skip`; a failed attempt that `--retry` tries again decides nothing. What a
+parallel item wrote beyond its own is `failed`, and never tolerated.
+
+Items of a parallel loop are conducted apart (`conduct_item`), each by a machine of its own; there a
+dead kernel is the item's failure and no more. The first machine waits for all of them (`Fork`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -140,7 +144,10 @@ class Enter(_Action, frozen=True, kw_only=True):
 
 
 class Turned(_Action, frozen=True, kw_only=True):
-    """A turn of the loop has ended: gather what `--collect` names, None where it was skipped."""
+    """A turn of the loop has ended: gather what `--collect` names, None where it was skipped.
+
+    Answered by None, or by why it cannot be gathered: then the run fails.
+    """
 
     skipped: bool = False
 
@@ -149,7 +156,20 @@ class Leave(_Action, frozen=True, kw_only=True):
     """The loop has ended: what it collected is bound."""
 
 
-Action = Ask | Fire | Commit | RollBack | Wait | Suspend | Skip | Enter | Turned | Leave
+class Fork(_Action, frozen=True, kw_only=True):
+    """Carry out the loop's items, each conducted apart by `conduct_item`; answered by `Joined`.
+
+    `path` leads to the loop. Where an item tells an `end`, no further one begins.
+    """
+
+    block: Block
+    #: the paths of the items, in order
+    items: tuple[Path, ...]
+    #: the loops around, outermost first
+    around: tuple[Step, ...] = ()
+
+
+Action = Ask | Fire | Commit | RollBack | Wait | Suspend | Skip | Enter | Turned | Leave | Fork
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +193,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     exited: bool = False
     #: why it has failed though its code has not: `--strict`, or its state was written meanwhile
     refused: str = ""
+    #: what it wrote that is not its own, in words: nothing tolerates that
+    forbidden: str = ""
     #: the kernel lives: without it nothing can be tried again, and the flow cannot go on
     alive: bool = True
     #: it has asked for a wait
@@ -200,6 +222,23 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     #: address of the step that decided it
     step: str = ""
+
+
+class ItemEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """What a parallel item came to."""
+
+    #: it failed, and the loop goes on past it
+    skipped: bool = False
+    #: the run ends with it
+    end: End | None = None
+    #: label of the loop around that goes on with its own next item
+    leaves: str = ""
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """What the items came to, in order; None for one that did not begin."""
+
+    items: tuple[ItemEnd | None, ...] = ()
 
 
 def address(step: Step, path: Path = ()) -> str:
@@ -230,6 +269,8 @@ def conduct(
     blocks: Sequence[Block],
     *,
     taken: Mapping[str, str] | None = None,
+    apart: Collection[str] = (),
+    parallel: bool = True,
     jitter: Callable[[], float] = lambda: 1.0,
     path: Path = (),
 ) -> Generator[Action, Any, End]:
@@ -238,6 +279,8 @@ def conduct(
     Args:
         blocks: what is to be executed, in order.
         taken: groups of branches that were decided before the first block: group -> step.
+        apart: loops whose items are conducted apart though they are not parallel.
+        parallel: items of parallel loops are conducted apart; else one after another.
         jitter: a factor for each wait before a retry.
         path: the turns that the blocks are executed in.
 
@@ -247,7 +290,7 @@ def conduct(
     Returns:
         What the run came to.
     """
-    machine = _Machine(jitter)
+    machine = _Machine(jitter, apart, parallel=parallel)
     try:
         yield from machine.sequence(blocks, path, dict(taken or {}))
     except _Stop as stop:
@@ -255,16 +298,51 @@ def conduct(
     return End(status=RunStatus.SUCCESS)
 
 
+def conduct_item(
+    fork: Fork, path: Path, *, jitter: Callable[[], float] = lambda: 1.0
+) -> Generator[Action, Any, ItemEnd]:
+    """Conduct one item of a parallel loop.
+
+    Args:
+        fork: the loop.
+        path: one of its items.
+        jitter: a factor for each wait before a retry.
+
+    Yields:
+        What is to be done; `Ask` and `Fire` are answered, everything else by None.
+
+    Returns:
+        What the item came to.
+    """
+    machine = _Machine(jitter, around=fork.around, item=True)
+    try:
+        return (yield from machine.turn(fork.block, path))
+    except _Stop as stop:
+        return ItemEnd(end=stop.end)
+    except _ItemFailed as failed:
+        return ItemEnd(leaves=failed.loop.label)
+
+
 _Steps = Generator[Action, Any, None]
 
 
 class _Machine:
-    def __init__(self, jitter: Callable[[], float]) -> None:
-        self._jitter = jitter
+    def __init__(
+        self,
+        jitter: Callable[[], float],
+        apart: Collection[str] = (),
+        *,
+        parallel: bool = True,
+        around: Sequence[Step] = (),
+        item: bool = False,
+    ) -> None:
+        self._jitter, self._apart, self._parallel = jitter, apart, parallel
         #: what has to pass before anything else happens
         self._sleep: Wait | None = None
         #: the loops around, outermost first
-        self._loops: list[Step] = []
+        self._loops: list[Step] = list(around)
+        #: it conducts one item apart: the flow goes on without its kernel
+        self._item = item
 
     def sequence(self, blocks: Sequence[Block], path: Path, taken: dict[str, str]) -> _Steps:
         """The blocks of one level, in order."""
@@ -346,7 +424,10 @@ class _Machine:
             ended: Ended = yield Fire(
                 step=step, path=path, attempt=attempt, passed_over=passed_over, runs=runs
             )
-            again = attempt <= options.retry and _may_go_on(ended) and not ended.exited
+            if self._item:  # it cannot be given up while it waits: it was refused at the call
+                ended = msgspec.structs.replace(ended, waits=False, again=False)
+            again = attempt <= options.retry and _may_go_on(ended)
+            again = again and not (ended.exited or ended.forbidden)
             if again and options.retry_if:
                 told: Told = yield Ask(
                     step=step,
@@ -380,19 +461,29 @@ class _Machine:
     def _settle(self, step: Step, path: Path, attempt: int, runs: int, ended: Ended) -> _Steps:
         commit, end = self._verdict(step, path, ended)
         loop = self._skipping_loop()
-        passes = commit.status is StepStatus.FAILED and _may_go_on(ended)
-        if loop is not None and passes and step.options.on_error != "continue":
+        if loop is not None and self._passes(step, commit, ended):
             yield msgspec.structs.replace(commit, attempt=attempt, runs=runs, accepted=True)
             raise _ItemFailed(loop)
         yield msgspec.structs.replace(commit, attempt=attempt, runs=runs)
         if end is not None:
             raise _Stop(end)
 
+    def _passes(self, step: Step, commit: Commit, ended: Ended) -> bool:
+        """Whether a loop that skips failed items passes this failure."""
+        if commit.status is not StepStatus.FAILED or ended.forbidden:
+            return False
+        if _may_go_on(ended):
+            return step.options.on_error != "continue"
+        return self._item and ended.ending in _FAILURES
+
     def _verdict(self, step: Step, path: Path, ended: Ended) -> tuple[Commit, End | None]:
         """What an ending means for the step and for the run."""
         where = address(step, path)
         status, accepted, cause, end = StepStatus.SUCCESS, False, ended.cause, None
-        if ended.exited:
+        if ended.forbidden:
+            status, cause = StepStatus.FAILED, ended.forbidden
+            end = End(status=RunStatus.FAILED, cause=cause, step=where)
+        elif ended.exited:
             end = End(status=RunStatus.SUCCESS, cause="exit", step=where)
         elif ended.ending == "ok":
             if ended.refused:
@@ -463,9 +554,13 @@ class _Machine:
             )
             if told.error is not None:
                 yield from self._broken(step, path, Purpose.FOREACH, options.foreach, told.error)
-            for index, key in enumerate(told.keys):
-                yield from self._rest()
-                yield from self._turn(block, (*path, Turn(step.label, index, key)))
+            items = tuple((*path, Turn(step.label, n, key)) for n, key in enumerate(told.keys))
+            if (options.parallel and self._parallel) or step.label in self._apart:
+                yield from self._fork(block, path, items)
+            else:
+                for inside in items:
+                    yield from self._rest()
+                    yield from self.turn(block, inside)
         else:
             yield from self._while(block, path)
         yield Leave(step=step, path=path)
@@ -483,10 +578,26 @@ class _Machine:
                 cause = f"{options.while_} is still true after {index} turns (--max-turns)"
                 yield Commit(step=step, path=inside, status=StepStatus.FAILED, cause=cause)
                 raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
-            yield from self._turn(block, inside)
+            yield from self.turn(block, inside)
             index += 1
 
-    def _turn(self, block: Block, path: Path) -> _Steps:
+    def _fork(self, block: Block, path: Path, items: tuple[Path, ...]) -> _Steps:
+        joined: Joined = yield Fork(
+            step=block.step, path=path, block=block, items=items, around=tuple(self._loops)
+        )
+        ended = [item for item in joined.items if item is not None]
+        ends = [item.end for item in ended if item.end is not None]
+        # what was interrupted counts before what failed, and that before an early end
+        for status in (RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.SUCCESS):
+            for end in ends:
+                if end.status is status:
+                    raise _Stop(end)
+        for loop in reversed(self._loops):
+            if any(item.leaves == loop.label for item in ended):
+                raise _ItemFailed(loop)
+
+    def turn(self, block: Block, path: Path) -> Generator[Action, Any, ItemEnd]:
+        """One turn of a loop."""
         yield Enter(step=block.step, path=path)
         skipped = False
         self._loops.append(block.step)
@@ -499,15 +610,25 @@ class _Machine:
             skipped = True
         finally:
             self._loops.pop()
-        yield Turned(step=block.step, path=path, skipped=skipped)
+        refused: str | None = yield Turned(step=block.step, path=path, skipped=skipped)
+        if refused:
+            yield Commit(step=block.step, path=path, status=StepStatus.FAILED, cause=refused)
+            end = End(status=RunStatus.FAILED, cause=refused, step=address(block.step, path))
+            raise _Stop(end)
+        return ItemEnd(skipped=skipped)
 
     def _skipping_loop(self) -> Step | None:
         """The innermost loop around that goes on past failed items."""
         return next((s for s in reversed(self._loops) if s.options.on_error == "skip"), None)
 
 
+#: endings of a job that its code is to blame for
+_FAILURES = frozenset({"error", "timeout", "died"})
+
+
 def _ended_well(ended: Ended) -> bool:
-    return ended.ending == "ok" and not ended.refused and not ended.exited
+    refused = ended.refused or ended.forbidden
+    return ended.ending == "ok" and not refused and not ended.exited
 
 
 def _may_go_on(ended: Ended) -> bool:

@@ -83,6 +83,10 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: the loop that the step belongs to
     in_: str = ""
     collect: tuple[str, ...] = ()
+    #: so many items at a time, each in a kernel of its own; 0 for one after another in this one
+    parallel: int = 0
+    #: seconds that an equal job may be kept instead of executed; 0 for never
+    cache: float = 0.0
     #: stop, continue or skip
     on_error: str = "stop"
     stop_if: str = ""
@@ -101,16 +105,9 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     def control(self) -> tuple[str, ...]:
         """The options that decide whether and how often the step runs."""
         fields = (
-            "retry",
-            "when",
-            "branch",
-            "foreach",
-            "while_",
-            "in_",
-            "on_error",
-            "stop_if",
-            "sleep",
-        )
+            "retry", "when", "branch", "foreach", "while_", "in_", "parallel", "on_error",
+            "stop_if", "sleep",
+        )  # fmt: skip
         given = (f for f in fields if getattr(self, f) != getattr(_DEFAULTS, f))
         return tuple(f"--{field.strip('_').replace('_', '-')}" for field in given)
 
@@ -266,14 +263,16 @@ SPECS: tuple[OptionSpec, ...] = (
     OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=_step_name,
                available=True),
     OptionSpec(name="collect", value="NAME", help="gather a name into a list", read=_names,
-               text=",".join,               available=True),
-    OptionSpec(name="parallel", value="N", help="so many at a time", read=_positive),
+               text=",".join, available=True),
+    OptionSpec(name="parallel", value="N", help="so many items at a time", read=_positive,
+               available=True),
     OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error,
                available=True),
     OptionSpec(name="on-failure", help="runs when a headless run fails"),
     OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression,
                available=True),
-    OptionSpec(name="cache", value="DUR", help="keep an equal job", read=duration),
+    OptionSpec(name="cache", value="DUR", help="keep an equal job instead", read=duration,
+               text=_seconds_text, available=True),
     OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words,
                text=",".join, available=True),
     OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words,
@@ -358,7 +357,7 @@ def _options(pieces: list[str]) -> StepOptions:
 #: an option that means nothing without another
 _NEEDS = {
     "backoff": ("retry",), "retry_if": ("retry",), "key": ("foreach",), "max_turns": ("while_",),
-    "collect": ("foreach", "while_"),
+    "collect": ("foreach", "while_"), "parallel": ("foreach",),
 }  # fmt: skip
 _EXCLUDES = (("foreach", "while_"), ("always", "foreach"), ("always", "while_"), ("always", "in_"))
 

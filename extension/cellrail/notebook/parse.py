@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import BadNotebook, NotANotebook, NotAvailableYet
+from cellrail.notebook import apart
 from cellrail.notebook.blocks import mistakes
 from cellrail.notebook.fingerprint import source_hash
 from cellrail.notebook.model import PARAMETERS, Flow, Step
@@ -103,9 +104,10 @@ def parse(notebook: Mapping[str, Any], path: Path) -> Flow:
     """
     steps, problems = read_steps(notebook)
     problems += _duplicates(steps)
-    problems += [
-        Problem(cell=f"cell #{step.number}", message=told) for step, told in mistakes(steps)
-    ]
+    wrong = mistakes(steps)
+    if not problems and not wrong:
+        wrong = list(apart.mistakes(steps))
+    problems += [Problem(cell=f"cell #{step.number}", message=told) for step, told in wrong]
     if problems:
         kind = NotAvailableYet if problems[0].later else BadNotebook
         rest = "".join(f"\n{problem}" for problem in problems[1:])

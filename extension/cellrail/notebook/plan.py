@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -60,6 +61,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     origin_cut: int | None = None
     #: the namespace is the one of the origin's moment, not the end of the last kept step
     as_it_was: bool = False
+    #: items of a loop that were evaluated anew, by what they are: new, gone or kept
+    items: dict[str, tuple[str, ...]] = {}
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -69,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             took = f" ({step.seconds:.2f} s last time)" if step.seconds is not None else ""
             why = f": {step.reason}" if step.reason else ""
             lines.append(f"{step.label.ljust(width)}  {step.fate.value}{why}{took}")
+        lines += [f"items {kind}: {_few(keys)}" for kind, keys in self.items.items() if keys]
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"refused: {refusal}" for refusal in self.refusals]
         if self.refusals and self.hint:
@@ -78,7 +82,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return {k: plain[k] for k in ("cut", "refusals", "earliest", "warnings", "steps")}
+        told = {k: plain[k] for k in ("cut", "refusals", "earliest", "warnings", "steps")}
+        return {**told, "items": plain["items"]} if self.items else told
 
     @property
     def hint(self) -> str:
@@ -95,3 +100,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.refusals:
             raise RestartRefused("; ".join(self.refusals), hint=self.hint)
+
+
+def _few(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
+    return ", ".join(keys[:10]) + more

@@ -45,7 +45,16 @@ def _fresh(step: Step, last: int | None) -> PlannedStep:
     if step.skips:
         return PlannedStep(number=step.number, label=step.label, fate=Fate.SKIPPED,
                            reason="tag skip-execution")  # fmt: skip
-    return PlannedStep(number=step.number, label=step.label, fate=Fate.EXECUTES)
+    return PlannedStep(
+        number=step.number, label=step.label, fate=Fate.EXECUTES, reason=_unless_cached(step)
+    )
+
+
+def _unless_cached(step: Step) -> str:
+    """That an equal job may be kept instead: which one is told when the step's turn comes."""
+    if not step.options.cache:
+        return ""
+    return f"unless an equal job of the last {step.options.cache:g} s is kept (--cache)"
 
 
 def plan_restart(
@@ -98,6 +107,31 @@ def plan_rebuilds(
     return names, tuple(told for _, told in refusals)
 
 
+def plan_beside(
+    flow: Flow,
+    origin: Sequence[OriginStep],
+    *,
+    first: Step,
+    last: Step,
+    variables: Mapping[str, Variable],
+) -> tuple[list[PlannedStep], list[str]]:
+    """What a further kernel has to run before it can carry steps out on a run's namespace.
+
+    Args:
+        flow: the run's steps.
+        origin: the same steps as they have ended so far.
+        first: the first of the steps to be carried out.
+        last: the last of them.
+        variables: the namespace right before them.
+
+    Returns:
+        The cells that run again, in order, and why the namespace cannot be had.
+    """
+    both = SideBySide.of(flow, origin, RestartRequest(cut=first.label, to=last.label))
+    planner = _Planner(both, Rebuilding(both, lambda _: variables))
+    return planner.beside(flow.steps.index(find_step(first.label, flow.steps)))
+
+
 class _Planner:
     def __init__(self, both: SideBySide, rebuilding: Rebuilding) -> None:
         self.both = both
@@ -133,6 +167,13 @@ class _Planner:
             origin_cut=at_cut.number if at_cut is not None else None,
             as_it_was=self.request.live or self.request.force,
         )
+
+    def beside(self, cut: int) -> tuple[list[PlannedStep], list[str]]:
+        """The cells before the cut that a further kernel runs again; why there can be none."""
+        rebuilds, refusals = self.rebuilding.rebuilds(cut)
+        planned = [self._planned(place, cut, rebuilds) for place in range(cut)]
+        again = [step for step in planned if step.fate in {Fate.RUNS_AGAIN, Fate.REBUILDS}]
+        return again, [told for _, told in refusals]
 
     # --- the cut -----------------------------------------------------------------------------
 
@@ -236,5 +277,7 @@ class _Planner:
 
     def _why_executed(self, place: int, cut: int) -> str:
         where = "at the cut" if place == cut else "after the cut"
-        how = changed(self.both, place)
+        how = changed(self.both, place) or (
+            _unless_cached(self.steps[place]) if place != cut else ""
+        )
         return f"{where}, {how}" if how else where

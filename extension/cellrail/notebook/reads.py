@@ -45,6 +45,11 @@ class CellNames(msgspec.Struct, frozen=True, kw_only=True):
     #: it calls what may look names up that its text does not tell
     looks_up: bool = False
 
+    @property
+    def touches(self) -> frozenset[str] | None:
+        """Names that it uses when it runs, in strings that may be code, too; None for any."""
+        return None if self.opaque else self.reads | self.writes | self.mentions
+
 
 def names_of(body: str) -> CellNames:
     """The names of a cell's code. Code that does not parse is opaque."""

@@ -69,6 +69,8 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
 
     #: the jobs that make what it left, in the order of the chain; none where it was skipped
     jobs: tuple[JobFinished, ...] = ()
+    #: jobs of the items of parallel loops in it: what they left ended with their items
+    branches: tuple[JobFinished, ...] = ()
     #: the namespace right before it and right after it
     before: Checkpoint = Checkpoint()
     after: Checkpoint = Checkpoint()
@@ -80,7 +82,8 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def effects(self) -> tuple[str, ...]:
         """What it did that must not be done twice without need."""
-        found = (job.effects.kinds for job in self.jobs if job.effects is not None)
+        jobs = (*self.jobs, *self.branches)
+        found = (job.effects.kinds for job in jobs if job.effects is not None)
         return tuple(sorted({kind for kinds in found for kind in kinds}))
 
     @property
@@ -129,7 +132,7 @@ def units_of(blocks: Sequence[Block]) -> list[Unit]:
             reach |= defined if use.loads else set()
         alone = not block.is_loop
         found = None if reach is None else frozenset(reach)
-        touches = frozenset[str]().union(*(s.writes | s.mutates for s in inside))
+        touches = _touches(block)
         units.append(
             Unit(
                 label=block.step.label,
@@ -144,6 +147,14 @@ def units_of(blocks: Sequence[Block]) -> list[Unit]:
             before = made.get(name, frozenset())
             made[name] = None if before is None or found is None else before | found
     return _with_live(units)
+
+
+def _touches(block: Block) -> frozenset[str]:
+    """Names that a block may leave otherwise than it found them."""
+    options, step = block.step.options, block.step
+    if options.parallel:  # of its items only that comes back
+        return frozenset(options.collect)
+    return (step.writes | step.mutates).union(*map(_touches, block.body))
 
 
 def used_late(unit: Unit, old: OldUnit) -> frozenset[str] | None:
@@ -497,11 +508,15 @@ class Judge:
             return ""
         now, found = self.snapshot(self.now), self.snapshot(old.before)
         told = ambient_parts.difference(now, found)
+        elsewhere = ambient_parts.generators_that_differ(now, found)
+        if old.branches and not told and elsewhere:
+            # each item's generators follow from where they stood at the entry
+            names = ", ".join(sorted(elsewhere))
+            return f"may draw from the generator of {names}, which stands elsewhere"
         if told or after == before or after is None:
             return f"{told} is another" if told else ""
         left = self.snapshot(old.after)
-        drawn = ambient_parts.generators_moved(found, left)
-        drawn &= ambient_parts.generators_that_differ(now, found)
+        drawn = ambient_parts.generators_moved(found, left) & elsewhere
         if drawn:
             return f"draws from the generator of {', '.join(sorted(drawn))}, which stands elsewhere"
         told = ambient_parts.conflict(now, found, left)
@@ -509,7 +524,8 @@ class Judge:
 
     def _state(self, unit: Unit, old: OldUnit) -> str:
         """Flow user state or a resource that a changed unit set."""
-        read = {f"{r.kind} {r.path}" for job in old.jobs if job.effects for r in job.effects.reads}
+        effects = [j.effects for j in (*old.jobs, *old.branches) if j.effects is not None]
+        read = {f"{r.kind} {r.path}" for found in effects for r in found.reads}
         for what in sorted(read & self.other_state):
             return f"reads the {what}, which is another"
         user = sorted(s for s in self.other_state if s.startswith("flow user state"))
@@ -522,7 +538,8 @@ class Judge:
 
 def other_effects(job: JobFinished, old: OldUnit | None) -> set[str]:
     """What a job did beyond its kernel that its step did not do in the origin, in words."""
-    before = [j.effects for j in (old.jobs if old is not None else ()) if j.effects is not None]
+    jobs = (*old.jobs, *old.branches) if old is not None else ()
+    before = [j.effects for j in jobs if j.effects is not None]
     user = {key: value for effects in before for key, value in effects.user.items()}
     writes = {(w.kind, w.path): w.value for effects in before for w in effects.writes}
     shared = {name: file.ref for effects in before for name, file in effects.shared.items()}

@@ -26,8 +26,9 @@ from cellrail.notebook.control import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail.run.orders import loop_root
-from cellrail.run.replay import Replay, Stage, Teller
+from cellrail.run.replay import ItemPlan, Replay, Stage, Teller
 from cellrail.run.waits import in_words, woke
+from cellrail_state.chains import is_good
 from cellrail_state.model import (
     Decided,
     JobFinished,
@@ -60,6 +61,7 @@ class Answers:
         outputs: Callable[[JobFinished], list[dict[str, Any]]],
         roots: Collection[str],
         before: Replay | None = None,
+        own: Replay | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read the journal.
@@ -70,10 +72,11 @@ class Answers:
             outputs: a job's outputs.
             roots: what the checkpoint holds beside the notebook's variables: items of loops.
             before: of a restart, what leads to its cut inside a loop.
+            own: tells what the run's journal has of the items of parallel loops.
             clock: seconds since the epoch.
         """
         self._job, self._outputs, self._roots = job, outputs, roots
-        self._before, self._clock = before, clock
+        self._before, self._own, self._clock = before, own, clock
         self._attempts: dict[_Place, JobFinished] = {}
         #: waits by what they stand behind, and how they ended
         self._waits: dict[tuple[str, _Place], WaitInfo] = {}
@@ -106,9 +109,9 @@ class Answers:
             self._decided[record.step, record.purpose, record.turns] = record
         elif isinstance(record, StepSkipped):
             self._skipped.add((record.step, record.turns))
-        elif isinstance(record, StepKept):
+        elif isinstance(record, StepKept) and not record.forks:
             self._kept[record.step, record.turns] = record.job_id
-        elif isinstance(record, JobFinished):
+        elif isinstance(record, JobFinished) and not record.forks:
             self._finish(record)
 
     def _expect(self, wait: WaitInfo) -> None:
@@ -122,7 +125,7 @@ class Answers:
         if job.follows or tells_nothing(job):
             return
         if job.replaces:
-            if job.status is StepStatus.SUCCESS or job.accepted:
+            if is_good(job):
                 self._newest[job.step, job.turns] = job
             return
         key = (job.step, job.turns, job.runs, job.attempt)
@@ -137,7 +140,7 @@ class Answers:
         kept = self._kept.get((number, path))
         return self._job(kept) if job is None and kept is not None else job
 
-    def _left(self, action: control.Ask | control.Leave) -> JobFinished | None:
+    def _left(self, action: control.Ask | control.Leave | control.Fork) -> JobFinished | None:
         """The job that ended a loop."""
         fired = control.Fire(step=action.step, path=action.path)
         return self._known(fired)
@@ -159,9 +162,30 @@ class Answers:
             return self._told(action) is not None
         if isinstance(action, control.Skip):
             return (action.step.number, action.path) in self._skipped
-        if isinstance(action, control.Leave):
+        if isinstance(action, (control.Leave, control.Fork)):
             return self._left(action) is not None
         return self._known(action) is not None
+
+    @property
+    def apart(self) -> str:
+        """Label of a loop whose items ran one after another in the origin, and run apart here."""
+        return self._before.apart if self._before is not None else ""
+
+    def forces(self, step: Step, path: Path) -> bool:
+        """Whether a job was asked for by the restart that the run is."""
+        return self._before is not None and self._before.forces(step, path)
+
+    def items(self, fork: control.Fork) -> list[ItemPlan] | None:
+        """What becomes of each item of a parallel loop that was under way."""
+        before = self._before.items(fork) if self._before is not None else None
+        own = self._own.item_plans(fork) if self._own is not None else None
+        if before is None or own is None:
+            return [told(plan) for plan in own] if own is not None else before
+        # what the origin has whole was perhaps not told here yet
+        return [
+            old if old.kept or not (new.kept or new.replay) else told(new)
+            for old, new in zip(before, own, strict=True)
+        ]
 
     def live(self, action: control.Action) -> None:
         """The action is carried out now."""
@@ -174,8 +198,8 @@ class Answers:
             return self._of_origin(action, stage, teller)
         if isinstance(action, control.Ask):
             return self._told(action)
-        if isinstance(action, control.Suspend):
-            return self._woke(action)
+        if isinstance(action, control.Suspend | control.Wait):
+            return self._waited(action, stage)
         if isinstance(action, control.Fire):
             self._attempt, self._runs = action.attempt, action.runs
             job = self._known(action)
@@ -184,8 +208,8 @@ class Answers:
             self._committed(action, stage)
         elif isinstance(action, control.Leave):
             stage.settle()
-        elif isinstance(action, control.Wait):
-            return self._wait(action, stage)
+        elif isinstance(action, control.Fork) and self._own is not None:
+            return self._own.keep_items(action, stage, Nobody())
         elif isinstance(action, (control.Enter, control.Turned)):
             stage.perform(action)
         return None
@@ -215,6 +239,9 @@ class Answers:
         stage.show_job(action.step, job, self._outputs(job))
         if action.status is StepStatus.SUCCESS or action.accepted:
             stage.settle()
+
+    def _waited(self, action: control.Suspend | control.Wait, stage: Stage) -> control.Woke | None:
+        return self._wait(action, stage) if isinstance(action, control.Wait) else self._woke(action)
 
     def _woke(self, action: control.Suspend) -> control.Woke | None:
         if (action.step.number, action.path) in self._kept:
@@ -270,7 +297,7 @@ def tells_nothing(job: JobFinished) -> bool:
 def ended_as(job: JobFinished) -> control.Ended:
     """How a committed job's code ended."""
     error = job.error
-    if job.status is StepStatus.SUCCESS:
+    if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
         exited = error is not None and error.name == "SystemExit"
         return control.Ended(
             ending="ok", error=error, exited=exited, waits=job.wait is not None, again=job.again
@@ -282,6 +309,11 @@ def ended_as(job: JobFinished) -> control.Ended:
         return control.Ended(ending="ok", refused=job.cause.removeprefix(refused))
     ending = "timeout" if job.cause.startswith("timeout after ") else "error"
     return control.Ended(ending=ending, error=error, cause=job.cause)
+
+
+def told(plan: ItemPlan) -> ItemPlan:
+    """An item of which the run's own journal tells what is kept."""
+    return msgspec.structs.replace(plan, told=True)
 
 
 class Nobody:
@@ -301,7 +333,10 @@ class Nobody:
     def settle(self) -> None:
         """Nothing was to be done."""
 
-    def kept_turn(self, step: int, job_id: str, turns: Path) -> None:
+    def kept_turn(self, step: int, job_id: str, turns: Path, forks: str = "") -> None:
+        """Tell nobody."""
+
+    def skipped(self, step: int, reason: str, turns: Path = ()) -> None:
         """Tell nobody."""
 
     def decided(self, ask: control.Ask, told: control.Told) -> None:
@@ -310,7 +345,7 @@ class Nobody:
 
 def where_it_ends(
     machine: Any, answers: Answers
-) -> control.Ask | control.Fire | control.Leave | control.End:
+) -> control.Ask | control.Fire | control.Leave | control.Fork | control.End:
     """The first action that a kernel is needed for; what the run came to where none is.
 
     Args:
@@ -327,7 +362,7 @@ def where_it_ends(
             return end
         if answers.takes(action):
             answer = answers.perform(action, nobody, nobody)
-        elif isinstance(action, (control.Ask, control.Fire, control.Leave)):
+        elif isinstance(action, (control.Ask, control.Fire, control.Leave, control.Fork)):
             return action
         elif isinstance(action, control.Suspend):
             answer = control.Woke(by="parked")

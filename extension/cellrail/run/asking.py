@@ -54,6 +54,8 @@ class Asking:
         self.asked = False
         #: whether the cell is to be executed again, from the namespace before it; the same
         self.again = False
+        #: whether the run waits behind the cell, and its kernel may be given up; the same
+        self.suspends = False
 
     def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Ask the driver.
@@ -67,6 +69,7 @@ class Asking:
                 hint="read it before the fork, and set it in the kernel from what comes back",
             )
         self.asked = True
+        self.suspends = self.suspends or name == "suspend"
         number = next(self._numbers)
         arrived, answer = threading.Event(), list[Message]()
         self._waiting[number] = (arrived, answer)

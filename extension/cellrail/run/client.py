@@ -16,6 +16,7 @@ How a cell can end (`Ending`), a closed set:
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -33,6 +34,8 @@ GRACE_SECONDS = 5.0
 #: seconds that an idle kernel's last words may take to arrive
 _IDLE_SECONDS = 3.0
 _TICK_MS = 500
+#: the same where it may be told to stop meanwhile
+_STOP_TICK_MS = 100
 
 
 class Ending(StrEnum):
@@ -106,6 +109,7 @@ class CellClient:
         notebook: Any,
         *,
         reply: Callable[[Message], Message] | None = None,
+        stop: threading.Event | None = None,
         grace: float = GRACE_SECONDS,
     ) -> None:
         """Prepare the loop.
@@ -114,6 +118,7 @@ class CellClient:
             kernel: a kernel that is ready.
             notebook: the nbformat notebook whose cells receive the outputs.
             reply: answers what a cell asks; None where there is nobody to.
+            stop: once it is set, what runs is interrupted (a thread hears no Ctrl-C itself).
             grace: seconds an interrupted cell gets before its kernel is killed.
         """
         from nbclient import NotebookClient
@@ -125,6 +130,7 @@ class CellClient:
         self._channel: Channel = kernel.channel
         self._grace = grace
         self._reply = reply
+        self._stop = stop
         self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
         self._outputs.reset_execution_trackers()
         # nbclient sets it per cell in the method that we do without
@@ -235,6 +241,8 @@ class CellClient:
                     self._take_outputs(wait, cell, index)
                     return wait.cut_short or Ending.DIED
                 self._watch_clock(wait)
+                if self._stop is not None and self._stop.is_set() and wait.cut_short is None:
+                    self._cut_short(wait, Ending.INTERRUPTED)
             except KeyboardInterrupt:
                 self._cut_short(wait, Ending.INTERRUPTED)
         return None
@@ -242,9 +250,10 @@ class CellClient:
     def _patience(self, wait: _Wait) -> int:
         """Milliseconds until something must be looked at."""
         moments = [m for m in (wait.deadline, wait.kill_at) if m is not None]
+        tick = _TICK_MS if self._stop is None else _STOP_TICK_MS
         if not moments:
-            return _TICK_MS
-        return max(0, min(_TICK_MS, int((min(moments) - time.monotonic()) * 1000) + 1))
+            return tick
+        return max(0, min(tick, int((min(moments) - time.monotonic()) * 1000) + 1))
 
     def _gone(self, ready: dict[Any, int]) -> bool:
         descriptor = self._kernel.death_fd

@@ -117,6 +117,11 @@ class Clerk:
     def close(self) -> None:
         """The run has ended."""
 
+    def another(self, desk: Desk) -> Clerk:
+        """A clerk of the same run for a kernel beside this one; both answer under one lock."""
+        del desk
+        return self
+
 
 class Desk:
     """Answers the questions of one run's cells."""
@@ -146,6 +151,19 @@ class Desk:
         self._claim: Claim | None = None
         # threads of an open notebook ask while its cell ends
         self._lock = threading.RLock()
+
+    def another(self) -> Desk:
+        """A desk for a kernel beside this one, as things stand now."""
+        made = Desk(self.recorder, user=self.user)
+        # what its jobs are told (which execution, what woke it) is its own
+        made.facts, made._lock = dict(self.facts), self._lock
+        for clerk in self._clerks:
+            if clerk is not self.waiter:
+                made.add(clerk.another(made))
+        if self.waiter is not None:
+            made.waiter = self.waiter.another(made)
+            made.add(made.waiter)
+        return made
 
     def add(self, clerk: Clerk) -> None:
         """Let a clerk answer."""

@@ -59,6 +59,11 @@ class Folder(Clerk):
         """What cells can ask."""
         return {"shared": self.folder}
 
+    def another(self, desk: Desk) -> Clerk:
+        """Files that parallel items write are kept with the step that follows their loop."""
+        del desk
+        return _Path(self)
+
     def folder(self, job: Job | None) -> str:
         """Where it is; made if it is not there."""
         del job
@@ -185,6 +190,16 @@ class Folder(Clerk):
             temporary.chmod(file.mode)
             os.utime(temporary, ns=(file.mtime_ns, file.mtime_ns))
             temporary.replace(path)
+
+
+class _Path(Clerk):
+    """Tells where the folder is."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {"shared": self._folder.folder}
 
 
 def files_after(jobs: Iterable[JobFinished]) -> dict[str, SharedFile]:

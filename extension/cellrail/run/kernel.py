@@ -153,8 +153,8 @@ class KernelHooks:
         # behind the look: a loop's variable does not change unseen
         self._perform(self._cell_order.get("before", ()))
         if self._cell_order.get("baseline"):
-            self.state.baseline(self._cell_order["touched"])
-        self.asking.asked = self.asking.again = False
+            self.state.baseline(self._cell_order["touched"], last=self._cell_order["parks"])
+        self.asking.asked = self.asking.again = self.asking.suspends = False
         self._started = time.time()
 
     def _bring(self, names: list[str] | None) -> None:
@@ -209,14 +209,14 @@ class KernelHooks:
             self.state.turns.failed(raised, order["binds_error"])
         well = success or isinstance(result.error_in_exec, SystemExit) or order["on_error"]
         if success and self.asking.again:
-            report["again"] = True
+            report |= {"again": True, "missed": list(self.state.missed_before)}
         elif order["checkpoint"] and well:
-            delta = self.state.delta(
-                only=order["only"], touched=order["touched"], last=order["last"]
-            )
+            last = order["last"] or order["parks"] or self.asking.suspends
+            delta = self.state.delta(only=order["only"], touched=order["touched"], last=last)
             report["delta"] = to_plain(delta)
         elif order["checkpoint"]:
-            report["missed"] = list(self.state.missed(order["touched"]))
+            missed = {*self.state.missed(order["touched"]), *self.state.missed_before}
+            report["missed"] = sorted(missed)
         self._channel.send(report)
 
     def _refusal(self) -> Exception | None:

@@ -320,7 +320,9 @@ class _Conducted:
         if self.live is not None:
             self.live.next_execution()
         taken = self._control.taken_above(block.step)
-        machine = conduct((block,), taken=taken, jitter=_jitter)
+        if any(step.options.parallel for step in block.steps()):
+            print("cellrail: in an open notebook items run one after another, not --parallel")
+        machine = conduct((block,), taken=taken, parallel=False, jitter=_jitter)
         answer: Any = None
         while True:
             try:

@@ -53,6 +53,12 @@ class Onces(Clerk):
         self._running: dict[str, int] = {}
         self._asked = False
 
+    def another(self, desk: Desk) -> Onces:
+        """What one kernel has done, the others find."""
+        made = Onces(desk, flow=self._flow, done={}, tick=self._tick)
+        made._done, made._running = self._done, self._running
+        return made
+
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
         return {"once_find": self.find, "once_keep": self.keep, "once_failed": self.failed}

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook import control
+from cellrail.notebook.apart import targets
 from cellrail.notebook.model import Step
 from cellrail_state.model import StepError, Turn
 
@@ -22,11 +23,11 @@ def ask(action: control.Ask) -> Order:
     """Evaluate an expression, or take a loop's items."""
     step = action.step
     if action.purpose is control.Purpose.FOREACH:
-        names, _, source = action.expression.partition(" in ")
+        source = action.expression.partition(" in ")[2]
         return {
             "command": "items",
             "source": source.strip(),
-            "names": targets(names),
+            "names": targets(action.expression),
             "key": step.options.key,
             "root": loop_root(step, action.path),
         }
@@ -55,7 +56,7 @@ def enter(action: control.Enter) -> Order | None:
         "what": "enter",
         "root": loop_root(step, action.path[:-1]),
         "index": action.path[-1].index,
-        "names": targets(step.options.foreach.partition(" in ")[0]),
+        "names": targets(step.options.foreach),
     }
 
 
@@ -89,11 +90,6 @@ def error_name(step: Step) -> str:
     if step.options.on_error != "continue":
         return ""
     return "error_" + (re.sub(r"\W", "_", step.name) or str(step.number))
-
-
-def targets(text: str) -> list[str]:
-    """The names that an item is bound to."""
-    return [name.strip() for name in text.strip().strip("()").split(",") if name.strip()]
 
 
 def loop_root(step: Step, path: Sequence[Turn]) -> str:

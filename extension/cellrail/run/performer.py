@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,24 @@ from cellrail.errors import InternalError
 from cellrail.notebook import control
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
+from cellrail.notebook.reads import option_names
 from cellrail.run import orders
+from cellrail.run.caching import Cache
 from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
 from cellrail.run.recorder import Recorder
 from cellrail.run.streams import coalesce
 from cellrail_state import waits
-from cellrail_state.model import Delta, JobFinished, StepError, StepStatus
+from cellrail_state.model import (
+    Checkpoint,
+    Delta,
+    JobFinished,
+    StepError,
+    StepStatus,
+    to_plain,
+)
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +43,9 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     cell_timeout: float | None = None
     #: a checkpoint that cannot be written fails its step
     strict: bool = False
+    #: bytes; where a kernel goes on from a checkpoint larger values may wait until a cell can reach
+    #: them. None: everything is put back at once
+    lazy_above: int | None = None
 
 
 class Client(Protocol):
@@ -54,6 +69,9 @@ class _Fired(msgspec.Struct, frozen=True, kw_only=True):
     result: CellResult
     #: digests of the files that `--reads` names
     files: dict[str, str] = {}
+    #: `--cache`: what a job like it is found by, and the job that was kept instead
+    cache_key: str = ""
+    cached: str = ""
 
 
 class Performer:
@@ -73,7 +91,9 @@ class Performer:
         news: Callable[[Step], dict[str, str]] = lambda _: {},
         digests: Callable[[Sequence[str]], dict[str, str]] = lambda _: {},
         desk: Desk | None = None,
+        cache: Cache | None = None,
         clock: Callable[[], float] = time.time,
+        deadline: float | None = None,
     ) -> None:
         """Prepare.
 
@@ -90,16 +110,19 @@ class Performer:
                 when the run began.
             digests: of the files that globs name.
             desk: what cells ask is answered there.
+            cache: jobs that need not be executed again.
             clock: seconds since the epoch.
+            deadline: `time.monotonic()` at which the whole run has to end, where that is known.
         """
         self._client, self._recorder, self._cells = client, recorder, cells
         self._sources, self._limits, self._lazy = sources, limits, lazy
         self._exit_code, self._refresh, self._clock = exit_code, refresh, clock
         self._news, self._digests = news, digests
-        self._desk = desk or Desk(recorder)
-        self._deadline: float | None = None
-        if limits.timeout is not None:
-            self._deadline = time.monotonic() + limits.timeout
+        self._desk, self._cache = desk or Desk(recorder), cache
+        #: `time.monotonic()` at which the whole run has to end
+        self.deadline = deadline
+        if deadline is None and limits.timeout is not None:
+            self.deadline = time.monotonic() + limits.timeout
         self._fired: _Fired | None = None
         #: the cell's result that was committed last
         self.result: CellResult | None = None
@@ -109,6 +132,8 @@ class Performer:
         self._counts: dict[str, int] = {}
         #: the namespace is what it was before the step that is tried again
         self._rolled_back = False
+        #: what the items of a parallel loop left to be collected, in order, by root
+        self.branches: dict[str, list[Checkpoint]] = {}
         #: outputs of earlier turns, by cell index
         self._shown: dict[int, list[Any]] = {}
         #: id of the origin's job that the next commit stands for
@@ -117,6 +142,11 @@ class Performer:
         self._not_restorable = ""
         #: whether the cell that runs is the run's last
         self.is_last: Callable[[Step, control.Path], bool] = lambda *_: False
+        #: whether the last capture did not look at everything, and steps whose expressions, and
+        #: whose code, were used since
+        self._unaudited = False
+        self._asked: dict[int, Step] = {}
+        self._uncaptured: dict[int, Step] = {}
 
         self._methods: dict[type, Callable[[Any], Any]] = {
             control.Ask: self._ask,
@@ -147,6 +177,10 @@ class Performer:
         cell["execution_count"] = job.execution_count
         stamp(cell, job.job_id, str(job.status))
 
+    def reported(self) -> Mapping[str, Any] | None:
+        """What the kernel reported of the job that waits for its verdict."""
+        return self._fired.result.report if self._fired is not None else None
+
     def settle(self) -> None:
         """What was to be done before the next cell is part of a kept checkpoint already."""
         self._before.clear()
@@ -154,6 +188,7 @@ class Performer:
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: control.Ask) -> control.Told:
+        self._asked[action.step.number] = action.step
         told = orders.told(self._command(orders.ask(action), action.step))
         if told.error is None:
             self._recorder.decided(action, told)
@@ -179,8 +214,14 @@ class Performer:
         self._desk.begin(
             Job.of(step, job_id, turns=action.path, attempt=action.attempt, runs=action.runs)
         )
-        result = self._or_refused(step, self._execute(action, job_id))
-        self._fired = _Fired(job_id=job_id, fired=fired, result=result, files=files)
+        key, kept = self._look_up(action, files) if step.options.cache else ("", None)
+        result = self._take(action, job_id, kept) if kept is not None else None
+        cached = kept.job_id if kept is not None and result is not None else ""
+        if result is None:
+            result = self._or_refused(step, self._execute(action, job_id))
+        self._fired = _Fired(
+            job_id=job_id, fired=fired, result=result, files=files, cache_key=key, cached=cached
+        )
         refused = ""
         if result.ending is Ending.OK and self._limits.strict:
             failure = _delta(step, result.report or {}).failure
@@ -201,6 +242,35 @@ class Performer:
             again=asked is not None and asked.kind == waits.RERUN,
             alive=self._exit_code() is None,
         )
+
+    def _look_up(
+        self, action: control.Fire, files: Mapping[str, str]
+    ) -> tuple[str, JobFinished | None]:
+        """The key of a step that may be kept, and the equal job."""
+        cache, step = self._cache, action.step
+        if cache is None or action.attempt > 1:
+            return "", None
+        key = cache.key(step, self._command(cache.order(step), step), files=files)
+        made = self._digests(step.options.writes) if step.options.writes else {}
+        return key, cache.find(step, action.path, key, made=made)
+
+    def _take(self, action: control.Fire, job_id: str, job: JobFinished) -> CellResult | None:
+        """Have the namespace of an equal job; None where it cannot be loaded."""
+        cache, step, began = self._cache, action.step, self._clock()
+        if cache is None:
+            return None
+        last = self.is_last(step, action.path)
+        answer = self._client.command({**cache.take(job), "last": last})
+        if "error" in answer:
+            return None
+        for index, cell in self._cells_of(step):
+            if action.path:
+                self._shown.setdefault(index, cell["outputs"])
+            cell["outputs"], cell["execution_count"] = [], None
+            stamp(cell, job_id, "kept")
+        self._cells_of(step)[-1][1]["outputs"] = nodes(cache.outputs(job))
+        report = {"delta": answer["delta"], "started": began, "ended": self._clock()}
+        return CellResult(ending=Ending.OK, report=report)
 
     def _execute(self, action: control.Fire, job_id: str) -> CellResult:
         """Send the step's cells (the parameters step has two) and wait for each."""
@@ -230,10 +300,10 @@ class Performer:
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
                     "last": self.is_last(step, action.path),
+                    "parks": self._may_park(step),
                     "binds_error": orders.error_name(step),
-                    "on_error": action.passed_over
-                    or step.may_fail
-                    or step.options.on_error != "stop",
+                    # what may be rolled back is no checkpoint yet
+                    "on_error": _tolerates(action) and action.attempt > step.options.retry,
                     **needs,
                 },
             )
@@ -264,15 +334,15 @@ class Performer:
     def limit(self, step: Step) -> float | None:
         """Seconds the step's code may take."""
         limits = [step.options.timeout, self._limits.cell_timeout]
-        if self._deadline is not None:
-            limits.append(max(0.0, self._deadline - time.monotonic()))
+        if self.deadline is not None:
+            limits.append(max(0.0, self.deadline - time.monotonic()))
         known = [limit for limit in limits if limit is not None]
         return min(known) if known else None
 
     def _cause(self, step: Step, result: CellResult) -> str:
         """Why the step's code ended, where its own error does not tell."""
         if result.ending is Ending.TIMEOUT:
-            whole = self._deadline is not None and time.monotonic() >= self._deadline
+            whole = self.deadline is not None and time.monotonic() >= self.deadline
             known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
             limit = self._limits.timeout if whole else min(known, default=0.0)
             return f"timeout after {limit:g} s" + (" (whole run)" * whole)
@@ -290,17 +360,20 @@ class Performer:
         else:
             job_id, result, began = fired.job_id, fired.result, fired.fired
         self.result = result
-        report = result.report or {}
+        report = dict(result.report or {})
+        if action.accepted and fired is not None and self._exit_code() is None:
+            self._capture_late(step, report)
         # a kernel that died has told nothing
         began = float(report.get("started") or began)
         cell = self._cells_of(step)[-1][1]
         failed = action.status is StepStatus.FAILED
-        stamp(cell, job_id, "failed" if failed else str(action.status))
+        status = "kept" if fired is not None and fired.cached else str(action.status)
+        stamp(cell, job_id, "failed" if failed else status)
         job = JobFinished(
             time=now,
             step=step.number,
             job_id=job_id,
-            status=action.status,
+            status=StepStatus.KEPT if fired is not None and fired.cached else action.status,
             accepted=action.accepted,
             attempt=action.attempt,
             cause=action.cause,
@@ -319,21 +392,73 @@ class Performer:
             made=self._digests(step.options.writes) if fired and step.options.writes else {},
             runs=action.runs,
             again=action.again,
+            cache_key=fired.cache_key if fired is not None else "",
+            cached=fired.cached if fired is not None else "",
         )
         success = action.status is StepStatus.SUCCESS
         if self._desk.waiter is not None and fired:
             wait = self._desk.waiter.take(success=success)
             job = msgspec.structs.replace(job, wait=wait)
         with self._desk.committing(success=success, replaces=self.replaces) as effects:
-            self._recorder.finished(msgspec.structs.replace(job, effects=effects))
+            job = msgspec.structs.replace(job, effects=effects)
+            self._record(job, step)
         if action.final and self._desk.waiter is not None and not self.replaces:
             self._desk.waiter.passed()
         if (success or action.accepted) and not action.again:
             self._not_restorable = job.delta.failure
+        elif job.delta.missed:
+            self._not_restorable = f"{', '.join(job.delta.missed)} changed unseen"
+        if self._cache is not None and job.cache_key and not job.cached:
+            self._cache.remember(job, lambda: self._drift(step))
         self._show_earlier_turns(step, final=action.final)
         self._refresh()
 
+    def _drift(self, step: Step) -> list[str]:
+        """What a job changed of the process beside variables and imports."""
+        changed: list[str] = self._command({"command": "drift"}, step)["changed"]
+        return changed
+
+    def _capture_late(self, step: Step, report: dict[str, Any]) -> None:
+        """Checkpoint what a failed attempt left: the flow goes on with it after all."""
+        if "delta" in report or step.options.no_checkpoint or not step.options.retry:
+            return
+        order = {"command": "fork", "touched": _sorted(step.touches), "last": False}
+        report["delta"] = self._command(order, step)["delta"]
+
+    def _record(self, job: JobFinished, step: Step) -> None:
+        self._unaudited = not job.delta.audited
+        if not job.delta.failure:
+            self._asked, self._uncaptured = {}, {}
+        elif not job.delta.audited:
+            self._uncaptured[step.number] = step
+        self._recorder.finished(job)
+
+    def audit(self) -> tuple[str, ...]:
+        """No cell follows: names that changed unseen since the last look at everything.
+
+        Nothing is looked at where the last capture did so.
+        """
+        if not self._unaudited:
+            return ()
+        used = [option_names(step.options).touches for step in self._asked.values()]
+        used += [step.touches for step in self._uncaptured.values()]
+        touched = None if None in used else sorted({name for names in used for name in names or ()})
+        answer = self._client.command(
+            {"command": "audit", "before": self._before, "touched": touched}
+        )
+        if "error" in answer:
+            _LOGGER.warning("what changed unseen was not looked for: %s", answer["error"])
+        return tuple(answer.get("missed", ()))
+
     # --- between jobs ------------------------------------------------------------------------
+
+    def _may_park(self, step: Step) -> bool:
+        """Whether the kernel may be given up while time passes behind the step's code."""
+        if self._desk.waiter is None:
+            return False
+        options = step.options
+        waits = [options.sleep or 0.0, *map(options.backoff.seconds, range(1, options.retry + 1))]
+        return max(waits) > self._desk.waiter.park_after or "rerun" in step.source
 
     def _roll_back(self, action: control.RollBack) -> None:
         answer = self._command(
@@ -367,8 +492,8 @@ class Performer:
 
     def _waited(self, seconds: float) -> None:
         """No limit counts the time that is spent waiting."""
-        if self._deadline is not None:
-            self._deadline += seconds
+        if self.deadline is not None:
+            self.deadline += seconds
 
     def _skip(self, action: control.Skip) -> None:
         self._recorder.skipped(action.step.number, action.reason, action.path)
@@ -381,23 +506,53 @@ class Performer:
         if (order := orders.enter(action)) is not None:
             self._before.append(order)
 
-    def _turned(self, action: control.Turned) -> None:
+    def _turned(self, action: control.Turned) -> str | None:
         if (order := orders.turned(action)) is not None:
             self._before.append(order)
+        return None
+
+    def fork(self, action: control.Fork) -> Delta:
+        """Checkpoint the namespace that the loop's items begin on, each in its own kernel."""
+        step, began = action.step, self._clock()
+        job_id = self._recorder.next_job_id()
+        self._recorder.started(step.number, job_id, turns=action.path)
+        # the items' kernels have nothing but what is captured
+        order = {"command": "fork", "touched": _sorted(step.touches), "last": True}
+        delta = msgspec.convert(self._command(order, step)["delta"], Delta)
+        now = self._clock()
+        self._record(
+            JobFinished(
+                time=now, step=step.number, job_id=job_id, status=StepStatus.SUCCESS,
+                started=began, seconds=now - began, delta=delta, turns=action.path,
+                forks=step.label,
+            ),
+            step,
+        )  # fmt: skip
+        return delta
+
+    def take(
+        self, fork: control.Fork, left: Sequence[Checkpoint], result: CellResult | None
+    ) -> None:
+        """The items have ended: what they left, and the result that ends the run."""
+        self.branches[orders.loop_root(fork.step, fork.path)] = list(left)
+        if left and self._desk.waiter is not None:
+            self._desk.waiter.passed()
+        self.result = result or self.result
 
     def _leave(self, action: control.Leave) -> None:
         """The loop itself is a job: it holds what was collected."""
         step, root = action.step, orders.loop_root(action.step, action.path)
         job_id, began = self._recorder.next_job_id(), self._clock()
         self._recorder.started(step.number, job_id, turns=action.path)
-        answer = self._command(
-            {
-                **orders.leave(action, count=self._counts.pop(root, 0)),
-                "last": self.is_last(step, action.path),
-            },
-            step,
-        )
-        self._recorder.finished(
+        order: dict[str, Any] = {
+            **orders.leave(action, count=self._counts.pop(root, 0)),
+            "last": self.is_last(step, action.path),
+        }
+        branches = self.branches.pop(root, None)
+        if branches is not None:
+            order |= {"count": len(branches), "branches": to_plain(branches)}
+        answer = self._command(order, step)
+        self._record(
             JobFinished(
                 time=self._clock(),
                 step=step.number,
@@ -407,7 +562,8 @@ class Performer:
                 seconds=self._clock() - began,
                 delta=msgspec.convert(answer["delta"], Delta),
                 turns=action.path,
-            )
+            ),
+            step,
         )
 
     # --- cells -------------------------------------------------------------------------------
@@ -429,6 +585,11 @@ class Performer:
             cell["outputs"] = [*self._shown.get(index, ()), *cell["outputs"]]
             if final:
                 self._shown.pop(index, None)
+
+
+def _tolerates(action: control.Fire) -> bool:
+    """Whether the flow goes on after a failure of the code."""
+    return action.passed_over or action.step.may_fail or action.step.options.on_error != "stop"
 
 
 def nodes(outputs: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -456,7 +617,7 @@ def _may_roll_back(step: Step) -> bool:
 def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
     """The step's checkpoint, or why there is none."""
     if report.get("again"):  # it will be put back to what it was before
-        return Delta()
+        return Delta(missed=tuple(report["missed"]))
     if "delta" in report:
         delta: Delta = msgspec.convert(report["delta"], Delta)
         return delta

@@ -105,8 +105,9 @@ class Recorder:
 
     def next_job_id(self) -> str:
         """An id for the next job of this run."""
-        self._jobs += 1
-        return f"{self.run_id}/{self._jobs}"
+        with self._appending:
+            self._jobs += 1
+            return f"{self.run_id}/{self._jobs}"
 
     def put_outputs(self, outputs: Sequence[Mapping[str, Any]]) -> ObjectRef | None:
         """Store a cell's outputs, secrets masked; None where there are none."""
@@ -169,9 +170,11 @@ class Recorder:
             RolledBack(time=self.clock(), step=step, not_restored=tuple(names), turns=turns)
         )
 
-    def kept_turn(self, step: int, job_id: str, turns: tuple[Turn, ...]) -> None:
-        """A turn of a loop points to a job of an earlier run."""
-        self._append(StepKept(time=self.clock(), step=step, job_id=job_id, turns=turns))
+    def kept_turn(self, step: int, job_id: str, turns: tuple[Turn, ...], forks: str = "") -> None:
+        """A turn of a loop points to a job of an earlier run; `forks` as in `JobFinished`."""
+        self._append(
+            StepKept(time=self.clock(), step=step, job_id=job_id, turns=turns, forks=forks)
+        )
 
     def kept_turns(self, origin: RunHistory, numbers: Mapping[int, int]) -> None:
         """Turns of kept steps, and what was decided on their lines, as the origin tells.
@@ -190,6 +193,8 @@ class Recorder:
                 continue
             if isinstance(record, StepSkipped):
                 self.skipped(step, record.reason, record.turns)
+            elif record.forks:
+                self.kept_turn(step, record.job_id, record.turns, record.forks)
             elif origin.turns.get((record.step, record.turns)) == record.job_id:
                 self.kept_turn(step, record.job_id, record.turns)
 
@@ -312,11 +317,16 @@ class Recorder:
         for done in origin.once.values():
             self._append(msgspec.structs.replace(done, origin=done.origin or origin.run_id))
 
-    def end(self, status: RunStatus, *, cause: str = "", step: str = "") -> None:
+    def end(
+        self, status: RunStatus, *, cause: str = "", step: str = "", missed: Sequence[str] = ()
+    ) -> None:
         """The run is over; its ownership ends with it."""
         self._append(
-            RunEnded(time=self.clock(), status=status, cause=self.masker.text(cause), step=step)
-        )
+            RunEnded(
+                time=self.clock(), status=status, cause=self.masker.text(cause), step=step,
+                missed=tuple(missed),
+            )
+        )  # fmt: skip
         self.close()
 
     def _append(self, record: Any) -> None:

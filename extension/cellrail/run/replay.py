@@ -2,20 +2,30 @@
 
 Up to the cut conditions have their recorded values, and jobs that ended well are kept: the new run
 points to them. At the cut, conditions are evaluated again.
+
+Items of a parallel loop are independent: of each one what ended well is kept, whatever its place,
+and it goes on where it did not. An item that was asked for is executed again from its beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
+from cellrail.errors import RestartRefused
 from cellrail.notebook import control
 from cellrail.notebook.control import Path
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
+from cellrail_state.chains import is_good
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.history import RunHistory
-from cellrail_state.model import JobFinished, StepStatus, Turn
+from cellrail_state.model import Checkpoint, JobFinished, StepKept, StepStatus, Turn
+
+#: no action has this place: a replay with this target answers everything
+_NOWHERE = (-1, ())
 
 
 class Stage(Protocol):
@@ -40,11 +50,29 @@ class Stage(Protocol):
 class Teller(Protocol):
     """Who is told of turns that are kept from an origin."""
 
-    def kept_turn(self, step: int, job_id: str, turns: Path) -> None:
+    def kept_turn(self, step: int, job_id: str, turns: Path, forks: str = "") -> None:
         """A turn points to a job of an earlier run."""
+
+    def skipped(self, step: int, reason: str, turns: Path = ()) -> None:
+        """A step was not executed, on purpose."""
 
     def decided(self, ask: control.Ask, told: control.Told) -> None:
         """An expression has a value."""
+
+
+class ItemPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one item of a parallel loop."""
+
+    #: answers until its cut; None for an item that is executed from its beginning
+    replay: Replay | None = None
+    #: nothing of it is executed
+    kept: bool = False
+    #: its kept jobs
+    jobs: tuple[JobFinished, ...] = ()
+    #: what a kept item left to be collected, where its jobs alone do not tell
+    left: Checkpoint | None = None
+    #: the run's own journal tells what is kept
+    told: bool = False
 
 
 class Replay:
@@ -57,6 +85,10 @@ class Replay:
         numbers: Mapping[int, int],
         step: int,
         turns: tuple[Turn, ...],
+        again: Collection[str] | None = None,
+        apart: str = "",
+        reeval: bool = False,
+        old: Callable[[control.Path], control.Path] | None = None,
     ) -> None:
         """Prepare.
 
@@ -65,34 +97,115 @@ class Replay:
             numbers: the origin's number of each step of today's notebook.
             step: number of the step at the cut, today.
             turns: the turns that it belongs to.
+            again: keys of items that are executed again, of the outermost loop of `turns`.
+            apart: label of that loop, where its items ran one after another and run apart now.
+            reeval: the items of the innermost loop of `turns` are evaluated anew.
+            old: the turns as the origin has them; None where they are told here.
         """
         self._history, self._numbers = history, numbers
         self._target = (step, turns)
         self._reached = False
+        self._again = frozenset(again or ())
+        self.apart = apart
+        self._old = old or self._known_turns
+        #: place in `turns` of the loop whose items are evaluated anew
+        self._anew = len(turns) - 1 if reeval else None
+
+    # --- up to the cut -----------------------------------------------------------------------
 
     def takes(self, action: control.Action) -> bool:
-        """Whether the action lies before the cut."""
+        """Whether the action lies before the cut.
+
+        Raises:
+            RestartRefused: the items that were evaluated anew do not lead to it.
+        """
+        if isinstance(action, control.Fork) and self._is_target(action):
+            return False
         if (action.step.number, action.path) == self._target:
             self._reached = True
-        return not self._reached
+        if self._reached:
+            return False
+        if self._anew is None:
+            return True
+        if isinstance(action, control.Ask) and action.purpose is control.Purpose.FOREACH:
+            return not self._is_target(action)
+        self._check_items(action)
+        return True
+
+    def forces(self, step: Step, path: control.Path) -> bool:
+        """Whether a job was asked for: it is at the cut, or of an item that is executed again."""
+        depth = len(self._target[1])
+        asked = depth and any(turn.key in self._again for turn in path[depth - 1 : depth])
+        return (step.number, path) == self._target or bool(asked)
+
+    def _is_target(self, action: control.Action) -> bool:
+        """Whether the loop of the action is one that the cut lies in."""
+        depth, turns = len(action.path), self._target[1]
+        inside = turns[:depth] == action.path and len(turns) > depth
+        if not inside or turns[depth].loop != action.step.label or self._reached:
+            return False
+        return isinstance(action, control.Fork) or depth == self._anew
+
+    def _check_items(self, action: control.Action) -> None:
+        """Items before the cut of a loop that is no parallel one are what they were, in order."""
+        place, turns = self._anew, self._target[1]
+        if place is None or turns[:place] != action.path[:place]:
+            return
+        loop = turns[place].loop
+        left = isinstance(action, control.Leave) and action.step.label == loop
+        if len(action.path) <= place and not left:
+            return
+        now = action.path[place] if len(action.path) > place else None
+        if now is None or now.index > turns[place].index or not self._is_known(action.path, place):
+            told = f"{now} is new, or not where it was" if now is not None else "they end before it"
+            raise RestartRefused(
+                f"the items before {turns[place]} are not those of the origin: {told}",
+                hint=f"restart from the loop itself: --from {loop}",
+            )
+
+    def _is_known(self, path: control.Path, place: int) -> bool:
+        keys = self._keys(path[place].loop, path[:place])
+        turn = path[place]
+        return turn.index < len(keys) and keys[turn.index] == turn.key
+
+    def _keys(self, loop: str, around: control.Path) -> tuple[str, ...]:
+        """The origin's items of a loop."""
+        for (_, purpose, turns), decided in self._history.decided.items():
+            mine = purpose == control.Purpose.FOREACH and turns == around
+            if mine and self._history.label_of(decided.step) == loop:
+                return decided.keys
+        return ()
+
+    def _number(self, action: control.Action) -> int:
+        return self._numbers.get(action.step.number, action.step.number)
+
+    def _known_turns(self, turns: control.Path) -> control.Path:
+        """The turns as the origin has them: an item is known by its key."""
+        place = self._anew
+        if place is None or len(turns) <= place or turns[:place] != self._target[1][:place]:
+            return turns
+        keys, turn = self._keys(turns[place].loop, turns[:place]), turns[place]
+        if turn.key not in keys:
+            return turns
+        known = Turn(turn.loop, keys.index(turn.key), turn.key)
+        return (*turns[:place], known, *turns[place + 1 :])
 
     def perform(self, action: control.Action, stage: Stage, teller: Teller) -> Any:
         """What the origin's journal answers."""
-        number = self._numbers.get(action.step.number, action.step.number)
         if isinstance(action, control.Ask):
-            return self._told(action, number, teller)
+            return self._told(action, teller)
         if isinstance(action, control.Fire):
-            job = self._job(number, action.path)
-            well = job.status is StepStatus.SUCCESS
-            return control.Ended(ending="ok" if well else "error", error=job.error)
+            return self._ended(self._job(action))
+        if isinstance(action, control.Fork):
+            return self.keep_items(action, stage, teller)
         if isinstance(action, control.Commit):
             if action.accepted or action.status is StepStatus.SUCCESS:
-                job = self._job(number, action.path)
+                job = self._job(action)
                 teller.kept_turn(action.step.number, job.job_id, action.path)
                 stage.show(action.step, self._history.outputs(job))
             stage.settle()
         elif isinstance(action, control.Leave):
-            job = self._job(number, action.path)
+            job = self._job(action)
             teller.kept_turn(action.step.number, job.job_id, action.path)
             stage.settle()
         elif isinstance(action, control.Suspend):
@@ -101,17 +214,164 @@ class Replay:
             stage.perform(action)
         return None
 
-    def _told(self, action: control.Ask, number: int, teller: Teller) -> control.Told:
-        known = self._history.decided.get((number, str(action.purpose), action.path))
-        if known is None:
+    @staticmethod
+    def _ended(job: JobFinished) -> control.Ended:
+        if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
+            return control.Ended(ending="ok")
+        if job.error is None and job.cause.startswith("the kernel died"):
+            return control.Ended(ending="died", alive=False)
+        return control.Ended(ending="error", error=job.error)
+
+    def _told(self, action: control.Ask, teller: Teller) -> control.Told:
+        told = self._recorded(action)
+        if told is None:
             raise JournalDamaged(
                 f"the origin's journal does not tell --{action.purpose} of "
                 f"{control.address(action.step, action.path)}",
                 hint=f"restart from the loop itself: --from {action.step.label}",
             )
-        told = control.Told(value=known.value, keys=known.keys)
         teller.decided(action, told)
         return told
 
-    def _job(self, number: int, turns: tuple[Turn, ...]) -> JobFinished:
-        return self._history.job_by_id(self._history.turns[number, turns])
+    def _recorded(self, action: control.Ask) -> control.Told | None:
+        place = (self._number(action), str(action.purpose), self._old(action.path))
+        known = self._history.decided.get(place)
+        return control.Told(value=known.value, keys=known.keys) if known is not None else None
+
+    def _job(self, action: control.Action) -> JobFinished:
+        return self._history.job_by_id(
+            self._history.turns[self._number(action), self._old(action.path)]
+        )
+
+    # --- items -------------------------------------------------------------------------------
+
+    def items(self, fork: control.Fork) -> list[ItemPlan] | None:
+        """What becomes of each item of a parallel loop; None where nothing of it is kept.
+
+        From here on everything that is not an item is executed.
+        """
+        if not self._is_target(fork):
+            return None
+        self._reached = True
+        return self.item_plans(fork)
+
+    def item_plans(self, fork: control.Fork) -> list[ItemPlan]:
+        """What becomes of each item of the loop that the cut lies in."""
+        ends = self._sequential_ends(fork) if self.apart else {}
+        plans = [self._item_plan(fork, path) for path in fork.items]
+        if not self.apart:
+            return plans
+        # only whole items can be carried out behind the others
+        return [
+            msgspec.structs.replace(plan, left=ends.get(path)) if plan.kept else ItemPlan()
+            for path, plan in zip(fork.items, plans, strict=True)
+        ]
+
+    def _item_plan(self, fork: control.Fork, path: control.Path) -> ItemPlan:
+        old = self._old(path)
+        known = old[-1].key in self._keys(fork.step.label, fork.path)
+        number, turns = self._target
+        here = (fork.step.number, path)
+        if path[-1].key in self._again or self._target == here or not known:
+            return ItemPlan()
+        aimed = turns[: len(path)] == path and len(path) <= len(turns)
+        cut = self._target if aimed else self._open_end(fork, path)
+        if cut == here:
+            return ItemPlan()
+        if cut is None:
+            jobs = self._history.item_jobs(old)
+            if any(job.delta.failure for job in jobs):
+                return ItemPlan()
+            return ItemPlan(replay=self._up_to(_NOWHERE), kept=True, jobs=tuple(jobs))
+        number, turns = cut
+        before = (self._numbers.get(number, number), self._old(turns))
+        jobs = self._history.item_jobs(old, before)
+        if any(job.delta.failure for job in jobs[-1:]):
+            return ItemPlan()
+        return ItemPlan(replay=self._up_to(cut), jobs=tuple(jobs))
+
+    def _up_to(self, target: tuple[int, control.Path]) -> Replay:
+        """A replay of one item."""
+        return Replay(
+            self._history, numbers=self._numbers, step=target[0], turns=target[1], old=self._old
+        )
+
+    def _open_end(self, fork: control.Fork, path: control.Path) -> tuple[int, control.Path] | None:
+        """Where an item did not end well in the origin; None where it did."""
+        machine = control.conduct_item(fork, path)
+        answer: Any = None
+        while True:
+            try:
+                action = machine.send(answer)
+            except StopIteration as stop:
+                end = stop.value.end
+                return None if end is None else (fork.step.number, path)
+            place, answer = (action.step.number, action.path), None
+            if isinstance(action, control.Ask):
+                answer = self._recorded(action)
+                if answer is None:
+                    return place
+            elif isinstance(action, control.Fire):
+                job_id = self._history.turns.get((self._number(action), self._old(action.path)))
+                job = self._history.job_by_id(job_id) if job_id is not None else None
+                if job is None or not is_good(job):
+                    return place
+                answer = self._ended(job)
+
+    def _sequential_ends(self, fork: control.Fork) -> dict[control.Path, Checkpoint]:
+        """What each item of a loop that was not parallel left, by its turns."""
+        collect, checkpoint = fork.step.options.collect, Checkpoint()
+        ends: dict[control.Path, Checkpoint] = {}
+        depth = len(fork.path) + 1
+        for job in self._history.chain:
+            checkpoint = Checkpoint.fold([job.delta], before=checkpoint)
+            if len(job.turns) >= depth and job.turns[depth - 1].loop == fork.step.label:
+                skipped = not_ended(job)
+                ends[job.turns[:depth]] = Checkpoint() if skipped else checkpoint.only(collect)
+        return ends
+
+    def keep_items(self, fork: control.Fork, stage: Stage, teller: Teller) -> control.Joined:
+        """Keep a parallel loop before the cut as it was."""
+        number, depth = self._number(fork), len(fork.path)
+        fork_id = self._history.forks.get((number, fork.path))
+        if fork_id is None:
+            raise JournalDamaged(
+                f"the origin's journal does not tell the items of {fork.step.label}",
+                hint=f"restart from the loop itself: --from {fork.step.label}",
+            )
+        teller.kept_turn(fork.step.number, fork_id, fork.path, fork.step.label)
+        numbers = {self._numbers.get(s.number, s.number): s for s in fork.block.steps()}
+        loop = (fork.path, fork.step.label)
+        for decided in self._history.decided.values():
+            if decided.step in numbers and _is_in(loop, decided.turns):
+                ask = control.Ask(
+                    step=numbers[decided.step], path=decided.turns,
+                    purpose=control.Purpose(decided.purpose), expression=decided.expression,
+                )  # fmt: skip
+                teller.decided(ask, control.Told(value=decided.value, keys=decided.keys))
+        records = [
+            record
+            for record in self._history.turn_records
+            if record.step in numbers and _is_in(loop, record.turns)
+        ]
+        records.sort(key=lambda record: [turn.index for turn in record.turns[: depth + 1]])
+        for record in records:
+            step = numbers[record.step]
+            if not isinstance(record, (StepKept, JobFinished)):
+                teller.skipped(step.number, record.reason, record.turns)
+            elif self._history.turns.get((record.step, record.turns)) == record.job_id:
+                teller.kept_turn(step.number, record.job_id, record.turns)
+                stage.show(step, self._history.outputs(self._history.job_by_id(record.job_id)))
+        stage.settle()
+        return control.Joined(items=tuple(control.ItemEnd() for _ in fork.items))
+
+
+def not_ended(job: JobFinished) -> bool:
+    """Whether a job failed, so that its item has nothing to be collected."""
+    return job.status not in {StepStatus.SUCCESS, StepStatus.KEPT}
+
+
+def _is_in(loop: tuple[control.Path, str], turns: Sequence[Turn]) -> bool:
+    around, label = loop
+    depth = len(around)
+    return len(turns) > depth and tuple(turns[:depth]) == around and turns[depth].loop == label

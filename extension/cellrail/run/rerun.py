@@ -26,6 +26,7 @@ from cellrail.run.performer import Performer
 from cellrail.run.putback import Commander
 from cellrail.run.recorder import Recorder
 from cellrail_state import ambient_parts
+from cellrail_state.chains import is_good
 from cellrail_state.history import RunHistory
 from cellrail_state.laying import laid
 from cellrail_state.model import (
@@ -117,6 +118,8 @@ class Rerun:
         self._pending: list[JobFinished] = []
         self._counted = 0
         self._prepared = self._begun = False
+        #: parallel loops that are executed: their paths and labels
+        self._forks: set[tuple[control.Path, str]] = set()
         #: why nothing more can be kept
         self._blind = ""
         recorder.watch = self._committed
@@ -143,6 +146,8 @@ class Rerun:
             return self._told(action)
         if isinstance(action, control.Fire):
             return self._ended(action)
+        if isinstance(action, control.Fork):
+            return control.Joined(items=tuple(control.ItemEnd() for _ in action.items))
         if isinstance(action, control.Skip) and not action.path:
             recorder.skipped(action.step.number, action.reason)
         del performer
@@ -150,7 +155,9 @@ class Rerun:
 
     def live(self, action: control.Action) -> None:
         """An action that is carried out now: the kernel has what it needs."""
-        needs_kernel = control.Ask | control.Fire | control.RollBack | control.Leave
+        if isinstance(action, control.Fork):
+            self._forks.add((action.path, action.step.label))
+        needs_kernel = control.Ask | control.Fire | control.RollBack | control.Leave | control.Fork
         if self._prepared or not isinstance(action, needs_kernel):
             return
         self._prepared = True
@@ -161,6 +168,18 @@ class Rerun:
         if self._pending:
             self._lay_over()
             self._stage.started_on(self._chain)
+
+    #: no loop whose items ran one after another runs apart
+    apart = ""
+
+    def forces(self, step: Step, path: control.Path) -> bool:
+        """Whether a job is executed though an equal one is known (`--cache`)."""
+        del step, path
+        return self._cause is not None and (self._cause.forced or self._cause.again)
+
+    def items(self, fork: control.Fork) -> None:
+        """Every item of a parallel loop that executes is executed."""
+        del fork
 
     # --- deciding ----------------------------------------------------------------------------
 
@@ -206,8 +225,11 @@ class Rerun:
 
     def _committed(self, job: JobFinished) -> None:
         """A job of this run is in its journal."""
+        if self._is_apart(job):
+            self._judge.other_state |= other_effects(job, self._plan.olds[self._place])
+            return
         self._counted = max(self._counted, job.execution_count or 0)
-        if job.status is not StepStatus.SUCCESS and not job.accepted:
+        if not is_good(job):
             return
         self._chain.append(job)
         self._judge.now = self._judge.now.after(job.delta)
@@ -222,6 +244,10 @@ class Rerun:
         self._judge.strange.difference_update(job.delta.written)
         self._judge.strange |= {n for n, v in records.items() if v.component is None}
         self._judge.other_state |= other_effects(job, self._plan.olds[self._place])
+
+    def _is_apart(self, job: JobFinished) -> bool:
+        """Whether a job is one of a parallel loop's items: what it left ends with the item."""
+        return any((job.turns[:n], turn.loop) in self._forks for n, turn in enumerate(job.turns))
 
     def _leave(self) -> None:
         """A unit has ended."""
@@ -337,7 +363,7 @@ class Rerun:
             return control.Ended(ending="ok")
         job = plan.history.job_by_id(job_id)
         exited = job.error is not None and job.error.name == "SystemExit"
-        if job.status is StepStatus.SUCCESS:
+        if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
             return control.Ended(ending="ok", error=job.error, exited=exited)
         ending = "timeout" if job.cause.startswith("timeout after ") else "error"
         return control.Ended(ending=ending, error=job.error, cause=job.cause)

@@ -27,6 +27,8 @@ from cellrail.notebook.control import (
     Commit,
     End,
     Fire,
+    Fork,
+    Joined,
     Leave,
     Path,
     Skip,
@@ -37,8 +39,10 @@ from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
+from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.desk import Desk
+from cellrail.run.items import Means, carry_out
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
 from cellrail.run.putback import PutBack, Segment
@@ -84,6 +88,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     #: the result that decided it, where a cell did
     result: CellResult | None = None
+    #: names that changed unseen since the last look at everything
+    missed: tuple[str, ...] = ()
 
 
 class _NoKernel:
@@ -165,6 +171,8 @@ class Session:
         self._origin = origin
         self._putback = putback
         self._replay, self._rerun = replay, rerun
+        #: what knows the jobs that were asked for
+        self._leads: Replay | Answers | Rerun | None = replay
         self._remaining = remaining or plan
         self._limits = limits or RunLimits()
         self._output = output
@@ -197,7 +205,9 @@ class Session:
             if self._progress is not None:
                 self._progress.close()
         outcome = self._cancelled(outcome)
-        self._recorder.end(outcome.status, cause=outcome.cause, step=outcome.step)
+        self._recorder.end(
+            outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
+        )
         return outcome
 
     def _cancelled(self, outcome: Outcome) -> Outcome:
@@ -231,7 +241,8 @@ class Session:
         final = blocks[-1].step if blocks else None
         performer.is_last = lambda step, path: step is final and not path
         taken = branches_taken(self._flow, self._plan) if self._origin is not None else {}
-        return self._conduct(performer, blocks, taken=taken, replay=self._replay)
+        outcome = self._conduct(performer, blocks, taken=taken, replay=self._replay)
+        return self._audited(outcome, performer)
 
     def _run_what_changed(self, performer: Performer, plan: RerunPlan) -> Outcome:
         """Conduct the whole notebook; steps are kept where nothing that they read has changed."""
@@ -247,11 +258,22 @@ class Session:
         if self._client is None:
             message = "there is no kernel"
             raise InternalError(message)
-        rerun = Rerun(
+        rerun = self._leads = Rerun(
             plan, recorder=self._recorder, client=self._client, stage=self,
             lazy_above=plan.lazy_above,
         )  # fmt: skip
-        return self._conduct(performer, blocks, replay=rerun)
+        return self._audited(self._conduct(performer, blocks, replay=rerun), performer)
+
+    @staticmethod
+    def _audited(outcome: Outcome, performer: Performer) -> Outcome:
+        """A run that did not end with its last step has not looked at everything yet."""
+        if outcome.status is not RunStatus.SUCCESS:
+            return outcome
+        try:
+            return msgspec.structs.replace(outcome, missed=performer.audit())
+        except (ChannelClosed, KeyboardInterrupt):  # its steps are committed all the same
+            _LOGGER.warning("what changed unseen was not looked for: the kernel was stopped")
+            return outcome
 
     # --- what a rerun has done for it --------------------------------------------------------
 
@@ -289,8 +311,9 @@ class Session:
             exit_code=kernel.exit_code if kernel is not None else lambda: None,
             refresh=self._refresh,
             news=self._module_news,
-            digests=lambda globs: file_digests(globs, self._folder),
+            digests=self._digests,
             desk=self._desk,
+            cache=self._cache(),
             clock=self._clock,
         )
 
@@ -298,6 +321,28 @@ class Session:
         """Whether restored values may wait until a cell can reach them."""
         lazy = [source.lazy_above for source in (self._putback, self._rerun) if source is not None]
         return any(above is not None for above in lazy)
+
+    def _cache(self) -> Cache | None:
+        """Jobs that need not be executed again, where a step's line has `--cache`."""
+        if not any(step.options.cache for step in self._flow.steps):
+            return None
+        at_cut = [p.number for p in self._plan.steps if p.fate is Fate.EXECUTES][:1]
+
+        def forced(step: Step, path: Path) -> bool:
+            if self._leads is not None:
+                return self._leads.forces(step, path)
+            return self._origin is not None and step.number in at_cut
+
+        def modules(step: Step) -> dict[str, str]:
+            return local_modules(step.imports, self._flow.path.parent) if step.imports else {}
+
+        return Cache(
+            self._recorder.store, self._flow, modules=modules, forced=forced, clock=self._clock
+        )
+
+    def _digests(self, globs: Sequence[str]) -> dict[str, str]:
+        """Digests of the files that globs name."""
+        return file_digests(globs, self._folder)
 
     def _module_news(self, step: Step) -> dict[str, str]:
         """Digests of its local modules, where a cell has written them since the run began."""
@@ -320,7 +365,8 @@ class Session:
         path: Path = (),
     ) -> Outcome:
         """Let the machine conduct these blocks."""
-        machine = conduct(blocks, taken=taken, jitter=_jitter, path=path)
+        apart = (replay.apart,) if replay is not None else ()
+        machine = conduct(blocks, taken=taken, apart=apart, jitter=_jitter, path=path)
         answer: Any = None
         while True:
             try:
@@ -337,12 +383,49 @@ class Session:
                 continue
             if isinstance(replay, Answers | Rerun):
                 replay.live(action)
+            if isinstance(action, Fork):
+                answer = self._carry_out_items(performer, action, replay)
+                continue
             if self._progress is not None:
                 self._tell(self._progress, action)
             answer = performer.perform(action)
             if isinstance(replay, Answers) and isinstance(action, Commit) and action.final:
                 # the first step that executes has ended
                 self._desk.facts.pop("recovering", None)
+
+    def _carry_out_items(
+        self, performer: Performer, fork: Fork, replay: Replay | Answers | Rerun | None
+    ) -> Joined:
+        """The items of a parallel loop, each in a kernel of its own."""
+        plans = replay.items(fork) if replay is not None else None
+        return carry_out(fork, plans, performer, self._means(performer))
+
+    def _means(self, performer: Performer) -> Means:
+        kernel = self._kernel
+        if kernel is None:
+            raise InternalError("items cannot be carried out without a kernel")
+
+        def tell(action: Action) -> None:
+            if self._progress is not None:
+                self._tell(self._progress, action)
+
+        return Means(
+            flow=self._flow,
+            recorder=self._recorder,
+            notebook=self._notebook,
+            kernel=kernel,
+            limits=self._limits,
+            desk=self._desk,
+            cache=self._cache(),
+            sources=self._sources,
+            news=self._module_news,
+            digests=self._digests,
+            clock=self._clock,
+            jitter=_jitter,
+            tell=tell,
+            refresh=self._refresh,
+            deadline=performer.deadline,
+        )
 
     def _tell(self, progress: Progress, action: Action) -> None:
         if isinstance(action, Fire) and action.attempt == 1:

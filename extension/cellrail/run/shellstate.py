@@ -14,6 +14,7 @@ import msgspec
 
 from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
+from cellrail.run.fitness import Fitness
 from cellrail.run.layover import LayOver
 from cellrail.run.setup import run_setup_line
 from cellrail.run.together import made_again, stay
@@ -23,7 +24,15 @@ from cellrail_state import ambient
 from cellrail_state.capture import Capture, Limits
 from cellrail_state.errors import StateError
 from cellrail_state.inspection import package_version
-from cellrail_state.model import Checkpoint, Delta, ObjectRef, from_plain, to_plain
+from cellrail_state.model import (
+    Checkpoint,
+    Component,
+    Delta,
+    ObjectRef,
+    Variable,
+    from_plain,
+    to_plain,
+)
 from cellrail_state.objects import Objects
 from cellrail_state.restore import incompatibilities, needed_at_once, restore
 
@@ -84,6 +93,7 @@ class ShellState:
             secrets=tuple(secrets),
         )
         self._bystanders = Bystanders(shell)
+        self._fitness = Fitness(self._ambient, self._bystanders)
         self._audits = AuditClock()
         self._definitions: dict[str, Any] = {}
         self._restored: Checkpoint | None = None
@@ -92,6 +102,8 @@ class ShellState:
         self.turns = Turns(shell)
         #: what was captured, and is part of the next delta
         self._pending: Delta | None = None
+        #: the process beside the variables, before a job that may be kept
+        self._before_job: dict[str, Any] = {}
         #: code of the notebook ran beside the cell when it began
         self._beside = False
         #: seconds that looks before cells took, and when this began
@@ -152,15 +164,21 @@ class ShellState:
         self._capture.learn(secrets)
         self._ambient.learn(secrets)
 
-    def baseline(self, touched: Collection[str] | None) -> None:
+    def baseline(self, touched: Collection[str] | None, *, last: bool = False) -> None:
         """Before a first attempt: take the namespace as it is now, for `roll_back`.
 
         Since the last checkpoint a loop's variable was bound, or a cell ran that has none.
 
         Args:
             touched: names that the step's code uses; None where it may use any.
+            last: the kernel may be given up before another attempt: everything is looked at.
         """
-        self._pending = self.delta(touched=touched)
+        self._pending = self.delta(touched=touched, last=last)
+
+    @property
+    def missed_before(self) -> tuple[str, ...]:
+        """What the look before the attempt found changed unseen: no checkpoint has it yet."""
+        return self._pending.missed if self._pending is not None else ()
 
     def look_before(self, touched: Collection[str] | None) -> None:
         """Before a cell: find what changed unseen, lest it passes for the cell's own doing.
@@ -197,6 +215,12 @@ class ShellState:
             "evaluate": self.turns.evaluate,
             "items": self.turns.items,
             "leave": self._leave,
+            "fork": self._fork,
+            "audit": self._audit,
+            "fit": self._fit,
+            "inputs": self._inputs,
+            "take": self._take,
+            "drift": self._drift,
             "roll back": self._roll_back,
             "lay over": self.lay_over,
             "reserve": self._reserve,
@@ -207,7 +231,94 @@ class ShellState:
         exec(compile(order["source"], "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102
         return {"delta": to_plain(self.delta())}
 
+    def _fork(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Checkpoint the namespace that the items of a parallel loop begin on."""
+        return {"delta": to_plain(self.delta(touched=order["touched"], last=order["last"]))}
+
+    def _audit(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Look at everything, though nothing is captured: no cell follows."""
+        roots = shellspace.capture_roots(self._shell)
+        return {"missed": list(self._capture.missed(roots, self._any_or(order["touched"])))}
+
+    def _fit(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the namespace that was restored last is as in a fresh kernel."""
+        return {"faults": self._fitness.faults(self._ambient_of(self.current.ambient))}
+
+    def _inputs(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """What a step can reach, as digests.
+
+        Args:
+            order: `names` that its code uses (None for any), of these `plain` those that it names
+                outside strings, and top-level `imports`.
+        """
+        roots, names = shellspace.capture_roots(self._shell), order["names"]
+        reached = None
+        if names is not None and not self._bystanders.may_run():
+            reached = self._capture.leads_to(roots, names)
+        if reached is None:
+            return {"why": "it may use any name"}
+        if any(shellspace.is_hidden(name) for name in order["plain"]):
+            return {"why": "it uses earlier outputs"}
+        known = {name: value for name, value in roots.items() if not shellspace.is_hidden(name)}
+        found = self._capture.fingerprints(known, reached & known.keys())
+        unknown = [name for name, digest in found.digests.items() if digest is None]
+        if unknown:
+            return {"why": f"{', '.join(unknown)} cannot be compared"}
+        self._before_job = self._ambient.snapshot()
+        tops = {*order["imports"], *(name.partition(".")[0] for name in found.modules)}
+        return {
+            "inputs": found.digests,
+            "absent": [name for name in order["plain"] if name not in known],
+            "packages": {top: v for top in sorted(tops) if (v := package_version(top))},
+            "python": list(sys.version_info[:2]),
+        }
+
+    def _drift(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Parts of the process beside variables and imports that are not as before the job."""
+        before, now = self._before_job, self._ambient.snapshot()
+        names = (before.keys() | now.keys()) - {"modules"}
+        return {"changed": sorted(n for n in names if before.get(n) != now.get(n))}
+
+    def _take(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Have what another job wrote, as if it had been executed here."""
+        variables = from_plain(order["variables"], dict[str, Variable])
+        checkpoint = Checkpoint(
+            components=from_plain(order["components"], dict[str, Component]),
+            variables={n: v for n, v in variables.items() if not shellspace.is_hidden(n)},
+        )
+        placed = self._gathered(checkpoint, checkpoint.variables)
+        shellspace.place(self._shell, placed)
+        gone = [name for name in order["deleted"] if not shellspace.is_hidden(name)]
+        shellspace.remove(self._shell, gone)
+        delta = self.delta(touched={*placed, *gone, *order["written"]}, last=order["last"])
+        return {"delta": to_plain(delta)}
+
+    def _gathered(self, checkpoint: Checkpoint, names: Collection[str]) -> dict[str, Any]:
+        """What an item that had a kernel of its own left for the loop to collect."""
+        living = self._capture.definitions.living()
+        placed: dict[str, Any] = {}
+        keys = {key for c in checkpoint.components.values() for key in c.definitions}
+        with ambient.generators_kept():
+            report = restore(
+                checkpoint,
+                self._shell.user_ns,
+                self._objects,
+                names=names,
+                place=placed,
+                definitions=living,
+                defined=keys <= living.keys(),
+            )
+        if report.failed:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
+            raise StateError(f"what the loop collects does not load: {told}")
+        return placed
+
     def _leave(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        names = order["collect"]
+        branches = from_plain(order.get("branches", ()), tuple[Checkpoint, ...])
+        gathered = [self._gathered(branch, names) for branch in branches]
+        if "branches" in order:
+            self.turns.gather_all(order["root"], names, gathered)
         self.turns.leave(order)
         delta = self.delta(touched=order["collect"], last=order["last"])
         return {"delta": to_plain(delta)}

@@ -98,6 +98,10 @@ class States(Clerk):
         self._reads: dict[Key, Written] = {}
         self._user: dict[str, str] = {}
 
+    def another(self, desk: Desk) -> States:
+        """What an item of a parallel loop sets of the run's own state ends with it."""
+        return States(desk, flow=self._flow, scope=self._scope, past=self._past)
+
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
         return {

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cellrail.run import shellspace
+from cellrail_state.ambient import spread_generators
 
 #: kinds of items that are their own keys
 _OWN_KEYS = (str, int, float, bool, type(None), dt.date, dt.timedelta, decimal.Decimal, uuid.UUID)
@@ -116,6 +117,8 @@ class Turns:
             if order["what"] == "enter":
                 items: Any = shellspace.loop_roots(self._shell)[order["root"]]
                 self._bind(order["names"], items[order["index"]])
+                if order.get("spread"):
+                    spread_generators(order["spread"])
             else:
                 self._gather(order)
 
@@ -135,6 +138,21 @@ class Turns:
         for name in order["collect"]:
             value = None if order["skipped"] else self._shell.user_ns.get(name)
             roots[f"{order['root']}.{name}[{order['index']}]"] = value
+
+    def gather_all(
+        self, root: str, names: Sequence[str], gathered: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Take what items in kernels of their own left, in order.
+
+        Args:
+            root: the loop's.
+            names: what it collects.
+            gathered: values by name, of each item; none of one that was skipped.
+        """
+        roots = shellspace.loop_roots(self._shell)
+        for index, values in enumerate(gathered):
+            for name in names:
+                roots[f"{root}.{name}[{index}]"] = values.get(name)
 
     def leave(self, order: Mapping[str, Any]) -> None:
         """The loop has ended: bind what it collected.

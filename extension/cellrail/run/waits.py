@@ -85,6 +85,13 @@ class Waiter(Clerk):
         """What cells can ask."""
         return {"suspend": self.suspend, "rerun": self.rerun, "step_facts": self.step_facts}
 
+    def another(self, desk: Desk) -> Waiter:
+        """A clerk for an item of a parallel loop: it knows what woke the run, and cannot wait."""
+        after = self._here.wait_id if self._here is not None else ""
+        return ItemWaiter(
+            desk, rules=self._rules, woken=self._woken, infos=self._infos, after=after
+        )
+
     # --- questions ---------------------------------------------------------------------------
 
     def suspend(self, job: Job | None, seconds: float, on_timeout: str) -> dict[str, Any]:
@@ -287,6 +294,17 @@ class Waiter(Clerk):
         info = self._infos.get(record.wait_id)
         if info is not None and info.kind == waits.RERUN:
             self._again[record.step, record.turns] = record
+
+
+class ItemWaiter(Waiter):
+    """Refuses waits in an item of a parallel loop: the run cannot be given up beside others."""
+
+    def _ask(self, what: str, asked: dict[str, Any], context: str | None) -> dict[str, Any]:
+        del asked, context
+        raise UserError(
+            f"{what}: an item of a parallel loop cannot wait, other items run beside it",
+            hint="wait in a step before or behind the loop, or leave --parallel out",
+        )
 
 
 class GoesOn(Clerk):

@@ -1,0 +1,338 @@
+"""Use cases that start a new run from an earlier one: restarts and reruns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+import msgspec
+
+from cellrail.app.starting import Starting, options_told
+from cellrail.errors import RestartRefused, UserError
+from cellrail.launch import kernel_settings
+from cellrail.locate import flow_id
+from cellrail.notebook.changes import read_selectors
+from cellrail.notebook.plan import Fate, Plan
+from cellrail.rerunning import plan_rerun_of
+from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
+from cellrail.run.desks import changed_since
+from cellrail.run.session import Progress
+from cellrail.views import Run
+from cellrail_state.history import RunHistory
+from cellrail_state.model import RunStatus
+
+if TYPE_CHECKING:
+    from cellrail.notebook.model import Flow
+
+
+class RestartOptions(TypedDict, total=False):
+    """How to restart a run."""
+
+    #: the cut; by default the first step that is not success, kept or skipped
+    from_step: str | None
+    #: the last step to execute; later ones stay pending
+    to: str | None
+    #: changed parameters; the others are the origin's
+    parameters: Mapping[str, Any] | None
+    #: labels added to the origin's
+    labels: Mapping[str, str] | None
+    #: keep stale steps as they were
+    force: bool
+    #: move the cut to the first stale step
+    widen: bool
+    #: what its steps see of states and resources: what they saw in the origin, or what is there now
+    state: Literal["origin", "current"]
+    #: a suspended origin is cancelled, or goes on waiting; one of both is needed
+    cancel_origin: bool
+    keep_waiting: bool
+    #: of a loop with independent items, execute those that failed
+    failed_only: bool
+    #: evaluate the items of the loop that is cut anew
+    reeval: bool
+    #: the working directory; the origin's by default
+    cwd: str | Path | None
+    #: seconds for the whole run
+    timeout: float | None
+    #: who is told how far the run has come
+    progress: Progress | None
+
+
+class RerunOptions(TypedDict, total=False):
+    """How to rerun a run."""
+
+    #: what changed: `step:NAME`, `var:NAME`, `param:NAME`, `file:PATH`, `package:NAME` or `@FILE`;
+    #: none for everything that is found to differ
+    changed: Sequence[str]
+    #: changed parameters; the others are the origin's
+    parameters: Mapping[str, Any] | None
+    #: labels added to the origin's
+    labels: Mapping[str, str] | None
+    #: the working directory; the origin's by default
+    cwd: str | Path | None
+    #: seconds for the whole run
+    timeout: float | None
+    #: who is told how far the run has come
+    progress: Progress | None
+
+
+class Restarting(Starting):
+    """Restarts and reruns runs."""
+
+    @overload
+    def restart(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[RestartOptions],
+    ) -> Run: ...
+
+    @overload
+    def restart(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[RestartOptions],
+    ) -> Plan: ...
+
+    def restart(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: bool = False,
+        **options: Unpack[RestartOptions],
+    ) -> Run | Plan:
+        """Restart a run from a step: a new run that keeps the jobs before the cut.
+
+        Args:
+            run: an id, a unique prefix, `last`, or a notebook's path (its newest run).
+            output: where the executed notebook goes.
+            plan: return what would happen and why; run nothing.
+            options: see `RestartOptions`.
+
+        Returns:
+            The new run, ended; with `plan`, the plan (with the reasons of a refusal, if any).
+
+        Raises:
+            RestartRefused: the plan refuses; the message names the earliest legal cut.
+            CellrailError: something else is no good; nothing was changed.
+        """
+        return self._restart(run, output, plan=plan, **options)
+
+    def _restart(
+        self,
+        run: str,
+        output: str | Path | None,
+        *,
+        plan: bool,
+        from_step: str | None = None,
+        to: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        force: bool = False,
+        widen: bool = False,
+        state: Literal["origin", "current"] = "origin",
+        cancel_origin: bool = False,
+        keep_waiting: bool = False,
+        failed_only: bool = False,
+        reeval: bool = False,
+        cwd: str | Path | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Run | Plan:
+        if state not in {"origin", "current"}:
+            raise UserError(f"state is origin or current, not {state!r}")
+        if str(run).endswith(".ipynb"):
+            self._store_for(run)
+        history = self.history(str(run), verify=True)
+        path = self._notebook_of(history)
+        _, flow = self._flow(path)
+        values, changed = self._merged(history, flow, parameters)
+        decided = plan_restart_of(
+            flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen,
+            failed_only=failed_only, reeval=reeval,
+        )  # fmt: skip
+        if state == "origin":
+            decided = self._with_changes(decided, flow_id(path, self.store_path))
+        if plan and reeval:
+            return self._with_items(decided, flow, Path(cwd) if cwd is not None else None)
+        if plan:
+            return decided.plan
+        decided.plan.check()
+        check_objects(decided, self.store.objects.contains)
+        if history.status is RunStatus.SUSPENDED:
+            self._let_go(history, cancel=cancel_origin, keep=keep_waiting)
+        origin = history.started
+        secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
+        return self._launch(
+            path, flow, decided.plan, values,
+            secret={name: values[name] for name in secret if name in values},
+            output=output, labels={**origin.labels, **(labels or {})},
+            cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
+            options=self._options(timeout, None), kernel=origin.kernel_name or None,
+            progress=progress, restart=decided,
+            told=options_told(
+                to=to, shared=origin.options.get("shared", False),
+                state="" if state == "origin" else state,
+            ),
+            changed=changed,
+        )  # fmt: skip
+
+    @overload
+    def rerun(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[RerunOptions],
+    ) -> Run: ...
+
+    @overload
+    def rerun(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[RerunOptions],
+    ) -> Plan: ...
+
+    def rerun(
+        self,
+        run: str = "last",
+        output: str | Path | None = None,
+        *,
+        plan: bool = False,
+        **options: Unpack[RerunOptions],
+    ) -> Run | Plan:
+        """Execute what changed since a run, and what depends on it, as a new run.
+
+        Args:
+            run: the origin: an id, a prefix, `last`, or a notebook's path (its newest run).
+            output: where the executed notebook goes.
+            plan: return what would happen; run nothing.
+            options: see `RerunOptions`.
+
+        Returns:
+            The new run, ended; with `plan`, the plan.
+
+        Raises:
+            BadSelector: `changed` names nothing that is there.
+            CellrailError: something is no good; nothing was changed.
+        """
+        return self._rerun(run, output, plan=plan, **options)
+
+    def _rerun(
+        self,
+        run: str,
+        output: str | Path | None,
+        *,
+        plan: bool,
+        changed: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Run | Plan:
+        if str(run).endswith(".ipynb"):
+            self._store_for(run)
+        history = self.history(str(run), verify=True)
+        path = self._notebook_of(history)
+        _, flow = self._flow(path)
+        values, differing = self._merged(history, flow, parameters)
+        words = [changed] if isinstance(changed, str) else list(changed)
+        selectors = read_selectors(words, lambda file: Path(file).read_text("utf-8"))
+        origin = history.started
+        folder = Path(cwd) if cwd is not None else Path(origin.cwd)
+        decided = plan_rerun_of(
+            flow, history, self.store, selectors=selectors, parameters=differing, folder=folder,
+            kernel=origin.kernel_name or flow.kernel_name or "python3",
+        )  # fmt: skip
+        if plan:
+            return decided.plan
+        decided.plan.check()
+        secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
+        return self._launch(
+            path, flow, decided.plan, values,
+            secret={name: values[name] for name in secret if name in values},
+            output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
+            options=self._options(timeout, None), kernel=origin.kernel_name or None,
+            progress=progress, rerun=decided,
+            told=options_told(
+                to=origin.options.get("to"), shared=origin.options.get("shared", False),
+                selectors=words,
+            ),
+        )  # fmt: skip
+
+    def plan_here(
+        self,
+        run: str,
+        *,
+        notebook: Path | None,
+        from_step: str | None,
+        to: str | None = None,
+        force: bool = False,
+        widen: bool = False,
+    ) -> tuple[RestartPlan, Flow]:
+        """The plan of a restart in a live kernel, and the notebook's steps.
+
+        Args:
+            run: the origin's address.
+            notebook: the notebook that the front end has open, where it tells.
+            from_step: the cut.
+            to: the last step to execute.
+            force: keep stale steps as they were.
+            widen: move the cut to the first stale step.
+        """
+        history = self.history(run, verify=True)
+        flow = self._flow(notebook if notebook is not None else self._notebook_of(history))[1]
+        decided = plan_restart_of(
+            flow, history, from_step=from_step, to=to, changed=(), force=force, widen=widen
+        )
+        return decided, flow
+
+    def _let_go(self, history: RunHistory, *, cancel: bool, keep: bool) -> None:
+        """Decide what becomes of an origin that is suspended.
+
+        Raises:
+            RestartRefused: that was not said.
+        """
+        if cancel == keep:
+            raise RestartRefused(
+                f"run {history.run_id} is suspended: it {history.cause}",
+                hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
+                f"to go on with it: cellrail resume {history.run_id}",
+            )
+        if cancel:
+            self.cancel(history.run_id)
+
+    def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
+        """The plan, with what its steps will see though it is no longer so."""
+        labels = {
+            decided.numbers[step.number]: step.label
+            for step in decided.plan.steps
+            if step.fate is Fate.EXECUTES and step.number in decided.numbers
+        }
+        news = changed_since(self.store, decided.history, labels, flow=flow)
+        warnings = (*decided.plan.warnings, *news)
+        plan = msgspec.structs.replace(decided.plan, warnings=warnings)
+        return msgspec.structs.replace(decided, plan=plan)
+
+    def _with_items(self, decided: RestartPlan, flow: Flow, cwd: Path | None) -> Plan:
+        from cellrail.reevaluating import with_items
+
+        started = decided.history.started
+        return with_items(
+            decided,
+            flow,
+            kernel=started.kernel_name or flow.kernel_name or "python3",
+            cwd=cwd if cwd is not None else Path(started.cwd),
+            settings=kernel_settings(self.settings, self.store_path, {}),
+        )

@@ -1,0 +1,217 @@
+"""`--cache`: a job is kept instead of executed, where an equal one was executed lately.
+
+Two jobs are equal where their code is, and everything that it can reach: the values of variables,
+functions and classes, local modules, the versions of the packages that these come from, Python,
+and the files that `--reads` names. That is one key. A value that cannot be stored cannot be
+compared, and code that may use any name has no key at all. Other files, the clock and services are
+not looked at: that is what the duration is for. Files that `--writes` names have to be as the job
+left them.
+
+An index beside the catalog leads from a key to a job; the job's own journal decides. A job is
+remembered only if all that it did can be done again by loading what it wrote: it succeeded, its
+checkpoint is whole, it asked the run for nothing, defined no functions or classes, and left the
+process as it was (generators, working directory, options), new imports apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import blake3
+import msgspec
+
+from cellrail.notebook.control import Path
+from cellrail.notebook.firsts import first_uses
+from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.reads import names_of
+from cellrail.notebook.shelllines import parsed
+from cellrail_state.errors import StateError
+from cellrail_state.history import Sources
+from cellrail_state.model import JobFinished, StepStatus, Verdict, to_plain
+from cellrail_state.store import Store
+
+_FOLDER = "cache"
+#: what shows a cell's last values: a job that is loaded shows none
+_LAST_VALUES = frozenset({"_", "__", "___", "Out", "_oh"})
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the index says of a key."""
+
+    job_id: str
+
+
+class Cache:
+    """The jobs of a store that need not be executed again."""
+
+    def __init__(
+        self,
+        store: Store,
+        flow: Flow,
+        *,
+        modules: Callable[[Step], Mapping[str, str]],
+        forced: Callable[[Step, Path], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        """Open the index.
+
+        Args:
+            store: the store.
+            flow: the run's steps.
+            modules: digests of the local modules that a step imports, now.
+            forced: whether a job is executed whatever is known.
+            clock: seconds since the epoch.
+        """
+        self._store, self._flow, self._clock = store, flow, clock
+        self._modules, self._forced = modules, forced
+
+        def records(run_id: str) -> Any:
+            return store.records(run_id, verify=True)
+
+        self._sources = Sources(records=records, owned=lambda _: False, content=store.objects.get)
+
+    # --- keys --------------------------------------------------------------------------------
+
+    @staticmethod
+    def order(step: Step) -> dict[str, Any]:
+        """What a kernel is asked for a job's key."""
+        # of its line nothing counts: a loop's items are not what one of them depends on
+        names = names_of(step.body)
+        anything = names.opaque or names.looks_up or step.needs is None
+        anew = _bound_anew(step)
+        needs = (names.reads | names.writes | names.mentions) - anew
+        return {
+            "command": "inputs",
+            "names": None if anything else sorted(needs.union(*names.definitions.values())),
+            "plain": sorted((names.reads | names.writes) - anew),
+            "imports": sorted({name.partition(".")[0] for name in step.imports}),
+        }
+
+    def key(
+        self, step: Step, answer: Mapping[str, Any], *, files: Mapping[str, str] | None = None
+    ) -> str:
+        """The key of a job; "" where it has none.
+
+        Args:
+            step: its step.
+            answer: the kernel's, to `order`.
+            files: digests of the files that `--reads` names.
+        """
+        if answer.get("why"):
+            return ""
+        told = {
+            "source": step.source_hash,
+            "outputs": sorted(step.options.outputs),
+            "modules": dict(sorted(self._modules(step).items())),
+            "files": dict(sorted((files or {}).items())),
+            **{name: answer[name] for name in ("inputs", "absent", "packages", "python")},
+        }
+        return blake3.blake3(msgspec.json.encode(told, order="sorted")).hexdigest()
+
+    # --- jobs --------------------------------------------------------------------------------
+
+    def find(
+        self, step: Step, path: Path, key: str, *, made: Mapping[str, str] | None = None
+    ) -> JobFinished | None:
+        """The job to be kept instead of executing a step; None where there is none.
+
+        Args:
+            step: the step.
+            path: the turns that it lies in.
+            key: of the job.
+            made: digests of the files that `--writes` names: they have to be as the job left them.
+        """
+        if not key or self._forced(step, path):
+            return None
+        file = self._file(key)
+        try:
+            entry = msgspec.json.decode(file.read_bytes(), type=_Entry)
+            job = self._sources.job(entry.job_id)
+        except (OSError, msgspec.DecodeError, StateError):
+            return None  # it was pruned, or is another's
+        old = self._clock() - job.time > step.options.cache
+        old = old or job.made != dict(made or {})
+        if old or job.cache_key != key or not self._can_be_loaded(job, step):
+            return None
+        return job
+
+    def _can_be_loaded(self, job: JobFinished, step: Step) -> bool:
+        # what was bound to the value that it had is not told in the delta
+        if not _bound_anew(step) <= job.delta.variables.keys():
+            return False
+        needed = self._needed_by_others(step)
+        for name, variable in job.delta.variables.items():
+            lost = variable.verdict is not Verdict.STORED
+            if lost and (needed is None or name in needed):
+                return False
+        if needed is None or needed & _LAST_VALUES:
+            return not any(name.startswith("Out[") for name in job.delta.variables)
+        refs = [ref for component in job.delta.components.values() for ref in component.refs()]
+        refs += [job.outputs] if job.outputs is not None else []
+        return all(map(self._store.objects.contains, refs))
+
+    def _needed_by_others(self, step: Step) -> set[str] | None:
+        needed = set(step.options.collect)
+        for other in self._flow.steps:
+            if other.number == step.number:
+                continue
+            if other.needs is None:
+                return None
+            needed |= other.needs
+        return needed
+
+    def outputs(self, job: JobFinished) -> list[dict[str, Any]]:
+        """A kept job's outputs."""
+        if job.outputs is None:
+            return []
+        found: list[dict[str, Any]] = msgspec.json.decode(self._store.objects.get(job.outputs))
+        return found
+
+    @staticmethod
+    def take(job: JobFinished) -> dict[str, Any]:
+        """What a kernel is told to have a kept job's namespace."""
+        stored = {n: v for n, v in job.delta.variables.items() if v.verdict is Verdict.STORED}
+        return {
+            "command": "take",
+            "components": to_plain(job.delta.components),
+            "variables": to_plain(stored),
+            "deleted": list(job.delta.deleted),
+            "written": list(job.delta.written),
+        }
+
+    def remember(self, job: JobFinished, drift: Callable[[], list[str]]) -> None:
+        """A job was executed: it may be kept next time.
+
+        Args:
+            job: as it was committed.
+            drift: tells what it changed of the process beside variables and imports.
+        """
+        delta = job.delta
+        whole = job.status is StepStatus.SUCCESS and job.error is None and not delta.failure
+        defines = any(component.definitions for component in delta.components.values())
+        if not whole or defines or job.effects is not None or job.magics or delta.missed:
+            return
+        if delta.ambient is not None and drift():
+            return
+        file = self._file(job.cache_key)
+        made = file.with_name(f".{uuid.uuid4().hex}.tmp")
+        # an index that cannot be written costs an execution, nothing else
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            made.write_bytes(msgspec.json.encode(_Entry(job_id=job.job_id)))
+            made.replace(file)
+
+    def _file(self, key: str) -> Any:
+        return self._store.path / _FOLDER / key[:2] / key
+
+
+def _bound_anew(step: Step) -> set[str]:
+    """Names that the code binds before it reads them: what they held does not matter."""
+    tree = parsed(step.body)
+    if tree is None:
+        return set()
+    reads, binds = first_uses(tree)
+    return binds - reads - frozenset().union(*step.definitions.values())

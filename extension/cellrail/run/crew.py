@@ -1,0 +1,236 @@
+"""Kernels for the items of a parallel loop: each begins on the namespace that the loop began on.
+
+A kernel serves several items one after another only where its namespace was put back exactly
+(`cellrail.run.fitness`); after a failure, or where cells had to run again for what cannot be
+stored, the next item gets a fresh one. Kernels are started by the thread that may: on Linux a
+process dies with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import InternalError
+from cellrail.kernels.cold import ColdKernel
+from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.origin import OriginStep
+from cellrail.notebook.plan import Fate
+from cellrail.notebook.planner import plan_beside
+from cellrail.run.client import CellClient, Ending
+from cellrail.run.desk import Desk
+from cellrail.run.putback import PutBack, Segment, segments_of
+from cellrail.run.recorder import Recorder
+from cellrail_state.errors import CannotRestore
+from cellrail_state.history import RunHistory, Sources
+from cellrail_state.model import Checkpoint, JobFinished, ObjectRef
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """The namespace that a loop's items begin on, and how a further kernel gets it."""
+
+    checkpoint: Checkpoint
+    #: the chain of jobs that made it
+    jobs: tuple[JobFinished, ...]
+    #: cells that have to run again in each kernel, for what cannot be stored
+    segments: tuple[Segment, ...] = ()
+    #: sources by execution count
+    inputs: dict[int, str] = {}
+    #: why no further kernel can have it; empty where one can
+    refusals: tuple[str, ...] = ()
+    lazy_above: int | None = None
+
+    def putback(self, further: Sequence[JobFinished]) -> PutBack:
+        """How it comes back, with what further jobs have made of it."""
+        checkpoint = Checkpoint.fold((job.delta for job in further), before=self.checkpoint)
+        return PutBack(
+            segments=self.segments,
+            checkpoint=checkpoint,
+            jobs=(*self.jobs, *further),
+            inputs=self.inputs,
+            # the loop's own kernel holds these values
+            force=True,
+            lazy_above=self.lazy_above,
+        )
+
+
+def own_history(recorder: Recorder) -> RunHistory:
+    """The run as its journal tells it so far."""
+    store = recorder.store
+
+    def content(ref: ObjectRef) -> bytes:
+        return bytes(store.objects.get(ref))
+
+    return RunHistory(
+        recorder.run_id, Sources(records=store.records, owned=lambda _: True, content=content)
+    )
+
+
+def ground_of(
+    flow: Flow,
+    history: RunHistory,
+    jobs: Sequence[JobFinished],
+    steps: Sequence[Step],
+    *,
+    lazy_above: int | None = None,
+) -> Ground:
+    """What the items of a loop begin on.
+
+    Args:
+        flow: the notebook's steps.
+        history: the run, read up to the beginning of the loop.
+        jobs: the chain of jobs up to there.
+        steps: of the loop.
+        lazy_above: bytes; larger values may be put back when they are needed.
+    """
+    checkpoint = Checkpoint.fold(job.delta for job in jobs)
+    states = history.states
+    origin = [
+        OriginStep(
+            info=state.info,
+            status=state.status,
+            job_id=state.job_id if state.job is not None else "",
+            written=state.job.delta.written if state.job is not None else (),
+        )
+        for state in states
+    ]
+    beside, refusals = plan_beside(
+        flow, origin, first=steps[0], last=steps[-1], variables=checkpoint.variables
+    )
+    sources = {state.job_id: state.info.source for state in states}
+    return Ground(
+        checkpoint=checkpoint,
+        jobs=tuple(jobs),
+        segments=tuple(segments_of(beside, jobs)),
+        inputs={
+            job.execution_count: job.source or sources.get(job.job_id, "")
+            for job in jobs
+            if job.execution_count is not None
+        },
+        refusals=tuple(refusals),
+        lazy_above=lazy_above,
+    )
+
+
+class Place:
+    """One worker's kernel, and the next when that one is worn."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        flow: Flow,
+        recorder: Recorder,
+        notebook: Any,
+        sources: Mapping[int, str],
+        ahead: list[str] | None,
+        start: Callable[[], ColdKernel],
+        stop: threading.Event,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            ground: what items begin on.
+            flow: the notebook's steps.
+            recorder: the run's journal.
+            notebook: whose cells run again where they have to.
+            sources: what is executed where a cell's own source is masked, by cell index.
+            ahead: names that the loop's steps use; None where they may use any.
+            start: starts a kernel.
+            stop: once it is set, what runs is interrupted.
+        """
+        self._ground, self._recorder, self._notebook = ground, recorder, notebook
+        self._steps = {step.number: step for step in flow.steps}
+        self._sources, self._ahead, self._start, self._stop = sources, ahead, start, stop
+        self._kernel: ColdKernel | None = None
+        #: the next item needs a fresh kernel
+        self.worn = False
+
+    @property
+    def lazy(self) -> bool:
+        """Whether restored values wait until a cell can reach them."""
+        return self._ground.lazy_above is not None and not self._ground.segments
+
+    def exit_code(self) -> int | None:
+        """How the kernel's process ended; None while it runs."""
+        return self._kernel.exit_code() if self._kernel is not None else None
+
+    def kill(self) -> None:
+        """End the kernel at once."""
+        if self._kernel is not None:
+            self._kernel.kill()
+
+    def ready(self, notebook: Any, desk: Desk, further: Sequence[JobFinished]) -> CellClient:
+        """A kernel on the loop's ground.
+
+        Args:
+            notebook: its cells take the outputs.
+            desk: answers what they ask.
+            further: jobs of the item that are kept.
+
+        Raises:
+            CellrailError: no kernel can be had.
+            CannotRestore: a cell that has to run again fails.
+        """
+        if self._kernel is not None and not self.worn and self._kernel.alive():
+            client = CellClient(self._kernel, notebook, reply=desk.reply, stop=self._stop)
+            if not self._put_back(client, further):
+                return client
+        self.close()
+        self._kernel, self.worn = self._start(), bool(self._ground.segments)
+        self._kernel.wait_ready_alike()
+        hello = self._kernel.hello
+        self._recorder.kernel(
+            pid=self._kernel.pid,
+            started=self._kernel.started,
+            python=hello["python"],
+            implementation=hello["implementation"],
+            packages=hello["packages"],
+        )
+        client = CellClient(self._kernel, notebook, reply=desk.reply, stop=self._stop)
+        self._put_back(client, further)
+        return client
+
+    def _put_back(self, client: CellClient, further: Sequence[JobFinished]) -> list[str]:
+        """Put the ground back; what is not as in a fresh kernel."""
+        putback = self._ground.putback(further)
+        for segment in putback.segments:
+            putback.before(client, segment)
+            self._run_again(client, segment)
+            putback.after(segment)
+        putback.finish(client, self._ahead)
+        answer = client.command({"command": "fit"})
+        if "error" in answer:
+            raise InternalError(f"a kernel could not be looked at: {answer['error']}")
+        faults: list[str] = answer["faults"]
+        return faults
+
+    def _run_again(self, client: CellClient, segment: Segment) -> None:
+        """Run a cell again for what cannot be stored; nothing of it is committed."""
+        planned = segment.planned
+        step, began = self._steps[planned.number], time.monotonic()
+        for index in step.cell_indices:
+            cell = copy.deepcopy(self._notebook["cells"][index])
+            message_id = client.start(
+                self._sources.get(index, cell["source"]),
+                cell_id=step.cell_id or step.label,
+                orders={"checkpoint": False, "on_error": False, "binds_error": ""},
+            )
+            result = client.finish(message_id, cell, index, step.options.timeout)
+            if result.ending is not Ending.OK and not step.may_fail:
+                error = result.error
+                told = f"{error.name}: {error.value}" if error is not None else result.ending.value
+                raise CannotRestore(f"step {planned.label!r} ran again for a parallel item: {told}")
+        if planned.fate is Fate.REBUILDS:
+            self._recorder.rebuilt(planned.number, planned.names, time.monotonic() - began)
+
+    def close(self) -> None:
+        """End the kernel."""
+        if self._kernel is not None:
+            self._kernel.shutdown()
+            self._kernel = None

@@ -1,0 +1,398 @@
+"""Carries out the items of a parallel loop: so many at a time, each in a kernel of its own.
+
+Each worker is a thread with a kernel; the thread that conducts the run waits for them, starts
+their kernels and hears Ctrl-C. Each item is conducted by a machine of its own (`conduct_item`), and
+its jobs are a branch in the run's journal. When an item ends the run, no further one begins, and
+those that run are waited for; Ctrl-C interrupts them all, a second one kills their kernels.
+"""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from cellrail.kernels.cold import ColdKernel, close_thread
+from cellrail.notebook import control
+from cellrail.notebook.apart import forbidden, own_names
+from cellrail.notebook.model import Flow, Step
+from cellrail.run.answers import Nobody
+from cellrail.run.caching import Cache
+from cellrail.run.client import CellClient, CellResult
+from cellrail.run.crew import Ground, Place, ground_of, own_history
+from cellrail.run.desk import Desk
+from cellrail.run.orders import error_name
+from cellrail.run.performer import Performer, RunLimits
+from cellrail.run.recorder import Recorder
+from cellrail.run.replay import ItemPlan, Teller
+from cellrail_state.chains import is_good
+from cellrail_state.model import Checkpoint, Delta, JobFinished, RunStatus, Verdict
+
+
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run has to carry items out with."""
+
+    flow: Flow
+    recorder: Recorder
+    notebook: Any
+    kernel: ColdKernel
+    limits: RunLimits
+    #: each kernel's cells ask at a desk of their own
+    desk: Desk
+    cache: Cache | None
+    sources: Mapping[int, str]
+    news: Callable[[Step], dict[str, str]]
+    digests: Callable[[Sequence[str]], dict[str, str]]
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
+    #: is told of each action that is performed
+    tell: Callable[[control.Action], None]
+    #: is called when the notebook shows more
+    refresh: Callable[[], None]
+    #: `time.monotonic()` at which the whole run has to end
+    deadline: float | None = None
+
+
+class NoClient:
+    """The kernel of an item of which nothing is executed."""
+
+    def command(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Do nothing: what would be done lies in a kept checkpoint."""
+        del order
+        return {}
+
+
+class ItemPerformer(Performer):
+    """Carries one item out; what it wrote stays its own."""
+
+    def __init__(
+        self,
+        fork: control.Fork,
+        ground: Checkpoint,
+        *,
+        stop: threading.Event,
+        kept: Sequence[JobFinished],
+        **rest: Any,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            fork: the loop.
+            ground: the namespace that it began on.
+            stop: once it is set nothing is waited for.
+            kept: jobs of the item that are kept.
+            rest: as for `Performer`.
+        """
+        super().__init__(**rest)
+        self._fork, self._ground, self._stop = fork, ground, stop
+        self._own = own_names(fork.block) | {error_name(step) for step in fork.block.steps()}
+        self._deltas: list[Delta] = [job.delta for job in kept]
+        #: every job ended well: its kernel may serve another item
+        self.clean = True
+
+    def _fire(self, action: control.Fire) -> control.Ended:
+        ended = super()._fire(action)
+        self.clean = self.clean and ended.ending == "ok"
+        delta = (self.reported() or {}).get("delta", {})
+        told = forbidden(delta.get("written", ()), self._ground.variables, self._own)
+        return msgspec.structs.replace(ended, forbidden=told)
+
+    def _record(self, job: JobFinished, step: Step) -> None:
+        super()._record(job, step)
+        if is_good(job):
+            self._deltas.append(job.delta)
+
+    def _wait(self, action: control.Wait) -> None:
+        # an item cannot be given up while it waits: it keeps its kernel
+        self._stop.wait(action.seconds)
+        self._waited(action.seconds)
+
+    def _enter(self, action: control.Enter) -> None:
+        super()._enter(action)
+        if action.step.number == self._fork.step.number:
+            # items that draw random numbers draw different ones, the same ones each time
+            self._before[-1]["spread"] = str(action.path[-1])
+
+    def _turned(self, action: control.Turned) -> str | None:
+        if action.step.number != self._fork.step.number:
+            return super()._turned(action)
+        collect = action.step.options.collect
+        if action.skipped or not collect:
+            return None
+        failures = [delta.failure for delta in self._deltas if delta.failure]
+        if failures:
+            return f"what it collects is lost with its checkpoint: {failures[0]}"
+        for name, variable in self.left(skipped=False).variables.items():
+            if variable.verdict is not Verdict.STORED:
+                return f"`{name}` cannot be collected: {variable.reason}"
+        return None
+
+    def left(self, *, skipped: bool) -> Checkpoint:
+        """What the loop collects of it."""
+        if skipped:
+            return Checkpoint()
+        checkpoint = Checkpoint.fold(self._deltas, before=self._ground)
+        return checkpoint.only(self._fork.step.options.collect)
+
+
+class Items:
+    """The items of one parallel loop."""
+
+    def __init__(
+        self,
+        fork: control.Fork,
+        plans: Sequence[ItemPlan],
+        ground: Ground,
+        means: Means,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            fork: the loop.
+            plans: what becomes of each item.
+            ground: what they begin on.
+            means: the run's.
+        """
+        self._fork, self._plans, self._ground, self._means = fork, plans, ground, means
+        self._ended: list[control.ItemEnd | None] = [None] * len(plans)
+        #: what each item left to be collected
+        self.left: list[Checkpoint] = [Checkpoint()] * len(plans)
+        #: the result that decided the run, where one did
+        self.result: CellResult | None = None
+        self._todo = deque(n for n, plan in enumerate(plans) if not plan.kept)
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._problem: BaseException | None = None
+        self._inbox: queue.SimpleQueue[Future[ColdKernel] | None] = queue.SimpleQueue()
+        self._places: list[Place] = []
+        self._cells = [n for step in fork.block.steps() for n in step.cell_indices]
+        shown = means.notebook["cells"]
+        #: what the loop's cells showed before it began, and what each item shows, by cell
+        self._shown_before = {n: list(shown[n]["outputs"]) for n in self._cells}
+        self._shows: list[dict[int, Any]] = [{} for _ in plans]
+
+    def run(self) -> control.Joined:
+        """Carry them all out, or until one ends the run.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted while no item could tell.
+            BaseException: what is no fault of the user's code.
+        """
+        for index, plan in enumerate(self._plans):
+            if plan.kept:
+                self._carry_out(index, None)
+        workers = min(max(1, self._fork.step.options.parallel), len(self._todo))
+        threads = [
+            threading.Thread(target=self._work, args=(self._place(),), name=f"cellrail-item-{n}")
+            for n in range(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        self._attend(len(threads))
+        if self._problem is not None:
+            raise self._problem
+        ends = [item.end for item in self._ended if item is not None and item.end is not None]
+        if self._stop.is_set() and not any(e.status is RunStatus.CANCELLED for e in ends):
+            raise KeyboardInterrupt
+        return control.Joined(items=tuple(self._ended))
+
+    # --- the thread that conducts the run ----------------------------------------------------
+
+    def _attend(self, working: int) -> None:
+        """Start kernels for the workers until the last one is done."""
+        wanted: Future[ColdKernel] | None = None
+        while working:
+            try:
+                wanted = self._inbox.get(timeout=1.0)
+                if wanted is None:
+                    working -= 1
+                else:
+                    wanted.set_result(self._means.kernel.another())
+            except queue.Empty:
+                continue
+            except KeyboardInterrupt as error:
+                self._interrupt()
+                if wanted is not None and not wanted.done():
+                    wanted.set_exception(error)
+            except BaseException as error:  # noqa: BLE001 - the worker tells it
+                if wanted is not None:
+                    wanted.set_exception(error)
+
+    def _interrupt(self) -> None:
+        if self._stop.is_set():
+            for place in self._places:
+                place.kill()
+        self._stop.set()
+
+    def _place(self) -> Place:
+        means = self._means
+        names: set[str] | None = set()
+        for step in self._fork.block.steps():
+            names = None if names is None or step.needs is None else names | step.needs
+        place = Place(
+            self._ground,
+            flow=means.flow,
+            recorder=means.recorder,
+            notebook=means.notebook,
+            sources=means.sources,
+            ahead=None if names is None else sorted(names),
+            start=self._start_kernel,
+            stop=self._stop,
+        )
+        self._places.append(place)
+        return place
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def _start_kernel(self) -> ColdKernel:
+        wanted: Future[ColdKernel] = Future()
+        self._inbox.put(wanted)
+        return wanted.result()
+
+    def _work(self, place: Place) -> None:
+        try:
+            while (index := self._next()) is not None:
+                self._carry_out(index, place)
+        except BaseException as error:  # noqa: BLE001 - the conducting thread raises it
+            if not self._stop.is_set():
+                self._problem = self._problem or error
+        finally:
+            place.close()
+            close_thread()
+            self._inbox.put(None)
+
+    def _next(self) -> int | None:
+        with self._lock:
+            over = self._stop.is_set() or self._problem is not None
+            if over or any(item is not None and item.end is not None for item in self._ended):
+                return None
+            return self._todo.popleft() if self._todo else None
+
+    def _carry_out(self, index: int, place: Place | None) -> None:
+        plan, path = self._plans[index], self._fork.items[index]
+        notebook = self._scratch()
+        desk = self._means.desk.another()
+        desk.started_on([*self._ground.jobs, *plan.jobs])
+        client: Any = NoClient() if place is None else place.ready(notebook, desk, plan.jobs)
+        performer = self._performer(client, notebook, plan, place, desk)
+        ended = self._conduct(path, performer, plan)
+        skipped = ended.skipped or bool(ended.leaves)
+        self.left[index] = plan.left if plan.left is not None else performer.left(skipped=skipped)
+        if place is not None:
+            place.worn = place.worn or not performer.clean
+        with self._lock:
+            self._ended[index] = ended
+            if ended.end is not None:
+                self.result = performer.result
+            self._shows[index] = {n: notebook["cells"][n] for n in self._cells}
+            self._show()
+
+    def _performer(
+        self, client: CellClient, notebook: Any, plan: ItemPlan, place: Place | None, desk: Desk
+    ) -> ItemPerformer:
+        means = self._means
+        return ItemPerformer(
+            self._fork,
+            self._ground.checkpoint,
+            stop=self._stop,
+            kept=plan.jobs,
+            client=client,
+            recorder=means.recorder,
+            cells=notebook["cells"],
+            sources=means.sources,
+            limits=means.limits,
+            lazy=place is not None and place.lazy,
+            exit_code=place.exit_code if place is not None else lambda: None,
+            news=means.news,
+            digests=means.digests,
+            desk=desk,
+            cache=means.cache,
+            clock=means.clock,
+            deadline=means.deadline,
+        )
+
+    def _conduct(
+        self, path: control.Path, performer: ItemPerformer, plan: ItemPlan
+    ) -> control.ItemEnd:
+        replay = plan.replay
+        teller: Teller = Nobody() if plan.told else self._means.recorder
+        machine = control.conduct_item(self._fork, path, jitter=self._means.jitter)
+        answer: Any = None
+        while True:
+            try:
+                action = machine.send(answer)
+            except StopIteration as stop:
+                ended: control.ItemEnd = stop.value
+                return ended
+            if replay is not None and replay.takes(action):
+                answer = replay.perform(action, performer, teller)
+                continue
+            with self._lock:
+                self._means.tell(action)
+            answer = performer.perform(action)
+
+    # --- outputs -----------------------------------------------------------------------------
+
+    def _scratch(self) -> Any:
+        """The notebook with cells of its own for the loop's steps."""
+        notebook = copy.copy(self._means.notebook)
+        notebook["cells"] = list(notebook["cells"])
+        for index in self._cells:
+            cell = copy.deepcopy(notebook["cells"][index])
+            cell["outputs"], cell["execution_count"] = [], None
+            notebook["cells"][index] = cell
+        return notebook
+
+    def _show(self) -> None:
+        """Show under the loop's cells what items have shown so far, in their order."""
+        for index in self._cells:
+            cell = self._means.notebook["cells"][index]
+            shown = [found[index] for found in self._shows if index in found]
+            outputs = [output for found in shown for output in found["outputs"]]
+            cell["outputs"] = [*self._shown_before[index], *outputs]
+            cell["execution_count"] = shown[-1]["execution_count"]
+            if "cellrail" in shown[-1]["metadata"]:
+                cell["metadata"]["cellrail"] = shown[-1]["metadata"]["cellrail"]
+        self._means.refresh()
+
+
+def carry_out(
+    fork: control.Fork, plans: Sequence[ItemPlan] | None, performer: Performer, means: Means
+) -> control.Joined:
+    """The items of a parallel loop, each in a kernel of its own.
+
+    Args:
+        fork: the loop.
+        plans: what becomes of each item; None where all are executed.
+        performer: of the kernel that the loop stands in.
+        means: the run's.
+    """
+    delta = performer.fork(fork)
+    if delta.failure:
+        return _no_items(fork, delta.failure)
+    history = own_history(means.recorder)
+    ground = ground_of(
+        means.flow,
+        history,
+        history.chain_of_fork(fork.step.number, fork.path),
+        tuple(fork.block.steps()),
+        lazy_above=means.limits.lazy_above,
+    )
+    if ground.refusals:
+        return _no_items(fork, "; ".join(ground.refusals))
+    items = Items(fork, plans or [ItemPlan()] * len(fork.items), ground, means)
+    joined = items.run()
+    performer.take(fork, items.left, items.result)
+    return joined
+
+
+def _no_items(fork: control.Fork, why: str) -> control.Joined:
+    cause = f"{fork.step.label}: its items cannot have kernels of their own: {why}"
+    where = control.address(fork.step, fork.path)
+    end = control.End(status=RunStatus.FAILED, cause=cause, step=where)
+    return control.Joined(items=(control.ItemEnd(end=end),))

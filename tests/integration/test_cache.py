@@ -1,0 +1,203 @@
+"""`--cache`: an equal job is kept instead of executed.
+
+Laws: a job is kept only where its code, all that it can reach, its packages and Python are what
+they were; the namespace after it, and its outputs, are those of the execution; what had effects,
+failed, or cannot be loaded is executed; so is a step at a restart's cut.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cellrail import App
+
+COUNT = "\nwith open('w.txt', 'a') as _f: _f.write('x')\ndel _f"
+
+
+@pytest.fixture
+def times(tmp_path):
+    """How often the cell ran since one last asked."""
+
+    def count() -> int:
+        path = tmp_path / "w.txt"
+        text = path.read_text() if path.exists() else ""
+        path.write_text("")
+        return len(text)
+
+    return count
+
+
+def printed(run, label: str) -> str:
+    return "".join(
+        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
+    )
+
+
+SOURCES = (
+    "import numpy as np\nbase = np.arange(4.0)\nother = 1",
+    "def scale(values): return values * factor\nfactor = 2",
+    "%%step slow --cache 1d\nmade = scale(base)\nalso = [made]\nprint('made')" + COUNT,
+    "print(made.sum(), also[0] is made, other)\nmade += 1",
+)
+
+
+def test_an_equal_job_is_kept_with_its_outputs_and_values(make, app, times, tmp_path):
+    run = app.run(make(*SOURCES))
+    assert (run.status, times()) == ("success", 1)
+
+    again = app.run(make(*SOURCES), tmp_path / "out.ipynb")
+
+    assert (again.status, times()) == ("success", 0), again.cause
+    assert (again["slow"].status, str(again["slow"]._state.kept)) == ("kept", "cache")
+    assert printed(again, "slow") == "made\n"
+    assert printed(again, "#4") == "12.0 True 1\n"
+    difference = app.diff(run.id, again.id)
+    assert difference.equal, [step for step in difference.steps if not step.equal]
+    third = app.restart(again.id, from_step="#4")
+    assert app.diff(run.id, third.id).equal
+    assert times() == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "executed"),
+    [
+        ("other = 1", "other = 2", 0),
+        ("np.arange(4.0)", "np.arange(5.0)", 1),
+        ("factor = 2", "factor = 3", 1),
+        ("values * factor", "values * factor * 1", 1),
+        ("print('made')", "print('Made')", 1),
+        ("made += 1", "made += 2", 0),
+    ],
+)
+def test_what_the_code_can_reach_decides(old, new, executed, make, app, times, edit):
+    path = make(*SOURCES)
+    app.run(path)
+    times()
+    edit(path, old, new)
+
+    run = app.run(path)
+
+    assert run.status == "success", run.cause
+    assert times() == executed
+    assert run["slow"].status == ("success" if executed else "kept")
+
+
+def test_it_expires(make, tmp_path, times):
+    now = [1_000_000.0]
+    app = App(tmp_path / ".cellrail", clock=lambda: now[0])
+    path = make("%%step slow --cache 1h\nx = 1" + COUNT)
+
+    for later, executed in ((0, 1), (3000, 0), (3000, 1), (3000, 0)):
+        now[0] += later
+        assert app.run(path).status == "success"
+        assert times() == executed
+
+
+def test_a_step_at_the_cut_is_executed(make, app, times):
+    run = app.run(make(*SOURCES))
+    times()
+
+    plan = app.restart(run.id, from_step="slow", plan=True)
+    again = app.restart(run.id, from_step="slow")
+    assert (times(), again["slow"].status) == (1, "success")
+    assert {step.label: step.reason for step in plan.steps}["slow"] == "at the cut"
+    before = app.restart(run.id, from_step="#2", plan=True)
+    assert "unless an equal job of the last 86400 s is kept" in "\n".join(before.lines())
+    behind = app.restart(run.id, from_step="#2")
+    assert (times(), behind["slow"].status) == (0, "kept")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import random\nx = random.random()",
+        "import os\nos.environ['WAS'] = 'here'\nx = 1",
+        "def x(): pass",
+        "x = list(globals())",
+        "from cellrail import flow, set_flow_user_state\nset_flow_user_state('k', 1)\nx = 1",
+        "x = (n for n in range(3))",
+    ],
+)
+def test_what_cannot_be_done_again_by_loading_is_executed(body, make, app, times):
+    path = make("%%step slow --cache 1d\n" + body + COUNT, "print(x)")
+
+    for _ in range(2):
+        assert app.run(path).status == "success"
+        assert times() == 1
+
+
+def test_a_failure_is_not_kept(make, app, times):
+    path = make("%%step slow --cache 1d --on-error continue" + COUNT + "\n1 / 0", "x = 1")
+
+    for _ in range(2):
+        assert app.run(path).status == "success"
+        assert times() == 1
+
+
+def test_names_that_are_not_stored_and_needed_later_are_made_again(make, app, times):
+    line = "%%step slow --cache 1d --outputs a\na, b = 1, 2" + COUNT
+    needs, without = make(line, "print(b)"), make(line, "print(a)", name="other.ipynb")
+
+    for path, counts in ((needs, (1, 1)), (without, (0, 0))):
+        for executed in counts:
+            run = app.run(path)
+            assert (run.status, times()) == ("success", executed), run.cause
+
+
+def test_a_name_that_is_written_and_was_there_is_compared(make, app, times):
+    first = make("x = 5", "%%step slow --cache 1d\nx = 5" + COUNT, "print(x)")
+    second = make("x = 3", "%%step slow --cache 1d\nx = 5" + COUNT, "print(x)", name="b.ipynb")
+
+    assert printed(app.run(first), "#3") == "5\n"
+    assert printed(app.run(second), "#3") == "5\n"
+    assert times() == 2
+    assert printed(app.run(second), "#3") == "5\n"
+    assert times() == 0
+
+
+@pytest.mark.parametrize("more", ["", " --parallel 2"])
+def test_items_of_loops_are_kept_one_by_one(more, make, app, times, edit):
+    path = make(
+        "items = [1, 2, 3]\nscale = 10",
+        f"%%step s --foreach x in items --collect y --cache 1d{more}\ny = x * scale\nprint(y)"
+        + COUNT,
+        "print(y)",
+    )
+    run = app.run(path)
+    assert (printed(run, "#3"), times()) == ("[10, 20, 30]\n", 3)
+    edit(path, "[1, 2, 3]", "[1, 4, 3]")
+
+    again = app.run(path)
+
+    assert (printed(again, "#3"), times()) == ("[10, 40, 30]\n", 1), again.cause
+    assert printed(again, "s") == "10\n40\n30\n"
+
+
+def test_files_that_a_step_reads_and_writes_are_looked_at(make, app, times, tmp_path):
+    path = make(
+        "%%step slow --cache 1d --reads in.txt --writes out.txt\n"
+        "from pathlib import Path\nx = Path('in.txt').read_text()\n"
+        "done = Path('out.txt').write_text(x)" + COUNT,
+        "print(x)",
+    )
+    for text, keep, executed in (("a", True, 1), ("a", True, 0), ("b", True, 1), ("b", False, 1)):
+        (tmp_path / "in.txt").write_text(text)
+        if not keep:
+            (tmp_path / "out.txt").unlink()
+        run = app.run(path)
+        assert (run.status, times(), printed(run, "#2")) == ("success", executed, f"{text}\n")
+        assert (tmp_path / "out.txt").read_text() == text
+
+
+def test_a_rerun_keeps_equal_jobs_but_not_of_a_step_that_was_named(make, app, times, edit):
+    path = make("k = 1", "%%step slow --cache 1d\nx = k" + COUNT, "print(x)")
+    first = app.run(path)
+    edit(path, "k = 1", "k = 2")
+    second = app.run(path)
+    assert times() == 2
+
+    again = app.rerun(first.id)
+    assert (again["slow"].status, times(), printed(again, "#3")) == ("kept", 0, "2\n")
+    named = app.rerun(second.id, changed=["step:slow"])
+
+    assert (named["slow"].status, times(), printed(named, "#3")) == ("success", 1, "2\n")
