@@ -645,7 +645,7 @@ def test_a_query_sees_what_outlives_runs_and_no_secret(make, app, cellrail):
     app.run(make("nothing = 'was set'"))
     assert app.sql("SELECT * FROM state") == []
     large = "x" * 100_000
-    run = app.run(make(IMPORT + f"%%step w\nset_state({{'n': [1, None, {large!r}]}})"))
+    run = app.run(make(IMPORT, f"%%step w\nset_state({{'n': [1, None, {large!r}]}})"))
     app.variable_set("db/password", "hunter2-hunter2", secret=True)
     app.variable_set("db/user", 'ann "a"')
     app.resource_set("f/x", None, resource_type="thing")
