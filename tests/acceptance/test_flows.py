@@ -273,7 +273,9 @@ def test_models_are_fitted_once_for_the_same_rows_and_again_for_others(book, app
 # --- the pages -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["control_flow", "waits", "state", "recover", "rerun"])
+@pytest.mark.parametrize(
+    "page", ["checkpoints", "control_flow", "waits", "state", "recover", "rerun"]
+)
 def test_each_page_names_notebooks_that_there_are(page):
     text = (DOCS / f"{page}.md").read_text("utf-8")
     named = [word.split(")")[0] for word in text.split("](../notebooks/")[1:]]
