@@ -164,6 +164,7 @@ def _answers(found: Continuation, records: Sequence[Record], clock: Callable[[],
         roots={v.name for v in stored if not v.name.isidentifier()},
         before=_replay(found.flow, found.history, found.origin),
         own=Replay(found.history, numbers={}, step=-1, turns=()),
+        forced=frozenset(found.history.started.options.get("forced", ())),
         clock=clock,
     )
 

@@ -47,6 +47,8 @@ class Rerunning(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: Plan
     rerun: RerunPlan
+    #: numbers of the steps that were named, or read a variable that was
+    forced: tuple[int, ...] = ()
 
     @property
     def history(self) -> RunHistory:
@@ -140,7 +142,22 @@ class _Planner:
             folder=self.folder,
         )
         outlook = _preview(rerun, self._judge(changes))
-        return Rerunning(plan=self._told(outlook, olds, changes), rerun=rerun)
+        plan = self._told(outlook, olds, changes)
+        return Rerunning(plan=plan, rerun=rerun, forced=self._forced(olds, causes, changes))
+
+    def _forced(
+        self, olds: Sequence[OldUnit | None], causes: Mapping[int, Cause], changes: Changes
+    ) -> tuple[int, ...]:
+        """What a run that goes on has to know of what was named."""
+        judge = self._judge(changes)
+        forced: set[int] = set()
+        for place, (unit, old) in enumerate(zip(self.units, olds, strict=True)):
+            cause = causes.get(place)
+            if cause is None and old is not None:
+                cause = judge.reads_forced(unit, old)
+            if cause is not None and cause.forced:
+                forced.update(unit.numbers)
+        return tuple(sorted(forced))
 
     def _judge(self, changes: Changes) -> Judge:
         sameness = Sameness(self.store.objects)

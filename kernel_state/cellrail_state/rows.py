@@ -12,7 +12,9 @@ from cellrail_state.history import RunHistory, Sources, StepState
 from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
 
 if TYPE_CHECKING:
+    from cellrail_state.ledgerlines import Entry
     from cellrail_state.store import Store
+    from cellrail_state.stored import ObjectRef
 
 #: larger outputs stay in the objects; the catalog then holds their address
 _OUTPUTS_LIMIT = 256_000
@@ -224,3 +226,34 @@ def _variables(job: JobFinished) -> list[dict[str, Any]]:
         for name in job.delta.deleted
     ]  # fmt: skip
     return rows
+
+
+def state_rows(store: Store) -> list[dict[str, Any]]:
+    """What outlives runs, as it is now. The value of a secret is not among it.
+
+    Raises:
+        LedgerDamaged: it cannot be read.
+    """
+    ledger = store.ledger
+    return [_kept(store, e) for kind in ("resource", "variable") for e in ledger.entries(kind)]
+
+
+def _kept(store: Store, entry: Entry) -> dict[str, Any]:
+    written = entry.written
+    return {
+        "kind": "state" if written.type == "state" else written.kind,
+        "path": written.path,
+        "type": written.type,
+        "version": written.version,
+        "value": None if written.secret else _json(store, written.value),
+        "secret": written.secret,
+        "run_id": entry.run_id or None,
+        "who": entry.by,
+        "changed": entry.time,
+    }
+
+
+def _json(store: Store, value: str | ObjectRef | None) -> msgspec.Raw | None:
+    if value is None:
+        return None
+    return msgspec.Raw(value.encode() if isinstance(value, str) else store.objects.get(value))

@@ -15,12 +15,14 @@ from cellrail import App
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = ("daily_delays", "delay_model", "plain_weather")
+#: with a loop over two cells, and with a wait
+CONDUCTED = ("sum_of_squares", "approval")
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The notebooks in a folder of the test's own."""
-    for name in NAMES:
+    for name in (*NAMES, *CONDUCTED):
         shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path)
     return tmp_path
 
@@ -36,7 +38,7 @@ def sources(path):
     return [cell.source for cell in nbformat.read(path, 4).cells]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CONDUCTED])
 def test_plain_tools_run_it_without_surprises(folder, name):
     before = sources(folder / f"{name}.ipynb")
 

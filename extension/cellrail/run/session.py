@@ -383,6 +383,8 @@ class Session:
                 continue
             if isinstance(replay, Answers | Rerun):
                 replay.live(action)
+            if isinstance(replay, Answers) and isinstance(action, Fire | Fork):
+                self.fact("forced", action.step.number in replay.forced)
             if isinstance(action, Fork):
                 answer = self._carry_out_items(performer, action, replay)
                 continue

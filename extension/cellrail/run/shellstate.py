@@ -291,7 +291,10 @@ class ShellState:
         gone = [name for name in order["deleted"] if not shellspace.is_hidden(name)]
         shellspace.remove(self._shell, gone)
         delta = self.delta(touched={*placed, *gone, *order["written"]}, last=order["last"])
-        return {"delta": to_plain(delta)}
+        # names that only share objects with what the job wrote: it has not written them
+        beside = placed.keys() - set(order["written"])
+        written = tuple(name for name in delta.written if name not in beside)
+        return {"delta": to_plain(msgspec.structs.replace(delta, written=written))}
 
     def _gathered(self, checkpoint: Checkpoint, names: Collection[str]) -> dict[str, Any]:
         """What an item that had a kernel of its own left for the loop to collect."""
