@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,12 +18,13 @@ from cellrail.errors import BadState, CellrailError, NotAvailableYet, NotJson
 from cellrail_state.errors import StateError
 
 if TYPE_CHECKING:
+    from cellrail.each import Each
     from cellrail.previous import Previous
     from cellrail.run.asking import Backend
 
 T = TypeVar("T")
 
-_LATER = frozenset(("call", "each"))
+_LATER = frozenset(("call",))
 #: plain facts about the run, and what they are where nobody knows better
 _FACTS: dict[str, Any] = {
     "callback_request": None, "context": None, "error": None, "forced": False,
@@ -360,6 +361,38 @@ class FlowApi:
             on_exceeded=on_exceeded,
         )  # fmt: skip
         return _urls(answer)
+
+    def each(
+        self,
+        name: str,
+        items: Iterable[T],
+        save: str | Iterable[str] = (),
+        every: int | str = 1,
+        on_change: str = "raise",
+    ) -> Each[T]:
+        """Go through items, and store variables in mid-cell, so that the loop can go on.
+
+        A retry, a recovery and a restart at this step put the variables back as they stood after
+        the last item stored, the random generators too, and go on with the next item. They are
+        stored after the first item, then after `every`, and at the end.
+
+        Args:
+            name: of the loop; what it has stored is found by it.
+            items: a list, a range or the like. A generator is run again up to the item.
+            save: names of variables of the notebook.
+            every: so many items, or a duration as `10m`.
+            on_change: what becomes of it where the items done, their number or `save` are not what
+                they were: `raise`; `anew`: begin with the first item; `continue` behind as many
+                items as were done.
+
+        Raises:
+            BadState: an argument is wrong (a `ValueError`).
+            EachChanged: see `on_change`.
+            CannotStore: a variable is not there, or cannot be stored.
+        """
+        from cellrail.each import Each
+
+        return Each(name, items, save=save, every=every, on_change=on_change, backend=_backend())
 
     def step(self, name: str) -> StepFacts:
         """How the wait behind an earlier step ended.

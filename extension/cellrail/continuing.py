@@ -26,6 +26,7 @@ from cellrail.run import prepare
 from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
+from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
@@ -39,8 +40,10 @@ from cellrail_state.errors import JournalError, RunIsOwned
 from cellrail_state.history import RunHistory, Sources
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    EachStored,
     Record,
     RunContinued,
+    RunKind,
     RunStarted,
     RunStatus,
     Woken,
@@ -331,7 +334,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         )  # fmt: skip
         desk = desk_of(
             recorder, flow=flow, scope=history.started.scope, past=past, once=once,
-            waiting=waiting,
+            waiting=waiting, each=_stored_in_cells(continuation, numbers),
         )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
         desk.started_on(continuation.jobs)
@@ -343,6 +346,21 @@ class Continuer(msgspec.Struct, kw_only=True):
                 f"{change} since run {self.run_id} began; the run goes on with what it recorded "
                 f"then. To run what is there now: cellrail restart {self.run_id}"
             )
+
+
+def _stored_in_cells(continuation: Continuation, numbers: Mapping[int, int]) -> list[EachStored]:
+    """What `flow.each` has stored in mid-cell, and what it has of the origin."""
+    history, origin = continuation.history, continuation.origin
+    found, started = history.each.records(), history.started
+    if found or history.jobs or origin is None or started.origin is None:
+        return found
+    if started.kind is RunKind.RERUN:
+        return found
+    # it may have been killed before it wrote down what it inherits
+    return inherited(
+        origin, started.origin, continuation.flow, numbers=numbers,
+        changed=started.options.get("changed", ()),
+    )  # fmt: skip
 
 
 def may_go_on(history: RunHistory) -> bool:

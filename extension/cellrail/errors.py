@@ -24,6 +24,7 @@ The tree::
     │   ├── NotJson                the value is no JSON (a `TypeError`)
     │   ├── BadState               a path, type or value of state is wrong (a `ValueError`)
     │   ├── HoldsSecret            the value would be kept in clear and holds a secret
+    │   ├── EachChanged            what `flow.each` goes through, or saves, is not what it was
     │   ├── OutsideStep            nothing is being executed that this could be committed with
     │   └── KernelProblem          the kernel cannot be used
     │       ├── KernelNotInstalled
@@ -184,6 +185,12 @@ class HoldsSecret(UserError, ValueError):
     """The value holds a secret, and would be kept in clear."""
 
     code = "holds-secret"
+
+
+class EachChanged(UserError, ValueError):
+    """What `flow.each` goes through, or saves, is not what it was when it stored."""
+
+    code = "each-changed"
 
 
 class OutsideStep(UserError):

@@ -77,7 +77,7 @@ def begin(
         packages={},
     )
     state = shell_state(shell, base, store=store, settings=settings)
-    desk = desk_of(recorder, flow=flow_name)
+    desk = desk_of(recorder, flow=flow_name, live=True)
     book = StepBook(flow)
     return LiveRun(shell, recorder=recorder, state=state, book=book, desk=desk, clock=clock)
 

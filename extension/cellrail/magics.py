@@ -416,6 +416,8 @@ class FlowMagics(Magics):
                 run_cell=self._run_silently,
             )
             self._went_back(decided.jobs)
+            if self._live is not None:
+                self._live.goes_on_with(decided.stored_in_cells(flow))
         except BaseException:
             here.go_back(
                 self._shell, state, self._undo, execution_count=self._shell.execution_count

@@ -29,6 +29,7 @@ from cellrail_state.chains import (
     place_of,
     through_jobs,
 )
+from cellrail_state.eachs import EachBook
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
     Checkpoint,
@@ -177,6 +178,8 @@ class RunHistory:
         self._numbers: dict[str, int] = {}
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
+        #: what `flow.each` has stored in mid-cell, and can be gone on from
+        self.each = EachBook()
         self._live = False
         #: waits by id, and how they ended
         self.waits: dict[str, WaitInfo] = {}
@@ -188,6 +191,7 @@ class RunHistory:
         self._before_wait: StepState | None = None
         started: RunStarted | None = None
         for record in sources.records(run_id):
+            self.each.see(record)
             if isinstance(record, RunStarted):
                 started = record
                 self._live = record.kind is RunKind.LIVE

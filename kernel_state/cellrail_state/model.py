@@ -25,6 +25,7 @@ __all__ = [
     "Component",
     "Decided",
     "Delta",
+    "EachStored",
     "Effects",
     "JobFinished",
     "JobStarted",
@@ -345,6 +346,32 @@ class OnceDone(_Struct, frozen=True, tag="once"):
     token: str = ""
 
 
+class EachStored(_Struct, frozen=True, tag="each"):
+    """`flow.each` has stored names in mid-cell; until its step succeeds, it can go on from here."""
+
+    time: float
+    step: int
+    job_id: str
+    name: str
+    #: the `flow.each` around it, outermost first, each with the index of its item
+    path: tuple[tuple[str, int], ...] = ()
+    #: so many items are done
+    position: int = 0
+    #: so many items there were; None where they cannot be counted
+    total: int | None = None
+    #: digest of the items that are done, as far as one can tell at little cost; "" where not
+    seen: str = ""
+    #: no item is left
+    ended: bool = False
+    #: the names as they stood then, and the ambient state
+    checkpoint: Checkpoint = msgspec.field(default_factory=Checkpoint)
+    turns: tuple[Turn, ...] = ()
+    #: of the step that was executed
+    source_hash: str = ""
+    #: the run that stored it, where this one has only inherited it
+    origin: str = ""
+
+
 class JobFinished(_Struct, frozen=True, tag="finished"):
     """The commit of a step: status, outputs and checkpoint in one append."""
 
@@ -467,6 +494,7 @@ Record = (
     | RolledBack
     | JobStarted
     | OnceDone
+    | EachStored
     | JobFinished
     | Waits
     | Woken

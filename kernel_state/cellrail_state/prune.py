@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail_state.doctor import GRACE_SECONDS, readable_records, references
+from cellrail_state.doctor import GRACE_SECONDS, holding, readable_records, references
 from cellrail_state.model import (
     JobFinished,
     RunContinued,
@@ -126,7 +126,7 @@ def _known(store: Store, before: Iterable[_Known] = ()) -> list[_Known]:
 def _read(store: Store, run_id: str, size: int) -> _Known:
     known = _Known(run_id=run_id, size=size)
     origin = ""
-    for record in readable_records(store, run_id):
+    for record in holding(readable_records(store, run_id)):
         known.objects |= {f.digest for ref in references(record) for f in ref.files()}
         if isinstance(record, RunStarted):
             known.flow = store.current_flow(record)

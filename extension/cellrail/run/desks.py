@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from cellrail.run.desk import Desk
+from cellrail.run.eachs import Eachs
 from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
 from cellrail.run.waits import GoesOn, Waiter, WaitRules
+from cellrail_state.eachs import EachBook
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import OnceDone, WaitInfo, Woken
+from cellrail_state.model import EachStored, OnceDone, WaitInfo, Woken
 from cellrail_state.store import Store
 
 
@@ -53,6 +55,8 @@ def desk_of(
     once: Mapping[str, OnceDone] | None = None,
     tick: str = "",
     waiting: Waiting | None = None,
+    each: Iterable[EachStored] = (),
+    live: bool = False,
 ) -> Desk:
     """The desk of a run.
 
@@ -64,11 +68,14 @@ def desk_of(
         once: what it, or what it was restarted from, has done once, by key.
         tick: the tick that it fills; "" where it fills none.
         waiting: how it waits, and what it has waited for; None where it cannot.
+        each: what `flow.each` has stored in mid-cell, and can be gone on from.
+        live: a person executes its cells.
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
     desk.add(Folder(desk))
     desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
+    desk.add(Eachs(desk, EachBook(each, live=live)))
     if waiting is not None:
         desk.waiter = Waiter(
             desk, rules=waiting.rules, woken=waiting.woken, infos=waiting.infos,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
 from cellrail.run.asking import Direct
 from cellrail.run.desk import Desk, Job
+from cellrail.run.eachs import Eachs
 from cellrail.run.kernel import PackageWatch
 from cellrail.run.outputs import Outputs
 from cellrail.run.recorder import Recorder
@@ -27,6 +28,7 @@ from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
 from cellrail_state.model import (
     Delta,
+    EachStored,
     JobFinished,
     RunStatus,
     StepError,
@@ -140,7 +142,7 @@ class LiveRun:
         self.state = state
         self.desk = desk or Desk(recorder)
         # whom `cellrail.api` asks
-        shell.cellrail_desk = Direct(self.desk.reply, state.learn)
+        shell.cellrail_desk = Direct(self.desk.reply, state.learn, lambda: state.midway)
         self.book = book
         self._shell = shell
         self._clock = clock
@@ -157,6 +159,11 @@ class LiveRun:
     def is_idle(self) -> bool:
         """Whether no cell is being recorded."""
         return self._open is None
+
+    def goes_on_with(self, stored: Iterable[EachStored]) -> None:
+        """The namespace is as it was before a step in which `flow.each` has stored these."""
+        for clerk in self.desk.clerks(Eachs):
+            clerk.take_over(stored)
 
     def next_execution(self) -> None:
         """A cell begins: its jobs have the next place in the order of executions."""

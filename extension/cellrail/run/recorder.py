@@ -21,6 +21,7 @@ from cellrail_state.journal import Journal
 from cellrail_state.model import (
     Decided,
     Delta,
+    EachStored,
     JobFinished,
     JobStarted,
     KeptReason,
@@ -316,6 +317,11 @@ class Recorder:
         """What the origin has done once, this run does not do again."""
         for done in origin.once.values():
             self._append(msgspec.structs.replace(done, origin=done.origin or origin.run_id))
+
+    def each(self, stored: EachStored) -> None:
+        """`flow.each` has stored names: that is durable before the loop goes on."""
+        self._append(stored)
+        self.sync()
 
     def end(
         self, status: RunStatus, *, cause: str = "", step: str = "", missed: Sequence[str] = ()
