@@ -77,6 +77,12 @@ class EachBook:
             self._kept.pop(key, None)
         self._handed.discard(key)
 
+    def take_back(self) -> None:
+        """The restart that has handed records over was itself taken back."""
+        for key in self._handed:
+            self._kept.pop(key, None)
+        self._handed.clear()
+
     def done(self, step: int, turns: tuple[Turn, ...]) -> None:
         """A job has succeeded: its checkpoint holds everything."""
         self._kept.pop((step, turns), None)

@@ -96,7 +96,8 @@ class Eachs(Clerk):
         self._book.take(record)
 
     def take_over(self, records: Iterable[EachStored]) -> None:
-        """An open notebook goes back to before a step that has stored these."""
+        """An open notebook goes back to before a step that has stored these (and no others)."""
+        self._book.take_back()
         for record in records:
             self._desk.recorder.each(record)
             self._book.take(record)

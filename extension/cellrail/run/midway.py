@@ -144,11 +144,18 @@ class Midway:
             for other, name in sorted(tied.items())
         ]
         known = self._definitions(checkpoint, there)
-        stored = {key for c in checkpoint.components.values() for key in c.definitions}
+        uses = {key for c in checkpoint.components.values() for key in c.uses}
+        lacking = uses - known.keys()
+        if edited and lacking:
+            told.append(
+                "functions and classes that it uses are as they were before the edit: "
+                + ", ".join(sorted(key.rpartition("#")[0] for key in lacking))
+                + " cannot be found in the cell as it is now"
+            )
         placed: dict[str, Any] = {}
         report = restore(
             checkpoint, self._shell.user_ns, self._objects, names=names, place=placed,
-            definitions=known, defined=edited and stored <= known.keys(),
+            definitions=known, defined=edited and not lacking,
         )  # fmt: skip
         if report.failed:
             why = "; ".join(f"{name}: {why}" for name, why in sorted(report.failed.items()))
