@@ -60,7 +60,7 @@ class Each(Generic[T]):
         save: str | Iterable[str],
         every: int | str,
         on_change: str,
-        backend: Backend,
+        backend: Backend | None,
     ) -> None:
         """Check the arguments; see `flow.each`."""
         if not isinstance(name, str) or not name:
@@ -110,8 +110,8 @@ class Each(Generic[T]):
         return item
 
     def __reduce__(self) -> tuple[Any, ...]:
-        message = "a flow.each belongs to the cell that runs it"
-        raise TypeError(message)
+        # a loop goes on in its cell only: what a checkpoint brings back is over
+        return _over, (self._name, self.position)
 
     def __repr__(self) -> str:
         total = "" if self._total is None else f" of {self._total}"
@@ -141,8 +141,10 @@ class Each(Generic[T]):
     def _begin(self) -> Iterator[T]:
         """The items that are left."""
         midway = getattr(self._backend, "midway", None)
-        job = self._backend.ask("each_job", {}) if midway is not None else ""
-        if midway is None or not job:
+        if self._backend is None or midway is None:
+            return iter(self._given)
+        job = self._backend.ask("each_job", {})
+        if not job:
             return iter(self._given)
         self._store = _Store(
             self, name=self._name, what=self._what, save=self._save, total=self._total,
@@ -221,6 +223,13 @@ class Each(Generic[T]):
                 _say(f"{self._what}: {line}")
             return
         raise error
+
+
+def _over(name: str, position: int) -> Each[Any]:
+    """A loop of a checkpoint."""
+    made: Each[Any] = Each(name, (), save=(), every=1, on_change="raise", backend=None)
+    made.position = position
+    return made
 
 
 class _Rest(Iterator[T]):

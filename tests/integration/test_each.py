@@ -265,25 +265,30 @@ def test_nested_loops_and_several_in_one_cell_go_on_each_by_itself(make, app, ca
     assert not app.history(run.id).each.records()
 
 
-def test_items_of_loops_go_on_and_a_failed_one_alone(make, app, tmp_path):
+@pytest.mark.parametrize("region", ["n", "s"])
+@pytest.mark.parametrize("more", ["", "--parallel 2"])
+@pytest.mark.parametrize("failed_only", [False, True])
+def test_items_of_loops_go_on_and_a_failed_one_alone(
+    make, app, tmp_path, region, more, failed_only
+):
+    # in a comprehension: items that tell others nothing can be executed alone
     cell = (
-        "%%step fit --foreach region in ['n', 's', 'e'] --collect w {more}\n"
+        f"%%step fit --foreach region in ['n', 's', 'e'] --collect w {more}\n"
         "w = []\n"
-        "for k in flow.each('k', range(3), save='w'):\n"
-        "    witness(f'{{region}}{{k}}'); w.append(k)\n"
-        "    if (region, k) == ('s', 1): crash('s', 'error')\n"
+        "[\n"
+        "    (witness(f'{region}{k}'), w.append(k),\n"
+        f"     (region, k) == ('{region}', 1) and crash('item', 'error'))\n"
+        "    for k in flow.each('k', range(3), save='w')\n"
+        "];\n"
     )
-    for more in ("", "--parallel 2"):
-        run = app.run(make(SETUP, cell.format(more=more), "%%step after\nprint(w)"))
-        assert run.status == "failed", more
-        again = app.restart(run.id)
-        assert again.status == "success", again.cause
-        assert printed(again, "after") == "[[0, 1, 2], [0, 1, 2], [0, 1, 2]]\n"
-        found = counts(tmp_path)
-        assert found.pop("s1") == 2
-        assert set(found.values()) == {1}, (more, found)
-        for name in ("witness.txt", "crash-s"):
-            (tmp_path / name).unlink()
+    run = app.run(make(SETUP, cell, "%%step after\nprint(w)"))
+    assert run.status == "failed"
+    again = app.restart(run.id, failed_only=failed_only)
+    assert again.status == "success", again.cause
+    assert printed(again, "after") == "[[0, 1, 2], [0, 1, 2], [0, 1, 2]]\n"
+    found = counts(tmp_path)
+    assert found.pop(f"{region}1") == 2
+    assert set(found.values()) == {1}, found
 
 
 def test_classes_and_functions_from_anywhere_stay_the_notebooks_own(make, app, calm):
