@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cellrail.errors import BadState, CellrailError, EachChanged
+from cellrail.errors import BadState, EachChanged
 from cellrail_state.errors import CannotRestore, CannotStore, StateError
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class _Store:
             asked = {"name": self._name, "path": self._path, "stored": stored}
             self._backend.ask("each_keep", asked)
             self._has_stored = True
-        except (CellrailError, StateError, OSError) as found:
+        except Exception as found:  # noqa: BLE001 - hours of work must not end with it
             if not self._has_stored and isinstance(found, CannotStore):
                 error = CannotStore(f"{self._what}: {found}")
             else:

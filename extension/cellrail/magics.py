@@ -417,7 +417,7 @@ class FlowMagics(Magics):
             )
             self._went_back(decided.jobs)
             if self._live is not None:
-                self._live.goes_on_with(decided.stored_in_cells(flow))
+                self._live.goes_on_with(decided.stored_in_cells(flow), flow.steps)
         except BaseException:
             here.go_back(
                 self._shell, state, self._undo, execution_count=self._shell.execution_count
@@ -489,7 +489,7 @@ class FlowMagics(Magics):
         remarks = here.go_back(self._shell, state, then, execution_count=count)
         if self._live is not None:
             self._went_back(app.history(self._live.run_id).chain)
-            self._live.goes_on_with(())
+            self._live.goes_on_with((), ())
         print("".join(f"{remark}\n" for remark in remarks), end="")
         print("the namespace is as it was before the restart")
 

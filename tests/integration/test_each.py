@@ -606,8 +606,11 @@ def test_in_an_open_notebook_a_restart_goes_on_and_a_person_begins_anew(make, ap
     front.run(SETUP, "cell-2")
     assert front.execute(cell, "cell-3").status == "error"
     assert counts(tmp_path) == {"0": 1, "1": 1, "2": 1}
+    plan = front.run("%flow restart --from work --force --plan")
+    assert "flow.each('k') goes on behind item 2 of 4" in plan
     front.run("%flow restart --from work --force")
-    assert front.execute(cell, "cell-3").status == "ok"
+    again = front.execute(cell, "cell-3")
+    assert (again.status, again.text) == ("ok", "")
     assert front.run("w", "scratch") == "[0, 1, 2, 3]"
     assert counts(tmp_path) == {"0": 1, "1": 1, "2": 2, "3": 1}
 
@@ -652,3 +655,18 @@ def test_where_nothing_is_recorded_it_is_a_plain_loop(tmp_path):
     code = "from cellrail import flow\nprint(list(flow.each('k', range(3), save=['x'])))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("[0, 1, 2]\n", "")
+
+
+def test_an_interrupted_loop_goes_on_in_another_kernel_without_its_notebook(make, app, front):
+    notebook = make(SETUP, LIVE.format(options="").replace("range(4)", "range(9)"))
+    run = app.run(notebook)
+    assert run.status == "failed"
+    front.run("%load_ext cellrail\n%flow config store=.cellrail", "one")
+    front.run("x = 1", "two")
+    front.run(f"%flow restart {run.id} --from work --force", "three")
+    cell = LIVE.format(options="").replace("range(4)", "range(9)")
+    assert front.execute(cell, "cell-2").status == "ok"
+    assert front.run("w", "scratch") == "[0, 1, 2, 3, 4, 5, 6, 7, 8]"
+    assert counts(notebook.parent)["0"] == 1
+    # `x = 1` and this cell are not taken for the notebook's
+    assert front.run("print(*flow.each('k', range(3)))", "two") == "0 1 2\n"

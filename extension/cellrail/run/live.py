@@ -160,10 +160,21 @@ class LiveRun:
         """Whether no cell is being recorded."""
         return self._open is None
 
-    def goes_on_with(self, stored: Iterable[EachStored]) -> None:
-        """The namespace is as it was before a step in which `flow.each` has stored these."""
+    def goes_on_with(self, stored: Iterable[EachStored], steps: Iterable[Step]) -> None:
+        """The namespace is as it was before a step in which `flow.each` has stored these.
+
+        Args:
+            stored: with the numbers that their steps have in the notebook.
+            steps: the notebook's.
+        """
+        cells = {step.number: step for step in steps}
+        mine = []
+        for record in stored:
+            cell = cells[record.step]
+            number = self.book.look_up(cell.source, cell.cell_id).info.number
+            mine.append(msgspec.structs.replace(record, step=number))
         for clerk in self.desk.clerks(Eachs):
-            clerk.take_over(stored)
+            clerk.take_over(mine)
 
     def next_execution(self) -> None:
         """A cell begins: its jobs have the next place in the order of executions."""
