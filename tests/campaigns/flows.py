@@ -1,8 +1,8 @@
 """Kills a flow at random moments, recovers it each time, and looks whether anything is wrong.
 
 The flow has loops, retries, conditions, a while loop, tolerated failures, an `--always` cell, state
-of the run and an effect that is to happen once. In each round its driver, its kernel or both are
-killed (-9) at some moments, and it is recovered until it ends. Then:
+of the run, an effect that is to happen once, and a loop that stores in mid-cell. In each round its
+driver, its kernel or both are killed (-9) at some moments, and it is recovered until it ends. Then:
 
 * every job was committed once, and was not even begun again after that;
 * what a witness file counts is what the journal tells: no execution is hidden;
@@ -86,9 +86,13 @@ CELLS = (
     "%%step sent\nwitness('sent')\n"
     "def send():\n    os.write(os.open('sent.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT), b'x')\n"
     "    return 7\ncode = flow.once('send', send); time.sleep(0.05)",
+    "%%step learn\nwitness('learn')\nlearnt, also = [], [0]\n"
+    "for epoch in flow.each('epoch', range(15), save=['learnt', 'also', 'epoch'], every=4):\n"
+    "    learnt.append(random.random()); also[:] = [learnt]; time.sleep(0.01)",
     "%%step end\nwitness('end')\n"
     "print(mark, seen, t, totals, mark[0] is seen[0], kept, n, kind, y,\n"
     "      type(error_extra).__name__, part, len(big), code, random.random(),\n"
+    "      learnt, also[0] is learnt, epoch,\n"
     "      get_flow_user_state('sum'))",
 )
 #: where a restart in the midst of it begins
