@@ -19,6 +19,7 @@ from cellrail.run.masking import Masker
 from cellrail_state.history import RunHistory, stand_in
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    Called,
     Decided,
     Delta,
     JobFinished,
@@ -310,6 +311,11 @@ class Recorder:
     def once(self, done: OnceDone) -> None:
         """`flow.once` has run its function: that is durable before anything else happens."""
         self._append(done)
+        self.sync()
+
+    def called(self, record: Called) -> None:
+        """A cell has another notebook run: that is durable before anything of it begins."""
+        self._append(record)
         self.sync()
 
     def once_inherited(self, origin: RunHistory) -> None:
