@@ -166,6 +166,7 @@ class RunConductor:
             recorder.once_inherited(self._history)
             back = {there: here for here, there in request.numbers.items()}
             recorder.woken_inherited(self._history, back, request.chain)
+            recorder.called(*taken_over(self._history, back))
         output = OutputFile(self._output) if self._output is not None else None
         session = Session(
             flow=flow,
@@ -268,7 +269,8 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
         waiting=_waiting(request, history),
     )  # fmt: skip
     desk.add(Previously(desk, origin=history, numbers=request.numbers))
-    known = taken_over(history) if history is not None else ()
+    here = {there: here for here, there in request.numbers.items()}
+    known = taken_over(history, here) if history is not None else ()
     desk.add(Calls(desk, rules=request.calls, known=known))
     return desk
 

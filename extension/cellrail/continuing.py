@@ -342,7 +342,8 @@ class Continuer(msgspec.Struct, kw_only=True):
             waiting=waiting,
         )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
-        known = [*(taken_over(origin) if origin is not None else ()), *history.calls]
+        here = {there: here for here, there in numbers.items()}
+        known = [*(taken_over(origin, here) if origin is not None else ()), *history.calls]
         rules = CallRules(
             folder=self.path(history.started).parent,
             callers=(*history.started.options.get("callers", ()), flow),

@@ -517,7 +517,9 @@ class RunHistory:
             for called in self._sources.calls(run_id)
             if called.job_id in jobs
         ]
-        newest = {(c.caller, c.turns, c.runs, c.key): c for c in [*found, *self.calls]}
+        # what it took over from its origin counts when one of its jobs calls it
+        own = [called for called in self.calls if called.job_id.startswith(f"{self.run_id}/")]
+        newest = {(c.caller, c.turns, c.runs, c.key): c for c in [*found, *own]}
         return list(newest.values())
 
     def status_of(self, run_id: str) -> RunStatus | None:

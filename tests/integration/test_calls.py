@@ -68,8 +68,11 @@ def wait_for(condition) -> None:
 
 
 def started(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
+    # where the tests run in the background interrupts are ignored, and that is inherited
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from cellrail.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-m", "cellrail", *arguments], cwd=folder,
+        [sys.executable, "-c", code, *arguments], cwd=folder,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 

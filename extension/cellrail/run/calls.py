@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from cellrail.errors import BadCall, CellrailError, InternalError
+from cellrail.errors import BadCall, CallFailed, CellrailError, InternalError
 from cellrail.notebook.parse import load, parse
 from cellrail.run.children import Child, Request
 from cellrail.run.desk import Clerk, Desk, Handler, Job
@@ -44,6 +44,9 @@ CALL = "call"
 PARENT = "parent"
 #: refusals behind which another way is tried
 _INSTEAD = {"recover-refused": "restart", "restart-refused": "run"}
+
+#: what is no refusal: the process was killed, or failed itself
+_CRASHES = frozenset({"died", "internal", "interrupted"})
 
 #: step, turns, execution of the step, key
 _Place = tuple[str, tuple[Turn, ...], int, str]
@@ -135,18 +138,19 @@ class Calls(Clerk):
         path = (self._rules.folder / call.notebook).resolve()
         flow = self._flow(path)
         self._check(what, path, flow)
-        values = from_text(call.parameters)
-        hidden = {name for name, v in values.items() if self._desk.recorder.masker.finds(str(v))}
+        values, masker = from_text(call.parameters), self._recorder.masker
+        hidden = {name for name, value in values.items() if masker.value(value) != value}
         digest = self._digest(flow, call.parameters)
         if key is None:
             count = self._counts[digest] = self._counts.get(digest, 0) + 1
             key = f"{flow}#{digest[:8]}" + (f"-{count}" if count > 1 else "")
+        key = masker.text(key)
         place = (current.step, current.turns, current.runs, key)
         request = Request(
             action="run", notebook=str(path), parameters=values, timeout=call.timeout,
             secrets=tuple(sorted({*call.secrets, *hidden})), scope=self._rules.scope,
-            labels={PARENT: self._recorder.run_id, **call.labels}, callers=self._rules.callers,
-            **place_of(self._store),
+            labels={PARENT: self._recorder.run_id, **masker.value(call.labels)},
+            callers=self._rules.callers, **place_of(self._store),
         )  # fmt: skip
         known = self._known.get(place)
         if known is not None and known.job_id == current.job_id and known.digest != digest:
@@ -332,17 +336,25 @@ def place_of(store: Store) -> dict[str, str]:
     return {"store": str(store.path), "keys": str(store.keyring.folder)}
 
 
-def taken_over(history: RunHistory) -> list[Called]:
-    """The calls that a restart of a run goes on with: those of steps that had not ended well."""
+def taken_over(history: RunHistory, here: Mapping[int, int]) -> list[Called]:
+    """The calls that a restart of a run goes on with: those of steps that had not ended well.
+
+    Args:
+        history: the run.
+        here: the number that each of its steps has in the new one, by its number there.
+    """
     good = {StepStatus.SUCCESS, StepStatus.KEPT}
     found = []
-    for called in history.calls:
-        job_id = history.turns.get((called.step, called.turns)) if called.turns else None
-        job = history.job_by_id(job_id) if job_id else history.state(called.step).job
-        if called.turns and job_id is None:
-            job = None
+    for called in {_place_of(called): called for called in history.calls}.values():
+        if called.step not in here:
+            continue
+        if called.turns:
+            job_id = history.turns.get((called.step, called.turns))
+            job = history.job_by_id(job_id) if job_id else None
+        else:
+            job = history.state(called.step).job
         if job is None or job.status not in good:
-            found.append(called)
+            found.append(msgspec.structs.replace(called, step=here[called.step]))
     return found
 
 
@@ -368,7 +380,9 @@ def _told(called: Called, history: RunHistory) -> str:
     return f"{called.notebook}: {history.status}{at}{why} (cellrail show {history.run_id})"
 
 
-def _refusal(opened: _Open) -> BadCall:
-    """The refusal of a child's process, as the cell gets it."""
-    message = f"flow.call({opened.called.notebook!r}): {opened.error.get('message', '')}"
-    return BadCall(message, hint=str(opened.error.get("hint", "")))
+def _refusal(opened: _Open) -> CellrailError:
+    """Why no run came of a call, as the cell gets it."""
+    error = opened.error
+    message = f"flow.call({opened.called.notebook!r}): {error.get('message', '')}"
+    kind = CallFailed if error.get("code") in _CRASHES else BadCall
+    return kind(message, hint=str(error.get("hint", "")))

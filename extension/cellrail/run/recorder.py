@@ -313,9 +313,10 @@ class Recorder:
         self._append(done)
         self.sync()
 
-    def called(self, record: Called) -> None:
-        """A cell has another notebook run: that is durable before anything of it begins."""
-        self._append(record)
+    def called(self, *records: Called) -> None:
+        """Cells have other notebooks run: that is durable before anything of them begins."""
+        for record in records:
+            self._append(record)
         self.sync()
 
     def once_inherited(self, origin: RunHistory) -> None:
