@@ -18,6 +18,7 @@ from cellrail.notebook.parameters import to_json
 from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
+from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
 from cellrail.run.eachs import inherited
@@ -65,6 +66,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[int, int] = {}
     #: how it waits
     waits: WaitRules = WaitRules()
+    #: its id; "" for a new one
+    run_id: str = ""
+
+    @property
+    def calls(self) -> CallRules:
+        """How it calls other notebooks."""
+        return CallRules(
+            folder=self.flow.path.parent, callers=(*self.told.get("callers", ()), self.flow_id),
+            scope=self.scope,
+        )  # fmt: skip
 
 
 class RunConductor:
@@ -156,6 +167,7 @@ class RunConductor:
             recorder.once_inherited(self._history)
             back = {there: here for here, there in request.numbers.items()}
             recorder.woken_inherited(self._history, back, request.chain)
+            recorder.called(*taken_over(self._history, back))
         each = self._goes_on_in_cells()
         for stored in each:
             recorder.each(stored)
@@ -232,7 +244,7 @@ class RunConductor:
         ref = store.objects.put(content)
         store.objects.flush()
         return RunStarted(
-            run_id=prepare.new_run_id(now),
+            run_id=request.run_id or prepare.new_run_id(now),
             flow=request.flow_id,
             kind=self._kind(),
             time=now,
@@ -276,6 +288,9 @@ def open_desk(
         waiting=_waiting(request, history), each=each,
     )  # fmt: skip
     desk.add(Previously(desk, origin=history, numbers=request.numbers))
+    here = {there: here for here, there in request.numbers.items()}
+    known = taken_over(history, here) if history is not None else ()
+    desk.add(Calls(desk, rules=request.calls, known=known))
     return desk
 
 

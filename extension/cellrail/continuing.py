@@ -24,6 +24,7 @@ from cellrail.recovering import Continuation, plan_continuation
 from cellrail.restarting import numbers_of
 from cellrail.run import prepare
 from cellrail.run.answers import KERNEL_DIED
+from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
 from cellrail.run.eachs import inherited
@@ -222,14 +223,9 @@ class Continuer(msgspec.Struct, kw_only=True):
     def _with_kernel(
         self, found: Found, journal: Journal, records: list[Record], output: OutputFile | None
     ) -> Outcome:
-        started = found.continuation.history.started
-        cwd = Path(started.cwd)
-        if not cwd.is_dir():
-            raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
-        environment = prepare.kernel_environment(started.hash_seed)
-        kernel = ColdKernel(started.kernel_name, cwd=cwd, environment=environment)
+        kernel = self._kernel(found.continuation.history.started, found.secrets)
         try:
-            kernel.wait_ready(self.kernel_settings(found.secrets))
+            kernel.wait_ready_alike()
             outcome = self._go_on(found, journal, records, kernel, output)
             kernel.ask_to_exit()
             self.store.catalog.ingest()
@@ -239,6 +235,17 @@ class Continuer(msgspec.Struct, kw_only=True):
         finally:
             kernel.shutdown()
         return outcome
+
+    def _kernel(self, started: RunStarted, secrets: dict[str, Any]) -> ColdKernel:
+        """A kernel of the run's kind, started."""
+        cwd = Path(started.cwd)
+        if not cwd.is_dir():
+            raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
+        return ColdKernel(
+            started.kernel_name, cwd=cwd,
+            environment=prepare.kernel_environment(started.hash_seed),
+            settings=self.kernel_settings(secrets),
+        )  # fmt: skip
 
     def _go_on(
         self,
@@ -314,11 +321,12 @@ class Continuer(msgspec.Struct, kw_only=True):
             sources=sources,
             modules={info.number: info.modules for info in history.started.steps},
             desk=desk,
+            spare=lambda: self._kernel(history.started, found.secrets),
             clock=self.clock,
         )
         return run_and_write(session, output, notebook)
 
-    def _desk(self, recorder: Recorder, continuation: Continuation, rules: WaitRules) -> Desk:
+    def _desk(self, recorder: Recorder, continuation: Continuation, waits: WaitRules) -> Desk:
         """Answers what cells ask; what an attempt that was interrupted has set is gone."""
         history, origin, past = continuation.history, continuation.origin, None
         flow = self.store.current_flow(history.started)
@@ -329,7 +337,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         once = {**(origin.once if origin is not None else {}), **history.once}
         jobs = continuation.jobs
         waiting = Waiting(
-            rules=rules, woken=tuple(history.woken.values()), infos=history.waits,
+            rules=waits, woken=tuple(history.woken.values()), infos=history.waits,
             after=jobs[-1].job_id if jobs else "",
         )  # fmt: skip
         desk = desk_of(
@@ -337,6 +345,14 @@ class Continuer(msgspec.Struct, kw_only=True):
             waiting=waiting, each=_stored_in_cells(continuation, numbers),
         )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
+        here = {there: here for here, there in numbers.items()}
+        known = [*(taken_over(origin, here) if origin is not None else ()), *history.calls]
+        rules = CallRules(
+            folder=self.path(history.started).parent,
+            callers=(*history.started.options.get("callers", ()), flow),
+            scope=history.started.scope,
+        )
+        desk.add(Calls(desk, rules=rules, known=known))
         desk.started_on(continuation.jobs)
         return desk
 

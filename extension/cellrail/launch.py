@@ -62,6 +62,9 @@ class Launcher(msgspec.Struct, kw_only=True):
     restart: RestartPlan | None = None
     rerun: Rerunning | None = None
     changed: tuple[str, ...] = ()
+    #: the run is made by `flow.call`: its id, and whose states its steps see
+    run_id: str = ""
+    scope: str = ""
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -211,7 +214,8 @@ class Launcher(msgspec.Struct, kw_only=True):
             },
             options=self.options,
             told=self._told(output),
-            scope=history.started.scope if history is not None else own_scope(),
+            scope=self.scope or (history.started.scope if history is not None else own_scope()),
+            run_id=self.run_id,
             numbers=self._numbers(),
             waits=wait_rules(self.settings),
         )

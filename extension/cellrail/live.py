@@ -12,6 +12,7 @@ from cellrail.locate import flow_id
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parse import load, parse
 from cellrail.run import prepare
+from cellrail.run.calls import CallRules, Calls
 from cellrail.run.desks import desk_of, own_scope
 from cellrail.run.live import LiveRun, StepBook
 from cellrail.run.masking import Masker
@@ -78,6 +79,9 @@ def begin(
     )
     state = shell_state(shell, base, store=store, settings=settings)
     desk = desk_of(recorder, flow=flow_name, live=True)
+    folder = notebook.parent if notebook is not None else Path.cwd()
+    rules = CallRules(folder=folder, callers=(flow_name,), scope=started.scope)
+    desk.add(Calls(desk, rules=rules))
     book = StepBook(flow)
     return LiveRun(shell, recorder=recorder, state=state, book=book, desk=desk, clock=clock)
 

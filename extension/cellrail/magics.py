@@ -254,7 +254,7 @@ class FlowMagics(Magics):
     def complete_step(self, magics: Any, event: Any) -> list[str]:
         """Options, and the names of the notebook's steps."""
         del magics, event
-        return [f"--{spec.name}" for spec in SPECS if spec.available]
+        return [f"--{spec.name}" for spec in SPECS]
 
     # --- %flow -------------------------------------------------------------------------------
 

@@ -204,7 +204,9 @@ def _whole(flow: Flow, history: RunHistory) -> Plan:
     for step in flow.steps:
         job_id = started.kept.get(step.number, "")
         fate, reason = Fate.EXECUTES, ""
-        if last is not None and step.number > last:
+        if step.options.on_failure:
+            fate, reason = Fate.SKIPPED, control.ON_FAILURE
+        elif last is not None and step.number > last:
             fate, reason = Fate.PENDING, "after --to"
         elif step.number < first and not job_id:
             state = states.get(step.number)

@@ -17,6 +17,7 @@ from cellrail.errors import StepNotFound
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.changes import Changes, Found, Selector, World, detect, select, told
+from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import PARAMETERS, Flow, Step
@@ -107,7 +108,11 @@ class _Planner:
         infos = [state.info for state in self.states.values()]
         self.numbers = {new: info.number for new, info in match(infos, flow.steps).items()}
         last = self._last()
-        self.steps = [s for s in flow.steps if not s.skips and (last is None or s.number <= last)]
+        self.steps = [
+            step
+            for step in flow.steps
+            if not (step.skips or step.options.on_failure) and (last is None or step.number <= last)
+        ]
         self.units = units_of(blocks_of(self.steps))
 
     def _last(self) -> int | None:
@@ -281,6 +286,8 @@ class _Planner:
         self, step: Step, place: int | None, outlook: Outlook, olds: Sequence[OldUnit | None]
     ) -> tuple[Fate, str]:
         if place is None:
+            if step.options.on_failure:
+                return Fate.SKIPPED, ON_FAILURE
             skips = step.skips
             return (Fate.SKIPPED, "tag skip-execution") if skips else (Fate.PENDING, "after --to")
         if place in outlook.causes:

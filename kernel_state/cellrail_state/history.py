@@ -32,6 +32,7 @@ from cellrail_state.chains import (
 from cellrail_state.eachs import EachBook
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
+    Called,
     Checkpoint,
     Decided,
     JobFinished,
@@ -105,6 +106,7 @@ class Sources:
         self.owned = owned
         self.content = content
         self._runs: dict[str, dict[str, JobFinished]] = {}
+        self._calls: dict[str, list[Called]] = {}
 
     def job(self, job_id: str) -> JobFinished:
         """A committed job of any run.
@@ -122,6 +124,13 @@ class Sources:
                 hint="`cellrail doctor` tells which runs it hurts",
             )
         return jobs[job_id]
+
+    def calls(self, run_id: str) -> list[Called]:
+        """What the cells of a run have called, in order."""
+        if run_id not in self._calls:
+            found = [record for record in self.records(run_id) if isinstance(record, Called)]
+            self._calls[run_id] = found
+        return self._calls[run_id]
 
     def _jobs_of(self, run_id: str) -> dict[str, JobFinished]:
         jobs: dict[str, JobFinished] = {}
@@ -180,6 +189,8 @@ class RunHistory:
         self.once: dict[str, OnceDone] = {}
         #: what `flow.each` has stored in mid-cell, and can be gone on from
         self.each = EachBook()
+        #: what its cells have called, in order
+        self.calls: list[Called] = []
         self._live = False
         #: waits by id, and how they ended
         self.waits: dict[str, WaitInfo] = {}
@@ -242,6 +253,7 @@ class RunHistory:
             JobFinished: self._commit,
             Decided: self._decide,
             OnceDone: self._do_once,
+            Called: self.calls.append,
             StepChosen: self._choose,
             StepKept: self._keep,
             StepSkipped: self._skip,
@@ -496,6 +508,31 @@ class RunHistory:
         """A job of this run or of one that it points to."""
         return self._own.get(job_id) or self._sources.job(job_id)
 
+    def called(self) -> list[Called]:
+        """The calls of its jobs, and of those that it keeps; of each call the newest."""
+        kept: dict[str, set[str]] = {}
+        for job_id in [*self.turns.values(), *(s.job_id for s in self._states.values())]:
+            run_id = job_id.rpartition("/")[0]
+            if run_id and run_id != self.run_id:
+                kept.setdefault(run_id, set()).add(job_id)
+        found = [
+            called
+            for run_id, jobs in sorted(kept.items())
+            for called in self._sources.calls(run_id)
+            if called.job_id in jobs
+        ]
+        # what it took over from its origin counts when one of its jobs calls it
+        own = [called for called in self.calls if called.job_id.startswith(f"{self.run_id}/")]
+        newest = {(c.caller, c.turns, c.runs, c.key): c for c in [*found, *own]}
+        return list(newest.values())
+
+    def status_of(self, run_id: str) -> RunStatus | None:
+        """The status of a run that was called; None where it is gone, or never began."""
+        try:
+            return RunHistory(run_id, self._sources).status
+        except JournalDamaged:
+            return None
+
     def turns_of(self, number: int) -> list[tuple[tuple[Turn, ...], JobFinished]]:
         """The jobs of a step in loops by their turns, in the order of items."""
         found = [
@@ -644,6 +681,9 @@ class RunHistory:
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
         job_id = self._states[number].job_id
+        own = self._own.get(job_id)
+        if own is not None and own.handles:
+            return self._chain_of_handler(own)
         turns = self._turns_of.get(job_id, ())
         fork = self.fork_of(turns)
         if fork is not None:
@@ -654,6 +694,11 @@ class RunHistory:
         if place_of(self.chain, job_id) is None:
             return self.chain_before(number)
         return self.chain_through_jobs([job_id])
+
+    def _chain_of_handler(self, last: JobFinished) -> list[JobFinished]:
+        """The jobs up to and with one that ran since the run had failed."""
+        upto = self.jobs[: self.jobs.index(last) + 1]
+        return [*self.chain, *(job for job in upto if job.handles and is_good(job))]
 
     def chain_through_jobs(self, job_ids: Collection[str]) -> list[JobFinished]:
         """The jobs up to and with the last of these, and what belongs to its step or loop."""
@@ -699,7 +744,8 @@ class RunHistory:
         """Names that were found changed after this job, though no code showed it."""
         # the jobs of other items looked at other kernels
         item = self._item_of(job)
-        mine = [other for other in self.jobs if self._item_of(other) == item]
+        # and what a failed step has left is found by those that run since
+        mine = [o for o in self.jobs if self._item_of(o) == item and not o.handles]
         late = found_late(mine, job, None if item else self.ended)
         if late is None:
             return ""

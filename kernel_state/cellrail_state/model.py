@@ -21,6 +21,7 @@ from .turns import Turn
 from .waits import WaitInfo
 
 __all__ = [
+    "Called",
     "Checkpoint",
     "Component",
     "Decided",
@@ -372,6 +373,30 @@ class EachStored(_Struct, frozen=True, tag="each"):
     origin: str = ""
 
 
+class Called(_Struct, frozen=True, tag="called"):
+    """A cell has another notebook run (`flow.call`); recorded before anything of that begins.
+
+    Of several records of one call (a retry, a run that goes on) the newest holds.
+    """
+
+    time: float
+    step: int
+    job_id: str
+    #: what identifies the step: its name, its cell's id, or its source
+    caller: str
+    #: what identifies the call in its step
+    key: str
+    #: the run that answers it
+    run_id: str
+    #: the flow that was called
+    notebook: str
+    #: of the flow and its parameters; keyed
+    digest: str = ""
+    turns: tuple[Turn, ...] = ()
+    #: which execution of the step it belongs to (`flow.rerun`)
+    runs: int = 1
+
+
 class JobFinished(_Struct, frozen=True, tag="finished"):
     """The commit of a step: status, outputs and checkpoint in one append."""
 
@@ -407,6 +432,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     follows: str = ""
     #: the job for which this one stands in the chain of a run that kept it in mid-run
     lays: str = ""
+    #: it ran since the run had failed (`--on-failure`): nothing is built on what it left
+    handles: bool = False
     #: the turns of loops that it belongs to, outermost first
     turns: tuple[Turn, ...] = ()
     #: digests of the local modules it imported, where the run wrote them after it began
@@ -495,6 +522,7 @@ Record = (
     | JobStarted
     | OnceDone
     | EachStored
+    | Called
     | JobFinished
     | Waits
     | Woken

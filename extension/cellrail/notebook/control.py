@@ -43,10 +43,14 @@ parallel item wrote beyond its own is `failed`, and never tolerated.
 
 Items of a parallel loop are conducted apart (`conduct_item`), each by a machine of its own; there a
 dead kernel is the item's failure and no more. The first machine waits for all of them (`Fork`).
+
+A step with `--on-failure` is skipped. Once a headless run has failed each of them is conducted by a
+machine of its own (`conduct_handler`); what becomes of it changes nothing of what the run came to.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -323,6 +327,26 @@ def conduct_item(
         return ItemEnd(leaves=failed.loop.label)
 
 
+#: why a step with `--on-failure` is skipped
+ON_FAILURE = "it runs when a headless run fails"
+
+
+def conduct_handler(
+    step: Step, *, jitter: Callable[[], float] = lambda: 1.0
+) -> Generator[Action, Any, None]:
+    """Conduct a step with `--on-failure` of a run that has failed.
+
+    Args:
+        step: the step.
+        jitter: a factor for each wait before a retry.
+
+    Yields:
+        What is to be done; `Ask` and `Fire` are answered, everything else by None.
+    """
+    with contextlib.suppress(_Stop):
+        yield from _Machine(jitter, item=True).handler(step)
+
+
 _Steps = Generator[Action, Any, None]
 
 
@@ -357,11 +381,21 @@ class _Machine:
             else:
                 yield from self._job(step, path)
 
+    def handler(self, step: Step) -> _Steps:
+        """A step with `--on-failure`, of a run that has failed."""
+        when = step.options.when
+        if when and not (yield from self._ask(step, (), Purpose.WHEN, when)):
+            yield Skip(step=step, reason=f"{when} is false")
+            return
+        yield from self._job(step, ())
+
     # --- conditions --------------------------------------------------------------------------
 
     def _skips(self, step: Step, path: Path, taken: dict[str, str]) -> Generator[Action, Any, str]:
         """Why a step is skipped; empty where it is not."""
         options = step.options
+        if options.on_failure:
+            return ON_FAILURE
         if options.branch is not None and options.branch.group in taken:
             return f"branch {options.branch.group}: {taken[options.branch.group]} was taken"
         if options.when:

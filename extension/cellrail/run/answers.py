@@ -115,7 +115,7 @@ class Answers:
             self._skipped.add((record.step, record.turns))
         elif isinstance(record, StepKept) and not record.forks:
             self._kept[record.step, record.turns] = record.job_id
-        elif isinstance(record, JobFinished) and not record.forks:
+        elif isinstance(record, JobFinished) and not (record.forks or record.handles):
             self._finish(record)
 
     def _expect(self, wait: WaitInfo) -> None:

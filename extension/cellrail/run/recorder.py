@@ -19,6 +19,7 @@ from cellrail.run.masking import Masker
 from cellrail_state.history import RunHistory, stand_in
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    Called,
     Decided,
     Delta,
     EachStored,
@@ -311,6 +312,12 @@ class Recorder:
     def once(self, done: OnceDone) -> None:
         """`flow.once` has run its function: that is durable before anything else happens."""
         self._append(done)
+        self.sync()
+
+    def called(self, *records: Called) -> None:
+        """Cells have other notebooks run: that is durable before anything of them begins."""
+        for record in records:
+            self._append(record)
         self.sync()
 
     def once_inherited(self, origin: RunHistory) -> None:

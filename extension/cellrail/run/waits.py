@@ -76,6 +76,8 @@ class Waiter(Clerk):
         self._seconds, self._urls = 0.0, dict[str, str | None]()
         #: how the wait right before the current step ended
         self._here = next((w for w in self._woken if w.wait_id == after), None)
+        #: why no job can wait any more; "" where it can
+        self.refuses = ""
         #: how the current step's last execution was woken, by step and turns
         self._again: dict[tuple[int, tuple[Turn, ...]], Woken] = {}
         for record in self._woken:
@@ -127,6 +129,8 @@ class Waiter(Clerk):
 
     def _ask(self, what: str, asked: dict[str, Any], context: str | None) -> dict[str, Any]:
         job = self._desk.current(what)
+        if self.refuses:
+            raise UserError(f"{what}: {self.refuses}")
         if job.always:
             raise UserError(
                 f"{what}: a step with --always cannot wait: it runs again whenever the run goes on",
