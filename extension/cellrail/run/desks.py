@@ -12,7 +12,7 @@ from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
-from cellrail.run.waits import GoesOn, Waiter, WaitRules
+from cellrail.run.waits import Waiter, WaitRules
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import OnceDone, WaitInfo, Woken
@@ -63,7 +63,8 @@ def desk_of(
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
         tick: the tick that it fills; "" where it fills none.
-        waiting: how it waits, and what it has waited for; None where it cannot.
+        waiting: how it waits, and what it has waited for; None where an
+            open notebook's clerk is added, which knows the notebook.
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
@@ -75,8 +76,6 @@ def desk_of(
             after=waiting.after,
         )  # fmt: skip
         desk.add(desk.waiter)
-    else:
-        desk.add(GoesOn())
     return desk
 
 
