@@ -8,6 +8,8 @@ What it can find (`Finding.kind`), a closed set:
 * ``missing object``, ``damaged object``: which steps it hurts, and where a restart still works.
 * ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
 * ``ledger``: what outlives runs is damaged, or lacks what a journal committed (mended: made anew).
+* ``wait``: `waits/` lacks a wait that a run is suspended for, tells of one that nobody waits for, or
+  holds a file that cannot be read (mended: told again, closed, deleted).
 * ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
 """
 
@@ -23,9 +25,20 @@ import msgspec
 
 from cellrail_state import journal as journals
 from cellrail_state import locks
-from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
+from cellrail_state.errors import JournalDamaged, ObjectError, StateError, Untrusted
+from cellrail_state.history import RunHistory, Sources
 from cellrail_state.ledgerlines import Proposed
-from cellrail_state.model import JobFinished, Laid, ObjectRef, OnceDone, Record, RunStarted
+from cellrail_state.model import (
+    JobFinished,
+    Laid,
+    ObjectRef,
+    OnceDone,
+    Record,
+    RunContinued,
+    RunEnded,
+    RunStarted,
+    RunStatus,
+)
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
 
@@ -73,13 +86,14 @@ def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Rep
     if fix:
         store.objects.recall()
     findings: list[Finding] = []
-    needed: set[str] = set()
+    needed, suspended = set[str](), set[str]()
     checked: dict[str, str] = {}
     run_ids = store.run_ids()
     for run_id in run_ids:
         findings += _journal(store, run_id, fix=fix)
-        findings += _objects(store, run_id, needed, checked)
+        findings += _objects(store, run_id, needed, checked, suspended)
     findings += _ledger(store, run_ids, needed, fix=fix)
+    findings += _waits(store, run_ids, suspended, moment, fix=fix)
     findings += _orphans(store, needed, moment, fix=fix)
     findings += _catalog(store, fix=fix)
     return Report(findings=tuple(findings), journals=len(run_ids), objects=len(needed))
@@ -148,11 +162,18 @@ def readable_records(store: Store, run_id: str) -> Iterator[Record]:
 
 
 def _objects(
-    store: Store, run_id: str, needed: set[str], checked: dict[str, str]
+    store: Store, run_id: str, needed: set[str], checked: dict[str, str], suspended: set[str]
 ) -> Iterator[Finding]:
-    """Missing and damaged objects of a run; notes in `needed` what it points to."""
+    """Missing and damaged objects of a run.
+
+    Notes in `needed` what it points to, and in `suspended` that it is.
+    """
     labels: dict[int, str] = {}
     for record in readable_records(store, run_id):
+        if isinstance(record, RunEnded) and record.status is RunStatus.SUSPENDED:
+            suspended.add(run_id)
+        elif isinstance(record, RunContinued):
+            suspended.discard(run_id)
         if isinstance(record, RunStarted):
             labels = {info.number: info.label for info in record.steps}
         for ref in references(record):
@@ -220,6 +241,59 @@ def _committed(store: Store, run_id: str) -> Iterator[Proposed]:
             yield Proposed(
                 token=effects.token, run_id=run_id, by="", time=record.time, writes=effects.writes
             )
+
+
+def _waits(
+    store: Store, run_ids: list[str], suspended: set[str], now: float, *, fix: bool
+) -> Iterator[Finding]:
+    """What runs wait for, as the inbox tells it, against their journals."""
+    inbox, known = store.inbox, set(run_ids)
+    for run_id in sorted({*inbox.run_ids(), *suspended}):
+        if run_id not in known:
+            if fix:
+                inbox.forget(run_id)
+            yield _wait(run_id, "its run is gone", fixed=fix)
+            continue
+        if store.is_owned(run_id):  # it tells and takes itself
+            continue
+        for path, problem in inbox.faults(run_id):
+            if fix:
+                path.unlink(missing_ok=True)
+            yield _wait(f"{run_id}/{path.name}", problem, fixed=fix)
+        yield from _told(store, run_id, fix=fix)
+    for path in inbox.half_made():
+        age = _age(path, now)
+        if age is not None and age >= GRACE_SECONDS:
+            if fix:
+                path.unlink(missing_ok=True)
+            yield Finding(
+                kind="temporary file", subject=path.name, message="nothing points to it",
+                fixable=True, fixed=fix,
+            )  # fmt: skip
+
+
+def _told(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
+    """What a run without an owner waits for, and what the inbox says that it does."""
+    sources = Sources(records=store.records, owned=lambda _: False, content=store.objects.get)
+    try:
+        history = RunHistory(run_id, sources)
+    except StateError:  # told of as a damaged journal
+        return
+    pending = None if history.is_live else history.pending
+    for wait_id in store.inbox.told(run_id):
+        if pending is None or wait_id != pending.wait_id:
+            if fix:
+                store.inbox.done(wait_id)
+            yield _wait(wait_id, "nobody waits for it", fixed=fix)
+    ended = history.ended is not None
+    if pending is not None and ended and not store.inbox.is_told(pending.wait_id):
+        if fix:
+            store.inbox.tell(pending)
+        yield _wait(pending.wait_id, "tick does not know that its run waits", fixed=fix)
+
+
+def _wait(subject: str, message: str, *, fixed: bool) -> Finding:
+    return Finding(kind="wait", subject=subject, message=message, fixable=True, fixed=fixed)
 
 
 def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:
