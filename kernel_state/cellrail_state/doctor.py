@@ -8,8 +8,8 @@ What it can find (`Finding.kind`), a closed set:
 * ``missing object``, ``damaged object``: which steps it hurts, and where a restart still works.
 * ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
 * ``ledger``: what outlives runs is damaged, or lacks what a journal committed (mended: made anew).
-* ``wait``: `waits/` lacks a wait that a run is suspended for, tells of one that nobody waits for, or
-  holds a file that cannot be read (mended: told again, closed, deleted).
+* ``wait``: `waits/` lacks a wait that a run is suspended for, tells of one that nobody waits for,
+  or holds a file that cannot be read (mended: told again, closed, deleted).
 * ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
 """
 
@@ -25,7 +25,7 @@ import msgspec
 
 from cellrail_state import journal as journals
 from cellrail_state import locks
-from cellrail_state.errors import JournalDamaged, ObjectError, StateError, Untrusted
+from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
 from cellrail_state.history import RunHistory, Sources
 from cellrail_state.ledgerlines import Proposed
 from cellrail_state.model import (
@@ -93,7 +93,8 @@ def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Rep
         findings += _journal(store, run_id, fix=fix)
         findings += _objects(store, run_id, needed, checked, suspended)
     findings += _ledger(store, run_ids, needed, fix=fix)
-    findings += _waits(store, run_ids, suspended, moment, fix=fix)
+    doubtful = {f.subject for f in findings if f.kind in {"damaged journal", "untrusted journal"}}
+    findings += _waits(store, {*run_ids} - doubtful, suspended, moment, fix=fix)
     findings += _orphans(store, needed, moment, fix=fix)
     findings += _catalog(store, fix=fix)
     return Report(findings=tuple(findings), journals=len(run_ids), objects=len(needed))
@@ -244,23 +245,25 @@ def _committed(store: Store, run_id: str) -> Iterator[Proposed]:
 
 
 def _waits(
-    store: Store, run_ids: list[str], suspended: set[str], now: float, *, fix: bool
+    store: Store, known: set[str], suspended: set[str], now: float, *, fix: bool
 ) -> Iterator[Finding]:
-    """What runs wait for, as the inbox tells it, against their journals."""
-    inbox, known = store.inbox, set(run_ids)
+    """What runs wait for, as the inbox tells it, against their journals.
+
+    Args:
+        store: the store.
+        known: the runs whose journals can be believed.
+        suspended: those that wait.
+        now: seconds since the epoch.
+        fix: mend it.
+    """
+    inbox = store.inbox
     for run_id in sorted({*inbox.run_ids(), *suspended}):
-        if run_id not in known:
+        if not store.journal_path(run_id).exists():
             if fix:
                 inbox.forget(run_id)
             yield _wait(run_id, "its run is gone", fixed=fix)
-            continue
-        if store.is_owned(run_id):  # it tells and takes itself
-            continue
-        for path, problem in inbox.faults(run_id):
-            if fix:
-                path.unlink(missing_ok=True)
-            yield _wait(f"{run_id}/{path.name}", problem, fixed=fix)
-        yield from _told(store, run_id, fix=fix)
+        elif run_id in known:
+            yield from _waits_of(store, run_id, fix=fix)
     for path in inbox.half_made():
         age = _age(path, now)
         if age is not None and age >= GRACE_SECONDS:
@@ -272,23 +275,28 @@ def _waits(
             )  # fmt: skip
 
 
-def _told(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
-    """What a run without an owner waits for, and what the inbox says that it does."""
+def _waits_of(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
+    """The waits of a run without an owner; an owner tells and takes its own."""
+    inbox = store.inbox
+    faults, told = inbox.faults(run_id), inbox.told(run_id)
     sources = Sources(records=store.records, owned=lambda _: False, content=store.objects.get)
-    try:
-        history = RunHistory(run_id, sources)
-    except StateError:  # told of as a damaged journal
+    history = RunHistory(run_id, sources)
+    if store.is_owned(run_id):
         return
+    for path, problem in faults:
+        if fix:
+            path.unlink(missing_ok=True)
+        yield _wait(f"{run_id}/{path.name}", problem, fixed=fix)
     pending = None if history.is_live else history.pending
-    for wait_id in store.inbox.told(run_id):
+    for wait_id in told:
         if pending is None or wait_id != pending.wait_id:
             if fix:
-                store.inbox.done(wait_id)
+                inbox.done(wait_id)
             yield _wait(wait_id, "nobody waits for it", fixed=fix)
     ended = history.ended is not None
-    if pending is not None and ended and not store.inbox.is_told(pending.wait_id):
+    if pending is not None and ended and not inbox.is_told(pending.wait_id):
         if fix:
-            store.inbox.tell(pending)
+            inbox.tell(pending)
         yield _wait(pending.wait_id, "tick does not know that its run waits", fixed=fix)
 
 
