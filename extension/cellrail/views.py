@@ -408,6 +408,11 @@ class Run:
         return self._history.cause
 
     @property
+    def is_live(self) -> bool:
+        """Whether a person executes it, or did, in an open notebook."""
+        return self._history.is_live
+
+    @property
     def flow(self) -> str:
         """The flow's id today: the notebook's path relative to the store's parent."""
         return self._flow

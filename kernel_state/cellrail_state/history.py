@@ -60,6 +60,7 @@ from cellrail_state.model import (
     Woken,
     Written,
 )
+from cellrail_state.waits import SUSPEND
 
 
 class StepState(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +190,8 @@ class RunHistory:
         #: the job that is being executed, or was when its owner was gone
         self.firing = ""
         self._before_wait: StepState | None = None
+        #: in a live run, what cells wait for behind a step, by its number
+        self._held: dict[int, WaitInfo] = {}
         started: RunStarted | None = None
         for record in sources.records(run_id):
             self.each.see(record)
@@ -259,9 +262,11 @@ class RunHistory:
 
     def _expect(self, record: Waits) -> None:
         self.pending = self.waits[record.wait.wait_id] = record.wait
+        self._hold(record.wait)
 
     def _begin(self, record: JobStarted) -> None:
         self.firing, self.pending = record.job_id, None
+        self._let_go(record.step)
         if record.info is not None:
             self._change(record.step, info=record.info)
         self._start(record)
@@ -273,6 +278,26 @@ class RunHistory:
         if record.wait is not None:
             self.waits[record.wait.wait_id] = record.wait
         self._finish(record)
+        if record.wait is not None:
+            self._hold(record.wait)
+        else:
+            self._let_go()
+
+    def _hold(self, wait: WaitInfo) -> None:
+        """In an open notebook cells above go on being executed, while those behind wait."""
+        if not self._live:
+            return
+        self._held[wait.step] = wait
+        if wait.kind == SUSPEND and not wait.turns:
+            self._change(wait.step, status=StepStatus.SUSPENDED)
+
+    def _let_go(self, step: int | None = None) -> None:
+        """In an open notebook: nothing waits behind a step any more; what does still is pending."""
+        if not self._live:
+            return
+        if step is not None:
+            self._held.pop(step, None)
+        self.pending = next(reversed(self._held.values()), None)
 
     def _decide(self, record: Decided) -> None:
         self.decided[record.step, record.purpose, record.turns] = record
@@ -301,11 +326,15 @@ class RunHistory:
         if record.origin:
             return
         self._wake_up()
+        state = self._states.get(record.step)
+        if self._live and state is not None and state.status is StepStatus.SUSPENDED:
+            self._change(record.step, status=StepStatus.SUCCESS)
         if not record.goes_on:
             failed = record.by == "timeout" and record.on_timeout == "fail"
             status = StepStatus.FAILED if failed else StepStatus.CANCELLED
             self._change(record.step, status=status, cause=_why(record))
         self.pending = None
+        self._let_go(record.step)
 
     def _forget_turns(self, record: Decided) -> None:
         """A live run may execute a loop again: its turns are those of the last execution."""
@@ -462,6 +491,11 @@ class RunHistory:
     def cause(self) -> str:
         """Why, where it is not success."""
         return self.ended.cause if self.ended is not None else ""
+
+    @property
+    def held(self) -> list[WaitInfo]:
+        """In a live run: what cells wait for, oldest first."""
+        return list(self._held.values())
 
     def woke(self, number: int) -> Woken | None:
         """How the last wait of a step ended; None where it has not, or where there was none."""

@@ -609,12 +609,3 @@ def test_where_no_run_is_recorded_the_notebook_goes_on_as_if_resumed(capsys):
     assert capsys.readouterr().out == line * 2
     with pytest.raises(BadState):
         flow.suspend(-1)
-
-
-def test_an_open_notebook_goes_on_as_if_resumed(front):
-    front.run("%load_ext cellrail")
-    line = "cellrail: no run waits here; the notebook goes on as if resumed without data\n"
-    assert front.run("%%step ask\nfrom cellrail import flow\nurls = flow.suspend('1h')") == line
-    assert front.run("%%step poll\nflow.rerun(5, context=1).resume_url is None") == line + "True"
-    assert front.run("flow.step('ask').resume_data, flow.woke_by") == "(None, None)"
-    assert front.run("%flow tick") == "[]"

@@ -222,6 +222,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     #: address of the step that decided it
     step: str = ""
+    #: what would have to pass before a step behind the last one (its `--sleep`)
+    rest: Wait | None = None
 
 
 class ItemEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,7 +297,7 @@ def conduct(
         yield from machine.sequence(blocks, path, dict(taken or {}))
     except _Stop as stop:
         return stop.end
-    return End(status=RunStatus.SUCCESS)
+    return End(status=RunStatus.SUCCESS, rest=machine.rest)
 
 
 def conduct_item(
@@ -338,7 +340,7 @@ class _Machine:
     ) -> None:
         self._jitter, self._apart, self._parallel = jitter, apart, parallel
         #: what has to pass before anything else happens
-        self._sleep: Wait | None = None
+        self.rest: Wait | None = None
         #: the loops around, outermost first
         self._loops: list[Step] = list(around)
         #: it conducts one item apart: the flow goes on without its kernel
@@ -512,7 +514,7 @@ class _Machine:
             woke: Woke = yield Suspend(step=step, path=path, attempt=attempt, runs=runs)
             self._over(step, path, woke)
         if options.sleep is not None:
-            self._sleep = Wait(
+            self.rest = Wait(
                 step=step, path=path, seconds=options.sleep, why="sleep", attempt=attempt,
                 runs=runs,
             )  # fmt: skip
@@ -521,7 +523,7 @@ class _Machine:
 
     def _rest(self) -> _Steps:
         """Sleep, where the step before says so: there is something behind it."""
-        wait, self._sleep = self._sleep, None
+        wait, self.rest = self.rest, None
         if wait is not None:
             woke: Woke | None = yield wait
             self._over(wait.step, wait.path, woke)

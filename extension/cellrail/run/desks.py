@@ -13,7 +13,7 @@ from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
-from cellrail.run.waits import GoesOn, Waiter, WaitRules
+from cellrail.run.waits import Waiter, WaitRules
 from cellrail_state.eachs import EachBook
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
@@ -67,7 +67,8 @@ def desk_of(
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
         tick: the tick that it fills; "" where it fills none.
-        waiting: how it waits, and what it has waited for; None where it cannot.
+        waiting: how it waits, and what it has waited for; None where an open notebook's clerk is
+            added, which knows the notebook.
         each: what `flow.each` has stored in mid-cell, and can be gone on from.
         live: a person executes its cells.
     """
@@ -82,8 +83,6 @@ def desk_of(
             after=waiting.after,
         )  # fmt: skip
         desk.add(desk.waiter)
-    else:
-        desk.add(GoesOn())
     return desk
 
 
