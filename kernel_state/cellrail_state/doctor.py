@@ -8,6 +8,8 @@ What it can find (`Finding.kind`), a closed set:
 * ``missing object``, ``damaged object``: which steps it hurts, and where a restart still works.
 * ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
 * ``ledger``: what outlives runs is damaged, or lacks what a journal committed (mended: made anew).
+* ``wait``: `waits/` lacks a wait that a run is suspended for, tells of one that nobody waits for,
+  or holds a file that cannot be read (mended: told again, closed, deleted).
 * ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
 """
 
@@ -25,6 +27,7 @@ from cellrail_state import journal as journals
 from cellrail_state import locks
 from cellrail_state.eachs import EachBook
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
+from cellrail_state.history import RunHistory, Sources
 from cellrail_state.ledgerlines import Proposed
 from cellrail_state.model import (
     Delta,
@@ -34,7 +37,10 @@ from cellrail_state.model import (
     ObjectRef,
     OnceDone,
     Record,
+    RunContinued,
+    RunEnded,
     RunStarted,
+    RunStatus,
 )
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
@@ -83,13 +89,15 @@ def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Rep
     if fix:
         store.objects.recall()
     findings: list[Finding] = []
-    pointed: set[str] = set()
+    pointed, suspended = set[str](), set[str]()
     checked: dict[str, str] = {}
     run_ids = store.run_ids()
     for run_id in run_ids:
         findings += _journal(store, run_id, fix=fix)
-        findings += _objects(store, run_id, pointed, checked)
+        findings += _objects(store, run_id, pointed, checked, suspended)
     findings += _ledger(store, run_ids, pointed, fix=fix)
+    doubtful = {f.subject for f in findings if f.kind in {"damaged journal", "untrusted journal"}}
+    findings += _waits(store, {*run_ids} - doubtful, suspended, moment, fix=fix)
     findings += _orphans(store, pointed, moment, fix=fix)
     findings += _catalog(store, fix=fix)
     return Report(findings=tuple(findings), journals=len(run_ids), objects=len(pointed))
@@ -174,11 +182,18 @@ def readable_records(store: Store, run_id: str) -> Iterator[Record]:
 
 
 def _objects(
-    store: Store, run_id: str, pointed: set[str], checked: dict[str, str]
+    store: Store, run_id: str, pointed: set[str], checked: dict[str, str], suspended: set[str]
 ) -> Iterator[Finding]:
-    """Missing and damaged objects of a run; notes in `pointed` what it points to."""
+    """Missing and damaged objects of a run.
+
+    Notes in `pointed` what it points to, and in `suspended` that it is.
+    """
     labels: dict[int, str] = {}
     for record in holding(readable_records(store, run_id)):
+        if isinstance(record, RunEnded) and record.status is RunStatus.SUSPENDED:
+            suspended.add(run_id)
+        elif isinstance(record, RunContinued):
+            suspended.discard(run_id)
         if isinstance(record, RunStarted):
             labels = {info.number: info.label for info in record.steps}
         for ref in references(record):
@@ -250,6 +265,66 @@ def _committed(store: Store, run_id: str) -> Iterator[Proposed]:
             yield Proposed(
                 token=effects.token, run_id=run_id, by="", time=record.time, writes=effects.writes
             )
+
+
+def _waits(
+    store: Store, known: set[str], suspended: set[str], now: float, *, fix: bool
+) -> Iterator[Finding]:
+    """What runs wait for, as the inbox tells it, against their journals.
+
+    Args:
+        store: the store.
+        known: the runs whose journals can be believed.
+        suspended: those that wait.
+        now: seconds since the epoch.
+        fix: mend it.
+    """
+    inbox = store.inbox
+    for run_id in sorted({*inbox.run_ids(), *suspended}):
+        if not store.journal_path(run_id).exists():
+            if fix:
+                inbox.forget(run_id)
+            yield _wait(run_id, "its run is gone", fixed=fix)
+        elif run_id in known:
+            yield from _waits_of(store, run_id, fix=fix)
+    for path in inbox.half_made():
+        age = _age(path, now)
+        if age is not None and age >= GRACE_SECONDS:
+            if fix:
+                path.unlink(missing_ok=True)
+            yield Finding(
+                kind="temporary file", subject=path.name, message="nothing points to it",
+                fixable=True, fixed=fix,
+            )  # fmt: skip
+
+
+def _waits_of(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
+    """The waits of a run without an owner; an owner tells and takes its own."""
+    inbox = store.inbox
+    faults, told = inbox.faults(run_id), inbox.told(run_id)
+    sources = Sources(records=store.records, owned=lambda _: False, content=store.objects.get)
+    history = RunHistory(run_id, sources)
+    if store.is_owned(run_id):
+        return
+    for path, problem in faults:
+        if fix:
+            path.unlink(missing_ok=True)
+        yield _wait(f"{run_id}/{path.name}", problem, fixed=fix)
+    pending = None if history.is_live else history.pending
+    for wait_id in told:
+        if pending is None or wait_id != pending.wait_id:
+            if fix:
+                inbox.done(wait_id)
+            yield _wait(wait_id, "nobody waits for it", fixed=fix)
+    ended = history.ended is not None
+    if pending is not None and ended and not inbox.is_told(pending.wait_id):
+        if fix:
+            inbox.tell(pending)
+        yield _wait(pending.wait_id, "tick does not know that its run waits", fixed=fix)
+
+
+def _wait(subject: str, message: str, *, fixed: bool) -> Finding:
+    return Finding(kind="wait", subject=subject, message=message, fixable=True, fixed=fixed)
 
 
 def _orphans(store: Store, pointed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:

@@ -152,7 +152,10 @@ def _step(run_id: str, state: StepState) -> dict[str, Any]:
 
 def _wait(history: RunHistory, wait: WaitInfo) -> dict[str, Any]:
     woken = history.woken.get(wait.wait_id)
-    waiting = history.pending is not None and history.pending.wait_id == wait.wait_id
+    # an open notebook may wait behind several steps
+    pending = history.held if history.is_live else [history.pending]
+    waiting = any(one is not None and one.wait_id == wait.wait_id for one in pending)
+    waiting = waiting and history.pending is not None
     return {
         "wait_id": wait.wait_id,
         "run_id": history.run_id,
