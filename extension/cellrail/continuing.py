@@ -50,7 +50,7 @@ from cellrail_state.model import (
 )
 from cellrail_state.mounts import is_on_network
 from cellrail_state.store import Store
-from cellrail_state.waits import VOID
+from cellrail_state.waits import VOID, Answer
 
 #: settings for a kernel's hooks, by the run's secrets
 KernelSettings = Callable[[dict[str, Any]], dict[str, Any]]
@@ -290,6 +290,11 @@ class Continuer(msgspec.Struct, kw_only=True):
         if found.woken is not None:
             recorder.woken(found.woken)
             self.store.inbox.done(found.woken.wait_id)
+        if history.firing and self.store.inbox.wait(history.firing) is not None:
+            # the step is executed again, and asks anew: what it asked for then is void
+            void = Answer(by=VOID, time=self.clock())
+            self.store.inbox.answer(history.firing, void)
+            self.store.inbox.done(history.firing)
         if kernel is not None:
             recorder.kernel(
                 pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],

@@ -341,5 +341,7 @@ class _Remaining:
     def _job_id(self, step: Step) -> str:
         """The job in the chain that stands for a step."""
         state = self._history.state(step.number)
-        known = (state.job_id, self._history.started.kept.get(step.number, ""))
+        # an `--always` cell that was running again stood there before
+        before = [job.job_id for job in self._found.jobs if job.step == step.number][-1:]
+        known = (state.job_id, self._history.started.kept.get(step.number, ""), *before)
         return next((job_id for job_id in known if job_id in self._places), "")
