@@ -494,14 +494,21 @@ class FlowMagics(Magics):
 
         given, options = _split(words, values={"step", "data"})
         data = given_value(options.get("data"), "--data")
-        run = given[0] if given else self._default_run()
+        run = self._run_or_here(given)
         done = self._app().resume(run, step=options.get("step"), data=data, tell=print)
         return self._unless_here(done)
 
     def _flow_cancel(self, words: list[str]) -> Any:
         given, _ = _split(words)
-        run = given[0] if given else self._default_run()
+        run = self._run_or_here(given)
         return self._unless_here(self._app().cancel(run, tell=print))
+
+    def _run_or_here(self, given: list[str]) -> str:
+        """The run that is named; without a name this notebook, never another run of it."""
+        if len(given) == 1 or (not given and self._live is not None):
+            return given[0] if given else str(self._live.run_id)
+        message = "a run is needed: %flow runs lists them"
+        raise UserError(message)
 
     def _unless_here(self, run: Any) -> Any:
         """A run that was answered; None where this notebook is what goes on."""
