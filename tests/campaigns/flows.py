@@ -2,9 +2,9 @@
 
 The flow has loops, retries, conditions, a while loop, tolerated failures, an `--always` cell, state
 of the run, an effect that is to happen once, a loop that stores in mid-cell, a step that is
-executed again, one that suspends it. In each round its driver, its kernel or both are killed (-9)
-at some moments, whoever resumes it is killed between the answer and the record of it, and it is
-recovered until it ends. Then:
+executed again, and one that suspends it. In each round its driver, its kernel or both are killed
+(-9) at some moments, whoever resumes it is killed between the answer and the record of it, and it
+is recovered until it ends. Then:
 
 * every job was committed once, and was not even begun again after that;
 * every wait was ended once, by the answer that was given first;

@@ -67,8 +67,8 @@ def desk_of(
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
         tick: the tick that it fills; "" where it fills none.
-        waiting: how it waits, and what it has waited for; None where an
-            open notebook's clerk is added, which knows the notebook.
+        waiting: how it waits, and what it has waited for; None where an open notebook's clerk is
+            added, which knows the notebook.
         each: what `flow.each` has stored in mid-cell, and can be gone on from.
         live: a person executes its cells.
     """
