@@ -7,6 +7,7 @@ papermill, a script) what is set lives as long as this process, and one fixed li
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import sys
 import time
@@ -30,6 +31,8 @@ _FACTS: dict[str, Any] = {
     "callback_request": None, "context": None, "forced": False,
     "recovering": False, "resume_data": None, "runs": 1, "tick": None, "woke_by": None,
 }  # fmt: skip
+#: keys of the functions around, that are running once
+_RUNNING: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("once", default=())
 #: seconds between two looks at a function that another run is running
 _ONCE_SECONDS = 0.2
 
@@ -321,10 +324,16 @@ class FlowApi:
         _key(key, "flow.once()")
         if not callable(fn):
             raise BadState(f"flow.once({key!r}): a function is needed, not {fn!r}")
+        if key in _RUNNING.get():
+            raise BadState(f"flow.once({key!r}): its function waits for itself")
         while (found := _ask("once_find", key=key, scope=scope)).get("wait"):
             time.sleep(_ONCE_SECONDS)
         if not found:
-            value: T = _run_once(key, fn, scope)
+            token = _RUNNING.set((*_RUNNING.get(), key))
+            try:
+                value: T = _run_once(key, fn, scope)
+            finally:
+                _RUNNING.reset(token)
         elif "lost" in found:
             raise _no_json(key, found["lost"], f"it has run in run {found['run']}")
         else:

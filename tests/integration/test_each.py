@@ -265,6 +265,23 @@ def test_nested_loops_and_several_in_one_cell_go_on_each_by_itself(make, app, ca
     assert not app.history(run.id).each.records()
 
 
+@pytest.mark.parametrize(
+    "around", ["for k in range(2): fit('inner')", "fit('inner'); fit('inner')"]
+)
+def test_a_second_loop_of_the_same_name_in_a_cell_is_refused(around, make, app):
+    function = (
+        "from cellrail import flow\nhits = 0\ndef fit(name):\n    global hits\n"
+        "    for i in flow.each(name, range(3), save=['hits']): hits += 1"
+    )
+    run = app.run(make(function, f"%%step a --retry 1 --backoff 1ms\n{around}"))
+    assert "flow.each('inner'): the cell has had a loop of this name before" in run.cause
+
+    named = "for k in range(2): fit(f'inner-{k}')"
+    assert (
+        app.run(make(function, named, "%%step end\nprint(hits)"))["end"].outputs[0]["text"] == "6\n"
+    )
+
+
 @pytest.mark.parametrize("region", ["n", "s"])
 @pytest.mark.parametrize("more", ["", "--parallel 2"])
 @pytest.mark.parametrize("failed_only", [False, True])

@@ -542,6 +542,14 @@ def test_once_is_not_repeated_by_retry_restart_or_restart_of_a_restart(make, app
     assert (tmp_path / "sent").read_text() == "xx"
 
 
+def test_a_function_that_asks_for_itself_once_is_refused_and_does_not_wait(make, app):
+    inner = "flow.once('n', lambda: flow.once('n', lambda: 2))"
+    run = app.run(make("from cellrail import flow", inner, "print(flow.once('n', lambda: 3))"))
+
+    assert run.status == "failed"
+    assert run.cause == "BadState: flow.once('n'): its function waits for itself"
+
+
 def test_once_per_flow_is_found_by_other_runs_and_waited_for(make, app, tmp_path):
     path = make(
         "from cellrail import flow\nimport time\ndef send():\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cellrail.errors import BadState
 from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail_state.eachs import EachBook
 from cellrail_state.model import (
@@ -41,6 +42,8 @@ class Eachs(Clerk):
         """
         self._desk, self._book = desk, book
         self._success = False
+        #: loops that the current job has begun: what one has done is not done for another
+        self._begun: set[tuple[str, tuple[tuple[str, int], ...], str]] = set()
 
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
@@ -53,9 +56,20 @@ class Eachs(Clerk):
         return job.job_id if job is not None else ""
 
     def find(self, job: Job | None, name: str, path: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """What a loop has stored last; nothing where it begins."""
+        """What a loop has stored last; nothing where it begins.
+
+        Raises:
+            BadState: the job has had a loop of this name before, in this place.
+        """
         if job is None:
             return {}
+        place = (job.job_id, _path(path), name)
+        if place in self._begun:
+            raise BadState(
+                f"flow.each({name!r}): the cell has had a loop of this name before",
+                hint="each loop of a cell has a name of its own, as in flow.each(f'fit-{k}', …)",
+            )
+        self._begun.add(place)
         found = self._book.find(job.number, job.turns, _path(path), name)
         if found is None:
             return {}
@@ -106,6 +120,7 @@ class Eachs(Clerk):
 
     def begin(self, job: Job) -> None:
         """A job begins."""
+        self._begun.clear()
         self._book.begin(job.number, job.turns, job.attempt)
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
