@@ -103,6 +103,28 @@ class Ambient:
         self._last = data
         return store.put(data)
 
+    def apply(self, snapshot: Mapping[str, Any]) -> list[str]:
+        """Put everything back but the generators, in a process that may have gone on since.
+
+        Returns:
+            What could not be put back.
+        """
+        self._forget(snapshot)
+        return apply(snapshot)
+
+    def _forget(self, snapshot: Mapping[str, Any]) -> None:
+        """Undo changes of the environment since the kernel started that are in no snapshot."""
+        if "environment" not in snapshot:
+            return
+        parts = ("environment", "environment_removed", "environment_not_covered")
+        told = {name for part in parts for name in snapshot.get(part, ())}
+        base = self._base.environment
+        for name in {*base, *os.environ} - told:
+            if name not in base:
+                os.environ.pop(name, None)
+            elif os.environ.get(name) != base[name]:
+                os.environ[name] = base[name]
+
     def adopt(self) -> None:
         """After a restore: what is now is what was stored last."""
         self._raw = self._cheap()

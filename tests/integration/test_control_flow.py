@@ -430,3 +430,24 @@ def test_addresses_that_lead_nowhere_say_so(cut, error, told, make, app):
 def test_a_loop_without_its_header_is_refused_before_anything_runs(make, app):
     with pytest.raises(BadNotebook, match="--in nothing: no step above"):
         app.run(make("x = 1", "%%step a --in nothing\ny = 1"))
+
+
+def test_a_retry_finds_the_environment_as_it_was_before_the_step(make, app, monkeypatch):
+    monkeypatch.setenv("KEPT", "k")
+    monkeypatch.setenv("LOST", "l")
+    seen = "print([os.environ.get(name) for name in ('ZZ', 'BEFORE', 'KEPT', 'LOST')])"
+    run = app.run(
+        make(
+            "import os\nfrom pathlib import Path\nos.environ['BEFORE'] = 'b'",
+            f"%%step a --retry 3 --backoff 1ms\n{seen}\n"
+            "os.environ['ZZ'] = os.environ.get('ZZ', '') + 'x'\n"
+            "os.environ['BEFORE'] += 'c'; os.environ['KEPT'] += 'x'; os.environ.pop('LOST', 0)\n"
+            "with open('tries', 'a') as file: file.write('x')\n"
+            "if len(Path('tries').read_text()) < 4: raise ValueError('again')",
+            f"%%step b\n{seen}",
+        )
+    )
+
+    assert run.status == "success", run.cause
+    assert run["a"].outputs[0]["text"] == "[None, 'b', 'k', 'l']\n"
+    assert run["b"].outputs[0]["text"] == "['x', 'bc', 'kx', None]\n"

@@ -36,9 +36,16 @@ from cellrail_state.restore import restore
 class LayOver:
     """Lays checkpoints over one shell's namespace."""
 
-    def __init__(self, shell: Any, objects: Objects, capture: Capture, waiting: Waiting) -> None:
+    def __init__(
+        self,
+        shell: Any,
+        objects: Objects,
+        capture: Capture,
+        waiting: Waiting,
+        surroundings: ambient.Ambient,
+    ) -> None:
         self._shell, self._objects = shell, objects
-        self._capture, self._waiting = capture, waiting
+        self._capture, self._waiting, self._surroundings = capture, waiting, surroundings
 
     def lay(
         self,
@@ -67,7 +74,7 @@ class LayOver:
         later = set(left_for_later(target))
         there = shellspace.capture_roots(self._shell)
         with shellspace.whole_or_not_at_all(self._shell), ambient.generators_kept():
-            warnings = ambient.apply(state) if state is not None else []
+            warnings = self._surroundings.apply(state) if state is not None else []
             warnings += [
                 told for line in order["magics"] if (told := run_setup_line(self._shell, line))
             ]

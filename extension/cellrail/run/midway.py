@@ -164,7 +164,7 @@ class Midway:
         self.put.update(placed)
         if checkpoint.ambient is not None:
             state: dict[str, Any] = msgspec.json.decode(self._objects.get(checkpoint.ambient))
-            told += ambient.apply(state)
+            told += ambient.Ambient(self._base).apply(state)
             told += ambient.apply_generators(state)
         return told
 

@@ -367,7 +367,7 @@ class ShellState:
             with shellspace.whole_or_not_at_all(self._shell):
                 return self._replace(order, checkpoint)
         except BaseException:
-            ambient.apply(before)
+            self._ambient.apply(before)
             ambient.apply_generators(before)
             raise
 
@@ -377,7 +377,7 @@ class ShellState:
         keep |= equal
         shellspace.clear(self._shell, keep=keep)
         state = self._ambient_of(checkpoint.ambient)
-        warnings = [*cut_off, *ambient.apply(state)]
+        warnings = [*cut_off, *self._ambient.apply(state)]
         warnings += [
             told for line in order["magics"] if (told := run_setup_line(self._shell, line))
         ]
@@ -459,7 +459,7 @@ class ShellState:
         shellspace.remove(self._shell, change.new)
         checkpoint = self._capture.current
         state = self._ambient_of(checkpoint.ambient)
-        ambient.apply(state)
+        self._ambient.apply(state)
         placed: dict[str, Any] = {}
         report = restore(
             checkpoint,
@@ -488,7 +488,9 @@ class ShellState:
             names = [n for n in self._capture.differs_from(target) if n in target.variables]
             _refuse_incompatible(target, order.get("python", ""), names)
         changed = target.ambient != current.ambient
-        answer = LayOver(self._shell, self._objects, self._capture, self._waiting).lay(
+        answer = LayOver(
+            self._shell, self._objects, self._capture, self._waiting, self._ambient
+        ).lay(
             target,
             order,
             state=self._ambient_of(target.ambient) if changed else None,
