@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from cellrail.changed_inside import changes_inside
 from cellrail.inside import InnerCut, inner_cut, keys_of, origin_number
 from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import local_modules
@@ -206,7 +207,23 @@ def plan_restart_of(
         numbers=numbers_of(flow, states),
     )  # fmt: skip
     if inner is not None:
-        decided = msgspec.structs.replace(decided, plan=_told_inside(decided, inner))
+        changes = changes_inside(flow, history, inner, decided.numbers)
+        refused = changes.shape if force else (*changes.shape, *changes.stale)
+        if refused and widen:
+            loop = inner.turns[0].loop
+            return plan_restart_of(
+                flow, history, from_step=loop, to=to, changed=changed, force=force, widen=widen
+            )
+        plan = decided.plan if refused else _told_inside(decided, inner)
+        plan = msgspec.structs.replace(
+            plan,
+            refusals=(*plan.refusals, *refused),
+            earliest=plan.earliest or (inner.turns[0].loop if refused else ""),
+            warnings=(*plan.warnings, *changes.told),
+        )
+        decided = msgspec.structs.replace(decided, plan=plan)
+        if refused:
+            return decided
     return msgspec.structs.replace(decided, plan=_told_in_cells(decided, flow, changed))
 
 

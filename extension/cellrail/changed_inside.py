@@ -1,0 +1,103 @@
+"""What changed of a loop that a restart cuts into: kept turns are those of the old notebook.
+
+* A step of the loop that is new, gone, or no longer of this loop refuses the cut, whatever is
+  forced: the turns that are kept have no job of it, or one that nothing leads to.
+* Another `--foreach`, `--while`, `--when`, `--branch` or `--collect`, or other code of a step that
+  the item at the cut has executed already, refuses the cut, unless it is forced: the item would be
+  half old and half new.
+* Other code at the cut or behind it is what a restart is made for. Earlier items keep what the old
+  code made of them: that is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from cellrail.inside import InnerCut, block_of
+from cellrail.notebook.address import find_step
+from cellrail.notebook.fingerprint import is_blank
+from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.options import OptionError, StepOptions, parse_options
+from cellrail_state.history import RunHistory
+from cellrail_state.model import StepInfo
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a cut inside a loop is refused, and what a person should know of it."""
+
+    #: the loop is not the same loop any more
+    shape: tuple[str, ...] = ()
+    #: `--force` keeps what was made all the same
+    stale: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+def changes_inside(
+    flow: Flow, history: RunHistory, cut: InnerCut, numbers: Mapping[int, int]
+) -> Changes:
+    """What changed of the outermost loop that a cut lies in.
+
+    Args:
+        flow: the notebook as it is now.
+        history: the origin.
+        cut: where the restart goes on.
+        numbers: the origin's number of each step.
+    """
+    loop = find_step(cut.turns[0].loop, flow.steps)
+    infos = {state.info.number: state.info for state in history.states}
+    steps = list(block_of(flow, loop).steps())
+    shape, stale, told = [], [], []
+    for step in steps:
+        old = infos.get(numbers.get(step.number, -1))
+        if old is None:
+            if not is_blank(step.body):
+                shape.append(f"step {step.label!r}: new step in the loop {loop.label!r}")
+            continue
+        before, now = _options(old), step.options
+        if before.in_ != now.in_:
+            where = f"of {before.in_!r}" if before.in_ else "of no loop"
+            shape.append(f"step {step.label!r}: was a step {where}")
+        stale += [
+            f"step {step.label!r}: {line} changed" for line in _other_lines(before, now, cut, step)
+        ]
+        if old.source_hash != step.source_hash:
+            if step.number < cut.step.number:
+                stale.append(f"step {step.label!r}: source changed")
+            else:
+                told.append(f"step {step.label!r}: source changed; kept items keep what it made")
+    mine = {numbers.get(step.number) for step in steps}
+    label = infos[numbers[loop.number]].label if loop.number in numbers else loop.label
+    shape += [
+        f"step {old.label!r} is absent from the loop {loop.label!r}"
+        for old in _of_loop(label, infos)
+        if old.number not in mine
+    ]
+    return Changes(shape=tuple(shape), stale=tuple(stale), told=tuple(told))
+
+
+def _options(info: StepInfo) -> StepOptions:
+    try:
+        return parse_options(info.options)
+    except OptionError:  # of another version of cellrail
+        return StepOptions()
+
+
+def _other_lines(before: StepOptions, now: StepOptions, cut: InnerCut, step: Step) -> Iterator[str]:
+    """Options that decide what turns there are, and what comes of them."""
+    again = cut.reeval and step.label == cut.turns[-1].loop
+    for name in ("foreach", "key", "while_", "when", "branch", "collect"):
+        if again and name in {"foreach", "key"}:
+            continue
+        if getattr(before, name) != getattr(now, name):
+            yield f"--{name.rstrip('_')}"
+
+
+def _of_loop(label: str, infos: Mapping[int, StepInfo]) -> Iterator[StepInfo]:
+    """The steps that a loop of the origin had, those of its inner loops too."""
+    loops = {label}
+    for _, info in sorted(infos.items()):
+        if _options(info).in_ in loops:
+            loops.add(info.label)
+            yield info
