@@ -486,9 +486,12 @@ class RunHistory:
         self._states[number] = msgspec.structs.replace(state, **changes)
 
     def _close_what_was_running(self) -> None:
+        # whoever cancels a run may do so while its driver is busy with something else than the cell
+        cancelled = self.ended is not None and self.ended.status is RunStatus.CANCELLED
+        status = StepStatus.CANCELLED if cancelled else StepStatus.FAILED
         for number, state in self._states.items():
             if state.status is StepStatus.RUNNING:
-                self._change(number, status=StepStatus.FAILED, cause="interrupted")
+                self._change(number, status=status, cause="interrupted")
 
     # --- what became of it -------------------------------------------------------------------
 
