@@ -13,6 +13,7 @@ The tree::
     │   ├── StepNotFound           the run, or the notebook, has no such step
     │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
+    │   ├── BadSchedule            a cron expression, zone, range or template of ticks is wrong
     │   ├── BadSelector            a `--changed` is none, or selects nothing
     │   ├── NotWaiting             the run waits for nothing that could be answered
     │   ├── AlreadyAnswered        somebody has answered the wait before, or its time is up
@@ -113,6 +114,10 @@ class RecoverRefused(UserError):
     """The run cannot go on as it is."""
 
     code = "recover-refused"
+
+
+class BadSchedule(UserError):
+    """A cron expression, a zone, a range or a template of ticks is wrong."""
 
 
 class BadSelector(UserError):
