@@ -162,7 +162,7 @@ def test_a_live_cut_that_cannot_be_had_offers_no_other_that_cannot(make, front):
 def test_what_comes_later_is_refused_as_such(front):
     front.run("%load_ext cellrail", "a")
 
-    assert "%flow rerun is not available yet" in front.run("%flow rerun", "b")
+    assert "%flow backfill is not available yet" in front.run("%flow backfill", "b")
 
 
 def test_undo_brings_back_what_cannot_be_stored_and_what_it_shares(make, front):

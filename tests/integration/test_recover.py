@@ -29,6 +29,7 @@ import pytest
 from cellrail.errors import RecoverRefused
 from cellrail.kernels.cold import EXTENSION_FLAG
 from cellrail.kernels.ending import end_kernels
+from cellrail.run.client import CellClient, Ending
 from cellrail_state.errors import RunIsOwned, RunTakenOver
 from cellrail_state.model import KernelStarted
 
@@ -567,3 +568,37 @@ def test_an_attempt_after_a_recovered_one_begins_on_its_own_item(make, app, cell
         if line["type"] == "finished" and [t["key"] for t in line.get("turns", ())] == ["q"]
     ]
     assert attempts == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("options", ["--retry 1", "--on-error continue"])
+def test_a_kernel_that_dies_right_behind_an_error_is_a_kernel_that_died(
+    options, make, app, monkeypatch, tmp_path
+):
+    finish, killed = CellClient.finish, []
+
+    def finish_and_die(client, message_id, cell, index, timeout):
+        result = finish(client, message_id, cell, index, timeout)
+        if result.ending is Ending.ERROR and not killed:
+            kernel = client._kernel
+            killed.append(kernel.pid)
+            kernel.kill()
+            while kernel.exit_code() is None:
+                time.sleep(0.01)
+        return result
+
+    monkeypatch.setattr(CellClient, "finish", finish_and_die)
+    run = app.run(
+        make(
+            f"from pathlib import Path\n{CRASH}",
+            f"%%step a {options}\nwitness('a')\n"
+            "if Path('witness.txt').read_text().count('a') < 2: raise ValueError('again')",
+            "%%step b\nwitness('b')",
+        )
+    )
+    assert (run.status, run.cause.split(" (")[0]) == ("failed", "the kernel died")
+
+    run = app.recover(run.id)
+
+    assert run.status == "success", run.cause
+    assert counts(tmp_path)["b"] == 1
+    assert counts(tmp_path)["a"] == (2 if "retry" in options else 1)

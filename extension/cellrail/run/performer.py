@@ -240,7 +240,9 @@ class Performer:
             refused=refused,
             waits=asked is not None,
             again=asked is not None and asked.kind == waits.RERUN,
-            alive=self._exit_code() is None,
+            # where the code has raised and its kernel dies right behind it, that is no part of it:
+            # whatever comes next finds the kernel dead, and the run can be recovered
+            alive=result.ending is Ending.ERROR or self._exit_code() is None,
         )
 
     def _look_up(
