@@ -33,7 +33,7 @@ from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Origin, RunKind, RunStarted
+from cellrail_state.model import Origin, RunKind, RunStarted, Tick
 from cellrail_state.store import Store
 
 
@@ -64,6 +64,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[int, int] = {}
     #: how it waits
     waits: WaitRules = WaitRules()
+    #: the tick that it is of, and the id that was claimed for it
+    tick: Tick | None = None
+    run_id: str = ""
 
 
 class RunConductor:
@@ -218,7 +221,7 @@ class RunConductor:
         ref = store.objects.put(content)
         store.objects.flush()
         return RunStarted(
-            run_id=prepare.new_run_id(now),
+            run_id=request.run_id or prepare.new_run_id(now),
             flow=request.flow_id,
             kind=self._kind(),
             time=now,
@@ -242,6 +245,7 @@ class RunConductor:
             kept=request.kept,
             options=request.told,
             scope=request.scope,
+            tick=request.tick,
             cellrail=__version__,
         )
 
@@ -254,7 +258,7 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
     once = history.once if history is not None else {}
     desk = desk_of(
         recorder, flow=request.flow_id, scope=request.scope, past=past, once=once,
-        waiting=_waiting(request, history),
+        tick=request.tick, waiting=_waiting(request, history),
     )  # fmt: skip
     desk.add(Previously(desk, origin=history, numbers=request.numbers))
     return desk

@@ -331,7 +331,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         )  # fmt: skip
         desk = desk_of(
             recorder, flow=flow, scope=history.started.scope, past=past, once=once,
-            waiting=waiting,
+            tick=history.started.tick, waiting=waiting,
         )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
         desk.started_on(continuation.jobs)

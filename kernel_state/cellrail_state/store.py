@@ -3,8 +3,8 @@
 Layout: `store.json` (format, id), `journals/` (by day), `objects/`, `catalog.duckdb` (an index of
 the journals), `news/` (which runs the catalog may not know), `state/` (what outlives runs: the
 ledger of resources and variables), `shared/` (the runs' shared folders), `waits/` (what
-runs wait for, and the answers), `renames.json` (flows
-under new names), `.gitignore`.
+runs wait for, and the answers), `ticks/` (which run each tick has), `triggers/`, `backfills/`,
+`renames.json` (flows under new names), `.gitignore`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from cellrail_state import journal as journals
 from cellrail_state import locks
+from cellrail_state.claims import Claims
 from cellrail_state.crashpoints import CrashPoints, NoCrash
 from cellrail_state.errors import (
     JournalDamaged,
@@ -79,6 +80,7 @@ class Store:
         self.objects = Objects(path / "objects", points=points)
         self.news = News(path / "news")
         self.inbox = Inbox(path / "waits", keyring=keyring, points=points)
+        self.claims = Claims(path / "ticks", keyring=keyring, points=points)
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -387,6 +389,7 @@ class Store:
                 temporary.unlink(missing_ok=True)
                 raise _not_writable(self.path, error) from error
             self.__dict__.pop("renames", None)
+            self.claims.move(old, new)
         return runs
 
 

@@ -15,7 +15,7 @@ from cellrail.run.states import Past, States
 from cellrail.run.waits import GoesOn, Waiter, WaitRules
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import OnceDone, WaitInfo, Woken
+from cellrail_state.model import OnceDone, Tick, WaitInfo, Woken
 from cellrail_state.store import Store
 
 
@@ -51,7 +51,7 @@ def desk_of(
     scope: str = "",
     past: Past | None = None,
     once: Mapping[str, OnceDone] | None = None,
-    tick: str = "",
+    tick: Tick | None = None,
     waiting: Waiting | None = None,
 ) -> Desk:
     """The desk of a run.
@@ -62,13 +62,15 @@ def desk_of(
         scope: whose states its steps see; the user's own by default.
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
-        tick: the tick that it fills; "" where it fills none.
+        tick: the tick that it is of; None where it was started by hand.
         waiting: how it waits, and what it has waited for; None where it cannot.
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
     desk.add(Folder(desk))
-    desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
+    desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick.stamp if tick is not None else ""))
+    if tick is not None:
+        desk.facts["tick"] = {"moment": tick.key.moment.isoformat(), "zone": tick.zone}
     if waiting is not None:
         desk.waiter = Waiter(
             desk, rules=waiting.rules, woken=waiting.woken, infos=waiting.infos,

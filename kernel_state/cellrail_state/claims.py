@@ -1,0 +1,190 @@
+"""Claims: which run a tick has, decided before that run begins.
+
+`ticks/FLOW/STAMP-INPUTS.N` is the N-th claim of a tick (`FLOW` is a digest of the flow's id): it
+names the run that is to execute the tick. A claim is made by linking a whole file under its name,
+which succeeds once, so of everybody who wants the tick one decides what its run is called.
+
+Why a tick starts at most one run at a time, whatever crashes or races happen:
+
+* A run is begun by making its journal under the claimed id, which succeeds once (`Journal.create`).
+  Whoever finds a claim whose run has not begun, and whose owner is gone, begins *that* run. Where
+  the owner was only slow, one of both is refused before any cell has run. So nothing hangs on
+  whether an owner was rightly taken for dead.
+* A run that has begun and lost its owner is recovered under its id, by whoever gets its lock.
+* The next claim (N+1: a failed tick is tried again) is made only by who has read in the journal
+  that the run of claim N has ended.
+
+No clock decides anything. An owner lives as long as it holds the lock of its file in
+`ticks/owners/`, which the system takes from it when it ends, however it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from cellrail_state import locks
+from cellrail_state.crashpoints import CrashPoints, NoCrash
+from cellrail_state.keys import KeyRing
+from cellrail_state.model import Owner
+from cellrail_state.signed import SignedFiles
+from cellrail_state.ticks import Key
+
+_OWNERS = "owners"
+#: a file of an owner that is gone is swept after this
+_SWEEP_SECONDS = 86_400.0
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody has decided which run a tick has."""
+
+    flow: str
+    stamp: str
+    inputs: str
+    #: the run, chosen before it begins
+    run_id: str
+    #: seconds since the epoch
+    time: float
+    #: the process that begins it, and the name of the lock that it holds while it lives
+    owner: Owner
+    lock: str
+    #: `trigger:ID`, `backfill:ID`, or "" for a person
+    by: str = ""
+    #: place among the claims of its tick, from 1
+    number: int = 1
+
+    @property
+    def key(self) -> Key:
+        """What names its tick."""
+        return Key(self.stamp, self.inputs)
+
+
+class Claims:
+    """The claims of one store."""
+
+    def __init__(
+        self, folder: Path, *, keyring: KeyRing, points: CrashPoints | None = None
+    ) -> None:
+        """Know the folder.
+
+        Args:
+            folder: made when the first tick is claimed.
+            keyring: signs, and tells whose signatures count.
+            points: where a test may end the process.
+        """
+        self._folder = folder
+        self._files = SignedFiles(folder, keyring=keyring, what="a claim")
+        self._points = points or NoCrash()
+
+    # --- owners ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def owner(self) -> Iterator[str]:
+        """Be an owner of claims; yields the name of the lock that tells so."""
+        folder = self._folder / _OWNERS
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sweep(folder)
+        name = uuid.uuid4().hex
+        path = folder / name
+        # (the lock is held by nobody for a moment: nobody knows of the name yet)
+        with locks.locked(path, seconds=1.0):
+            try:
+                yield name
+            finally:
+                path.unlink(missing_ok=True)
+
+    def lives(self, claim: Claim) -> bool:
+        """Whether the owner of a claim lives."""
+        return locks.is_locked(self._folder / _OWNERS / claim.lock)
+
+    @staticmethod
+    def _sweep(folder: Path) -> None:
+        """Delete the files of owners that were killed."""
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                old = time.time() - path.stat().st_mtime > _SWEEP_SECONDS
+                if old and not locks.is_locked(path):
+                    path.unlink()
+
+    # --- claims ------------------------------------------------------------------------------
+
+    def claim(self, claim: Claim) -> Claim:
+        """Claim a tick, unless somebody has at this number; the claim that counts. Durable.
+
+        Only for who knows that the run of the claim before it has ended.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+        """
+        name = _name(claim.key, claim.number)
+        self._points.reach("claims.before_claim")
+        made = self._files.make(f"{_of(claim.flow)}/{name}", claim, signed_as=name)
+        self._points.reach("claims.after_claim")
+        if made:
+            return claim
+        return self._read(claim.flow, name) or claim
+
+    def newest(self, flow: str, key: Key) -> Claim | None:
+        """The last claim of a tick; None where nobody has claimed it."""
+        number, found = 0, None
+        while (there := self._read(flow, _name(key, number + 1))) is not None:
+            number, found = number + 1, there
+        return found
+
+    def numbers(self, flow: str) -> dict[Key, int]:
+        """How often each tick of a flow was claimed."""
+        found: dict[Key, int] = {}
+        try:
+            names = os.listdir(self._folder / _of(flow))  # noqa: PTH208 - there may be very many
+        except FileNotFoundError:
+            return found
+        for name in names:
+            rest, dot, number = name.rpartition(".")
+            stamp, dash, inputs = rest.partition("-")
+            if dot and dash and number.isdigit():
+                key = Key(stamp, inputs)
+                found[key] = max(found.get(key, 0), int(number))
+        return found
+
+    def read(self, flow: str, numbers: Iterable[tuple[Key, int]]) -> list[Claim]:
+        """The claims of these numbers."""
+        keys = self._files.keys()
+        found = []
+        for key, number in numbers:
+            name = _name(key, number)
+            path = f"{_of(flow)}/{name}"
+            claim = self._files.read(path, Claim, signed_as=name, keys=keys)
+            if claim is not None:
+                found.append(claim)
+        return found
+
+    def move(self, old: str, new: str) -> None:
+        """A flow has another id: its claims follow it."""
+        source, target = self._folder / _of(old), self._folder / _of(new)
+        if not source.is_dir():
+            return
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            with contextlib.suppress(FileExistsError):
+                os.link(path, target / path.name)
+            path.unlink()
+        source.rmdir()
+
+    def _read(self, flow: str, name: str) -> Claim | None:
+        return self._files.read(f"{_of(flow)}/{name}", Claim, signed_as=name)
+
+
+def _of(flow: str) -> str:
+    """The folder of a flow."""
+    return hashlib.sha256(flow.encode()).hexdigest()[:32]
+
+
+def _name(key: Key, number: int) -> str:
+    return f"{key.stamp}-{key.inputs}.{number}"

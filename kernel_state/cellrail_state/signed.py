@@ -1,0 +1,140 @@
+"""Small signed files in a folder: made once, or replaced, whole and durable.
+
+A file is a MAC and a JSON record; it is signed for its name, so that it stands for no other. Making
+one that is there already fails for all but the first: that decides races between processes, and
+holds whoever is killed in between.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from cellrail_state.errors import StoreError, StoreNotWritable
+from cellrail_state.keys import KeyRing, signature, untrusted
+from cellrail_state.objects import sync_folder
+
+_MAC_BYTES = 32
+T = TypeVar("T")
+
+
+class SignedFiles:
+    """The signed files below one folder of a store."""
+
+    def __init__(self, folder: Path, *, keyring: KeyRing, what: str) -> None:
+        """Know the folder.
+
+        Args:
+            folder: made when the first file is.
+            keyring: signs, and tells whose signatures count.
+            what: what a file is, in an error's words: "a claim".
+        """
+        self.folder = folder
+        self._keyring, self._what = keyring, what
+
+    def make(self, name: str, record: msgspec.Struct, *, signed_as: str = "") -> bool:
+        """Make a file that is not there; whether this call has made it. Durable.
+
+        Args:
+            name: relative to the folder.
+            record: its content.
+            signed_as: what it stands for, where that is not its name.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+        """
+        path = self.folder / name
+        try:
+            temporary = self._written(path, record, signed_as or name)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise self._not_writable(path, error) from error
+        return True
+
+    def replace(self, name: str, record: msgspec.Struct) -> None:
+        """Make a file, or make it anew. Durable.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+        """
+        path = self.folder / name
+        try:
+            self._written(path, record, name).replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise self._not_writable(path, error) from error
+
+    def remove(self, name: str) -> bool:
+        """Delete a file; whether it was there."""
+        try:
+            (self.folder / name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(
+        self, name: str, kind: type[T], *, signed_as: str = "", keys: Sequence[bytes] | None = None
+    ) -> T | None:
+        """A file's record; None where there is none.
+
+        Args:
+            name: relative to the folder.
+            kind: of the record.
+            signed_as: what it stands for, where that is not its name.
+            keys: the keys that may have signed it, where they are known already.
+
+        Raises:
+            Untrusted: nobody whose key is here has signed it for this name.
+            StoreError: it is damaged.
+        """
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        mac, payload = data[:_MAC_BYTES], data[_MAC_BYTES:]
+        signed = (signed_as or name).encode()
+        found = self._keyring.verifying_keys() if keys is None else keys
+        if not any(hmac.compare_digest(mac, signature(key, signed, payload)) for key in found):
+            raise untrusted(self.folder.parent)
+        try:
+            return msgspec.json.decode(payload, type=kind)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
+
+    def keys(self) -> Sequence[bytes]:
+        """The keys that may have signed, for whoever reads many files."""
+        return self._keyring.verifying_keys()
+
+    def _written(self, path: Path, record: msgspec.Struct, signed: str) -> Path:
+        """A file beside `path` that holds this, signed, durably."""
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for parent in (path.parent, self.folder):
+                sync_folder(parent.parent)
+        payload = msgspec.json.encode(record)
+        mac = signature(self._keyring.key(), signed.encode(), payload)
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        with temporary.open("wb") as file:
+            file.write(mac + payload)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary
+
+    def _not_writable(self, path: Path, error: OSError) -> StoreNotWritable:
+        return StoreNotWritable(
+            f"{self._what} cannot be written ({error.strerror}): {path}",
+            hint="make room in the store",
+        )

@@ -1,0 +1,218 @@
+"""How ticks stand: which are filled, failed, under way, or nobody's.
+
+What runs came to is asked of the catalog; what it may not know yet, of the claims and journals: a
+claim is durable before its run begins, so whoever finds no claim of a tick knows that nobody has
+run it. How a tick stands is one of `Standing`, a closed set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from cellrail_state.claims import Claim
+from cellrail_state.history import RunHistory, Sources
+from cellrail_state.model import Owner, RunStatus
+from cellrail_state.sql import queries
+from cellrail_state.store import Store
+from cellrail_state.ticks import Key
+
+_ENDED = frozenset((RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED))
+
+
+class Standing(StrEnum):
+    """How a tick stands."""
+
+    #: nobody has run it
+    MISSING = "missing"
+    #: somebody is about to begin its run
+    CLAIMED = "claimed"
+    #: claimed by somebody who is gone; the run that was chosen has not begun
+    ABANDONED = "abandoned"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    #: its run has begun, and lost its owner
+    INTERRUPTED = "interrupted"
+    #: it was filled: a run of it was a success
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Stand(msgspec.Struct, frozen=True, kw_only=True):
+    """How one tick stands."""
+
+    key: Key
+    standing: Standing = Standing.MISSING
+    #: the run that says so: of a filled one the newest success, else the newest; "" where none is
+    run_id: str = ""
+    #: how often it was claimed
+    number: int = 0
+    #: who fired that run, and the digest of what it ran
+    by: str = ""
+    source: str = ""
+    #: the newest run that has ended, however
+    ended: str = ""
+    #: it was filled once, though another run is under way now
+    filled: str = ""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a run of it is about to begin, or has begun and not ended."""
+        return self.standing not in {
+            Standing.MISSING, Standing.SUCCESS, Standing.FAILED, Standing.CANCELLED,
+        }  # fmt: skip
+
+
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a tick."""
+
+    run_id: str
+    status: RunStatus
+    by: str
+    source: str
+
+
+def stands(store: Store, flow: str, keys: Iterable[Key]) -> dict[Key, Stand]:
+    """How ticks of a flow stand.
+
+    Args:
+        store: the store.
+        flow: the flow's id.
+        keys: of the ticks.
+    """
+    wanted = list(dict.fromkeys(keys))
+    if not wanted:
+        return {}
+    # the claims first: a run that begins since is known by its claim
+    numbers = store.claims.numbers(flow)
+    rows = _rows(store, flow, min(k.stamp for k in wanted), max(k.stamp for k in wanted))
+    unknown = [
+        (key, number)
+        for key in wanted
+        for number in range(1, numbers.get(key, 0) + 1)
+        if len(rows.get(key, ())) < numbers[key]
+    ]
+    claims: dict[Key, list[Claim]] = {}
+    for claim in store.claims.read(flow, unknown):
+        claims.setdefault(claim.key, []).append(claim)
+    return {
+        key: _stand(store, key, rows.get(key, []), claims.get(key, []), numbers.get(key, 0))
+        for key in wanted
+    }
+
+
+def stand(store: Store, flow: str, key: Key) -> Stand:
+    """How one tick stands, from its claims and journals alone."""
+    newest = store.claims.newest(flow, key)
+    if newest is None:
+        return Stand(key=key)
+    claims = store.claims.read(flow, [(key, n) for n in range(1, newest.number + 1)])
+    return _stand(store, key, [], claims, newest.number)
+
+
+def claim(
+    store: Store, flow: str, seen: Stand, *, run_id: str, owner: Owner, lock: str, by: str,
+    now: float,
+) -> Claim | None:  # fmt: skip
+    """Take a tick whose newest run has ended, or that has none; None where somebody was first.
+
+    Args:
+        store: the store.
+        flow: the flow's id.
+        seen: how it stands.
+        run_id: the run that is to begin.
+        owner: this process.
+        lock: names its lock (`Claims.owner`).
+        by: `trigger:ID`, `backfill:ID`, or "" for a person.
+        now: seconds since the epoch.
+    """
+    key = seen.key
+    if seen.standing is Standing.ABANDONED:
+        found = store.claims.read(flow, [(key, seen.number)])
+        return found[0] if found else None
+    if seen.under_way:
+        return None
+    wanted = Claim(
+        flow=flow, stamp=key.stamp, inputs=key.inputs, run_id=run_id, time=now, owner=owner,
+        lock=lock, by=by, number=seen.number + 1,
+    )  # fmt: skip
+    counts = store.claims.claim(wanted)
+    return wanted if counts.run_id == run_id else None
+
+
+def run_status(store: Store, run_id: str) -> RunStatus | None:
+    """What a run has come to; None where it has not begun."""
+    if not store.journal_size(run_id):
+        return None
+    return _history(store, run_id).status
+
+
+def _rows(store: Store, flow: str, first: str, last: str) -> dict[Key, list[_Known]]:
+    values = {"flow": flow, "first": first, "last": last}
+    found: dict[Key, list[_Known]] = {}
+    for row in store.catalog.query(queries()["runs_of_ticks"], values):
+        known = _known_of(store, row)
+        found.setdefault(Key(row["tick"], row["inputs"]), []).append(known)
+    return found
+
+
+def _known_of(store: Store, row: Mapping[str, Any]) -> _Known:
+    status = RunStatus(row["status"])
+    if status not in _ENDED:
+        # the catalog may be behind: another program can hold it
+        status = run_status(store, row["run_id"]) or status
+    return _Known(run_id=row["run_id"], status=status, by=row["fired_by"], source=row["source"])
+
+
+def _history(store: Store, run_id: str) -> RunHistory:
+    return RunHistory(
+        run_id, Sources(records=store.records, owned=store.is_owned, content=store.objects.get)
+    )
+
+
+def _stand(store: Store, key: Key, rows: list[_Known], claims: list[Claim], number: int) -> Stand:
+    runs = {known.run_id: known for known in rows}
+    begins: Claim | None = None
+    for claim_ in claims:
+        if claim_.run_id in runs:
+            continue
+        if not store.journal_size(claim_.run_id):
+            begins = claim_ if claim_.number == number else None
+            continue
+        history = _history(store, claim_.run_id)
+        tick = history.started.tick
+        runs[claim_.run_id] = _Known(
+            run_id=claim_.run_id, status=history.status,
+            by=tick.by if tick is not None else claim_.by,
+            source=tick.source if tick is not None else "",
+        )  # fmt: skip
+    return _decided(store, key, list(runs.values()), begins, number)
+
+
+def _decided(
+    store: Store, key: Key, runs: list[_Known], begins: Claim | None, number: int
+) -> Stand:
+    filled = [run for run in runs if run.status is RunStatus.SUCCESS]
+    going = [run for run in runs if run.status not in _ENDED]
+    over = [run for run in runs if run.status in _ENDED]
+    ended = max((run.run_id for run in over), default="")
+    made = max((run.run_id for run in filled), default="")
+    if begins is not None:
+        lives = store.claims.lives(begins)
+        return Stand(
+            key=key, standing=Standing.CLAIMED if lives else Standing.ABANDONED,
+            run_id=begins.run_id, number=number, by=begins.by, ended=ended, filled=made,
+        )  # fmt: skip
+    chosen = going or filled or over
+    if not chosen:
+        return Stand(key=key, number=number)
+    run = max(chosen, key=lambda run: run.run_id)
+    status = RunStatus.RUNNING if run.status is RunStatus.QUEUED else run.status
+    return Stand(
+        key=key, standing=Standing(str(status)), run_id=run.run_id, number=number, by=run.by,
+        source=run.source, ended=ended, filled=made,
+    )  # fmt: skip
