@@ -14,8 +14,9 @@ Why a tick starts at most one run at a time, whatever crashes or races happen:
 * The next claim (N+1: a failed tick is tried again) is made only by who has read in the journal
   that the run of claim N has ended.
 
-No clock decides anything. An owner lives as long as it holds the lock of its file in
-`ticks/owners/`, which the system takes from it when it ends, however it does.
+Many ticks are claimed at the cost of one: their claims are written as one file, which is linked
+under each name. No clock decides anything. An owner lives as long as it holds the lock of its file
+in `ticks/owners/`, which the system takes from it when it ends, however it does.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from cellrail_state import locks
 from cellrail_state.crashpoints import CrashPoints, NoCrash
-from cellrail_state.keys import KeyRing
+from cellrail_state.keys import KeyRing, untrusted
 from cellrail_state.model import Owner
 from cellrail_state.signed import SignedFiles
 from cellrail_state.ticks import Key
 
 _OWNERS = "owners"
+_SIGNED_AS = "claims"
 #: a file of an owner that is gone is swept after this
 _SWEEP_SECONDS = 86_400.0
 
@@ -64,6 +66,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def key(self) -> Key:
         """What names its tick."""
         return Key(self.stamp, self.inputs)
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """What a file holds: claims that were made at once, one for each of its names."""
+
+    claims: tuple[Claim, ...]
 
 
 class Claims:
@@ -115,27 +123,34 @@ class Claims:
 
     # --- claims ------------------------------------------------------------------------------
 
-    def claim(self, claim: Claim) -> Claim:
-        """Claim a tick, unless somebody has at this number; the claim that counts. Durable.
+    def claim(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Claim ticks of a flow, those that nobody has at these numbers; the claims that count.
 
-        Only for who knows that the run of the claim before it has ended.
+        Only for who knows that the run of the claim before each has ended. Durable.
 
         Raises:
             StoreNotWritable: there is no room or no permission.
         """
-        name = _name(claim.key, claim.number)
+        if not claims:
+            return []
+        folder = _of(claims[0].flow)
+        names = [f"{folder}/{_name(claim.key, claim.number)}" for claim in claims]
         self._points.reach("claims.before_claim")
-        made = self._files.make(f"{_of(claim.flow)}/{name}", claim, signed_as=name)
+        made = self._files.make_all(names, _Batch(tuple(claims)), signed_as=_SIGNED_AS)
         self._points.reach("claims.after_claim")
-        if made:
-            return claim
-        return self._read(claim.flow, name) or claim
+        return [
+            claim if mine else self._first(claim) for claim, mine in zip(claims, made, strict=True)
+        ]
+
+    def _first(self, claim: Claim) -> Claim:
+        """The claim that was there before this one."""
+        return next(iter(self.read(claim.flow, [(claim.key, claim.number)])), claim)
 
     def newest(self, flow: str, key: Key) -> Claim | None:
         """The last claim of a tick; None where nobody has claimed it."""
-        number, found = 0, None
-        while (there := self._read(flow, _name(key, number + 1))) is not None:
-            number, found = number + 1, there
+        found: Claim | None = None
+        while there := self.read(flow, [(key, found.number + 1 if found is not None else 1)]):
+            found = there[0]
         return found
 
     def numbers(self, flow: str) -> dict[Key, int]:
@@ -155,14 +170,22 @@ class Claims:
 
     def read(self, flow: str, numbers: Iterable[tuple[Key, int]]) -> list[Claim]:
         """The claims of these numbers."""
-        keys = self._files.keys()
-        found = []
+        keys, known = self._files.keys(), dict[int, dict[tuple[Key, int], Claim]]()
+        folder, found = self._folder / _of(flow), []
         for key, number in numbers:
-            name = _name(key, number)
-            path = f"{_of(flow)}/{name}"
-            claim = self._files.read(path, Claim, signed_as=name, keys=keys)
-            if claim is not None:
-                found.append(claim)
+            path = folder / _name(key, number)
+            try:
+                inode = path.stat().st_ino
+            except FileNotFoundError:
+                continue
+            if inode not in known:
+                name = f"{folder.name}/{path.name}"
+                batch = self._files.read(name, _Batch, signed_as=_SIGNED_AS, keys=keys)
+                claims = batch.claims if batch is not None else ()
+                known[inode] = {(claim.key, claim.number): claim for claim in claims}
+            if (key, number) not in known[inode]:
+                raise untrusted(self._folder.parent)
+            found.append(known[inode][key, number])
         return found
 
     def move(self, old: str, new: str) -> None:
@@ -176,9 +199,6 @@ class Claims:
                 os.link(path, target / path.name)
             path.unlink()
         source.rmdir()
-
-    def _read(self, flow: str, name: str) -> Claim | None:
-        return self._files.read(f"{_of(flow)}/{name}", Claim, signed_as=name)
 
 
 def _of(flow: str) -> str:

@@ -38,30 +38,44 @@ class SignedFiles:
         self.folder = folder
         self._keyring, self._what = keyring, what
 
-    def make(self, name: str, record: msgspec.Struct, *, signed_as: str = "") -> bool:
+    def make(self, name: str, record: msgspec.Struct) -> bool:
         """Make a file that is not there; whether this call has made it. Durable.
 
         Args:
             name: relative to the folder.
             record: its content.
-            signed_as: what it stands for, where that is not its name.
 
         Raises:
             StoreNotWritable: there is no room or no permission.
         """
-        path = self.folder / name
+        return self.make_all([name], record, signed_as=name)[0]
+
+    def make_all(
+        self, names: Sequence[str], record: msgspec.Struct, *, signed_as: str
+    ) -> list[bool]:
+        """Make files of one content, those that are not there; which this call has made. Durable.
+
+        It takes no longer than making one: the content is written once, and linked.
+
+        Args:
+            names: relative to the folder, all in one.
+            record: their content.
+            signed_as: what they stand for.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+        """
+        paths = [self.folder / name for name in names]
         try:
-            temporary = self._written(path, record, signed_as or name)
+            temporary = self._written(paths[0], record, signed_as)
             try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
+                made = [_linked(temporary, path) for path in paths]
             finally:
                 temporary.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            sync_folder(paths[0].parent)
         except OSError as error:
-            raise self._not_writable(path, error) from error
-        return True
+            raise self._not_writable(paths[0], error) from error
+        return made
 
     def replace(self, name: str, record: msgspec.Struct) -> None:
         """Make a file, or make it anew. Durable.
@@ -138,3 +152,11 @@ class SignedFiles:
             f"{self._what} cannot be written ({error.strerror}): {path}",
             hint="make room in the store",
         )
+
+
+def _linked(file: Path, path: Path) -> bool:
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        return False
+    return True

@@ -7,7 +7,7 @@ run it. How a tick stands is one of `Standing`, a closed set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -114,34 +114,49 @@ def stand(store: Store, flow: str, key: Key) -> Stand:
     return _stand(store, key, [], claims, newest.number)
 
 
+class Claimer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who claims: this process, for somebody."""
+
+    owner: Owner
+    #: names the lock that it holds (`Claims.owner`)
+    lock: str
+    #: `trigger:ID`, `backfill:ID`, or "" for a person
+    by: str = ""
+
+
 def claim(
-    store: Store, flow: str, seen: Stand, *, run_id: str, owner: Owner, lock: str, by: str,
+    store: Store,
+    flow: str,
+    seen: Sequence[Stand],
+    claimer: Claimer,
+    *,
+    new_id: Callable[[], str],
     now: float,
-) -> Claim | None:  # fmt: skip
-    """Take a tick whose newest run has ended, or that has none; None where somebody was first.
+) -> list[Claim]:
+    """Take ticks whose newest run has ended, or that have none; those that were got.
+
+    Of a tick that was claimed by somebody who is gone, the run is the one that was chosen then.
 
     Args:
         store: the store.
         flow: the flow's id.
-        seen: how it stands.
-        run_id: the run that is to begin.
-        owner: this process.
-        lock: names its lock (`Claims.owner`).
-        by: `trigger:ID`, `backfill:ID`, or "" for a person.
+        seen: how they stand.
+        claimer: who claims.
+        new_id: makes ids of runs.
         now: seconds since the epoch.
     """
-    key = seen.key
-    if seen.standing is Standing.ABANDONED:
-        found = store.claims.read(flow, [(key, seen.number)])
-        return found[0] if found else None
-    if seen.under_way:
-        return None
-    wanted = Claim(
-        flow=flow, stamp=key.stamp, inputs=key.inputs, run_id=run_id, time=now, owner=owner,
-        lock=lock, by=by, number=seen.number + 1,
-    )  # fmt: skip
-    counts = store.claims.claim(wanted)
-    return wanted if counts.run_id == run_id else None
+    left = [(s.key, s.number) for s in seen if s.standing is Standing.ABANDONED]
+    wanted = [
+        Claim(
+            flow=flow, stamp=s.key.stamp, inputs=s.key.inputs, run_id=new_id(), time=now,
+            owner=claimer.owner, lock=claimer.lock, by=claimer.by, number=s.number + 1,
+        )
+        for s in seen
+        if not s.under_way
+    ]  # fmt: skip
+    counting = store.claims.claim(wanted)
+    mine = [claim for claim, made in zip(wanted, counting, strict=True) if claim == made]
+    return [*store.claims.read(flow, left), *mine]
 
 
 def run_status(store: Store, run_id: str) -> RunStatus | None:

@@ -56,7 +56,7 @@ def test_of_many_claims_at_once_one_counts_and_all_are_told_which(store):
 
     def take(wanted):
         gate.wait()
-        told.append(store.claims.claim(wanted))
+        told.extend(store.claims.claim([wanted]))
 
     threads = [threading.Thread(target=take, args=(one,)) for one in claims]
     for thread in threads:
@@ -111,7 +111,7 @@ def test_a_tick_stands_as_its_newest_run_does(store):
 
     assert now() == (Standing.MISSING, "")
     with store.claims.owner() as lock:
-        store.claims.claim(claim(lock=lock))
+        store.claims.claim([claim(lock=lock)])
         assert now() == (Standing.CLAIMED, RUN_A)
     assert now() == (Standing.ABANDONED, RUN_A)
     journal = begin(store)
@@ -121,7 +121,7 @@ def test_a_tick_stands_as_its_newest_run_does(store):
     journal, _ = store.reopen_journal(RUN_A)
     end(journal, RunStatus.FAILED)
     assert now() == (Standing.FAILED, RUN_A)
-    store.claims.claim(claim(RUN_B, number=2))
+    store.claims.claim([claim(RUN_B, number=2)])
     assert now() == (Standing.ABANDONED, RUN_B)
     end(begin(store, RUN_B, source="t"))
     assert now() == (Standing.SUCCESS, RUN_B)
@@ -131,14 +131,17 @@ def test_a_tick_stands_as_its_newest_run_does(store):
 
 
 def take(store, run_id, lock="nobody"):
-    seen = stand(store, FLOW, KEY)
-    return standing.claim(
-        store, FLOW, seen, run_id=run_id, owner=ME, lock=lock, by="backfill:x", now=1.0
-    )
+    return try_with(store, stand(store, FLOW, KEY), run_id, lock)
+
+
+def try_with(store, seen, run_id, lock="nobody"):
+    claimer = standing.Claimer(owner=ME, lock=lock, by="backfill:x")
+    got = standing.claim(store, FLOW, [seen], claimer, new_id=lambda: run_id, now=1.0)
+    return got[0] if got else None
 
 
 def test_what_was_claimed_by_somebody_who_is_gone_keeps_its_run(store):
-    store.claims.claim(claim(RUN_A))
+    store.claims.claim([claim(RUN_A)])
     assert take(store, RUN_B).run_id == RUN_A
     begin(store).close()
     assert take(store, RUN_B) is None  # it is recovered, not begun
@@ -156,13 +159,10 @@ def test_a_tick_is_claimed_again_only_when_its_run_has_ended(store):
 
 def test_whoever_saw_an_older_claim_is_refused(store):
     end(begin(store), RunStatus.FAILED)
-    store.claims.claim(claim(RUN_A))
+    store.claims.claim([claim(RUN_A)])
     seen = stand(store, FLOW, KEY)
-    store.claims.claim(claim(RUN_B, number=2))
-    late = standing.claim(
-        store, FLOW, seen, run_id="20260101-000000002-cccc", owner=ME, lock="", by="", now=1.0
-    )
-    assert late is None
+    store.claims.claim([claim(RUN_B, number=2)])
+    assert try_with(store, seen, "20260101-000000002-cccc") is None
     assert store.claims.newest(FLOW, KEY).run_id == RUN_B
 
 
@@ -196,7 +196,7 @@ def test_a_killed_owner_is_gone_whatever_the_clock_says(store, tmp_path):
 
 
 def test_claims_follow_a_flow_to_its_new_name(store):
-    store.claims.claim(claim())
+    store.claims.claim([claim()])
     end(begin(store))
     store.rename_flow(FLOW, "new.ipynb", now=2_000_000_000.0)
     assert stands(store, "new.ipynb", [KEY])[KEY].standing is Standing.SUCCESS
@@ -207,8 +207,8 @@ def test_claims_follow_a_flow_to_its_new_name(store):
 def test_a_claim_of_somebody_else_or_of_another_tick_is_refused(store, tmp_path):
     (tmp_path / "x").mkdir()
     theirs = open_store(tmp_path / "x")
-    theirs.claims.claim(claim())
-    store.claims.claim(claim(key=Key("20250102T000000Z", KEY.inputs)))
+    theirs.claims.claim([claim()])
+    store.claims.claim([claim(key=Key("20250102T000000Z", KEY.inputs))])
     (folder,) = [p for p in (store.path / "ticks").iterdir() if p.name != "owners"]
     (foreign,) = [p for p in (theirs.path / "ticks").iterdir() if p.name != "owners"]
     target = folder / f"{KEY.stamp}-{KEY.inputs}.1"
@@ -218,6 +218,19 @@ def test_a_claim_of_somebody_else_or_of_another_tick_is_refused(store, tmp_path)
     target.write_bytes((folder / f"20250102T000000Z-{KEY.inputs}.1").read_bytes())
     with pytest.raises(Untrusted):
         store.claims.newest(FLOW, KEY)
+
+
+def test_many_ticks_are_claimed_at_once_except_those_that_somebody_has(store):
+    keys = [Key(f"202501{day:02}T000000Z", "a" * 32) for day in range(1, 6)]
+    store.claims.claim([claim(RUN_B, key=keys[2])])
+    claimer = standing.Claimer(owner=ME, lock="me")
+    ids = iter(f"20260101-00000001{n}-aaaa" for n in range(9))
+    seen = [standing.Stand(key=key) for key in keys]
+    got = standing.claim(store, FLOW, seen, claimer, new_id=lambda: next(ids), now=1.0)
+    assert [one.key for one in got] == [*keys[:2], *keys[3:]]
+    assert store.claims.numbers(FLOW) == dict.fromkeys(keys, 1)
+    assert [store.claims.newest(FLOW, key).run_id for key in keys][2] == RUN_B
+    assert standing.claim(store, FLOW, [], claimer, new_id=lambda: "", now=1.0) == []
 
 
 def test_a_stamp_is_an_instant_of_whole_seconds():
