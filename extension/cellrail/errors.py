@@ -14,6 +14,7 @@ The tree::
     │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
     │   ├── BadSchedule            a cron expression, zone, range or template of ticks is wrong
+    │   ├── TickIsTaken            a run of the tick is under way
     │   ├── BadSelector            a `--changed` is none, or selects nothing
     │   ├── NotWaiting             the run waits for nothing that could be answered
     │   ├── AlreadyAnswered        somebody has answered the wait before, or its time is up
@@ -118,6 +119,14 @@ class RecoverRefused(UserError):
 
 class BadSchedule(UserError):
     """A cron expression, a zone, a range or a template of ticks is wrong."""
+
+    code = "bad-schedule"
+
+
+class TickIsTaken(UserError):
+    """A run of the tick is under way."""
+
+    code = "tick-is-taken"
 
 
 class BadSelector(UserError):

@@ -51,11 +51,12 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str = ""
     #: how often it was claimed
     number: int = 0
-    #: who fired that run, and the digest of what it ran
+    #: who fired that run
     by: str = ""
-    source: str = ""
-    #: the newest run that has ended, however
+    #: the newest run that has ended, how it ended ("" where none has), and who fired it
     ended: str = ""
+    outcome: str = ""
+    ended_by: str = ""
     #: it was filled once, though another run is under way now
     filled: str = ""
 
@@ -214,20 +215,22 @@ def _decided(
     filled = [run for run in runs if run.status is RunStatus.SUCCESS]
     going = [run for run in runs if run.status not in _ENDED]
     over = [run for run in runs if run.status in _ENDED]
-    ended = max((run.run_id for run in over), default="")
-    made = max((run.run_id for run in filled), default="")
+    made = max(filled, key=lambda run: run.run_id, default=None)
+    last = max(over, key=lambda run: run.run_id, default=None)
+    known = Stand(
+        key=key, number=number, filled=max((run.run_id for run in filled), default=""),
+        ended=last.run_id if last is not None else "",
+        outcome=str(last.status) if last is not None else "",
+        ended_by=last.by if last is not None else "",
+    )  # fmt: skip
     if begins is not None:
-        lives = store.claims.lives(begins)
-        return Stand(
-            key=key, standing=Standing.CLAIMED if lives else Standing.ABANDONED,
-            run_id=begins.run_id, number=number, by=begins.by, ended=ended, filled=made,
-        )  # fmt: skip
+        found = Standing.CLAIMED if store.claims.lives(begins) else Standing.ABANDONED
+        return msgspec.structs.replace(known, standing=found, run_id=begins.run_id, by=begins.by)
     chosen = going or filled or over
     if not chosen:
-        return Stand(key=key, number=number)
+        return known
     run = max(chosen, key=lambda run: run.run_id)
     status = RunStatus.RUNNING if run.status is RunStatus.QUEUED else run.status
-    return Stand(
-        key=key, standing=Standing(str(status)), run_id=run.run_id, number=number, by=run.by,
-        source=run.source, ended=ended, filled=made,
-    )  # fmt: skip
+    return msgspec.structs.replace(
+        known, standing=Standing(str(status)), run_id=run.run_id, by=run.by
+    )

@@ -39,6 +39,7 @@ from cellrail_state.model import Record, RunStarted
 from cellrail_state.mounts import refuse_network
 from cellrail_state.news import News
 from cellrail_state.objects import Objects, sync_folder
+from cellrail_state.schedules import Backfills, Triggers
 
 if TYPE_CHECKING:
     from cellrail_state.catalog import Catalog
@@ -81,6 +82,8 @@ class Store:
         self.news = News(path / "news")
         self.inbox = Inbox(path / "waits", keyring=keyring, points=points)
         self.claims = Claims(path / "ticks", keyring=keyring, points=points)
+        self.triggers = Triggers(path / "triggers", keyring=keyring)
+        self.backfills = Backfills(path / "backfills", keyring=keyring)
 
     # --- opening -----------------------------------------------------------------------------
 

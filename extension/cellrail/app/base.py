@@ -104,6 +104,7 @@ class AppBase:
         RunHistory(run_id, self._sources(verify=True)).chain  # noqa: B018
         return load_values(self.store, checkpoint, names)
 
-    def _flow(self, notebook: str | Path) -> tuple[Path, Flow]:
+    def _flow(self, notebook: str | Path, *, pinned: Path | None = None) -> tuple[Path, Flow]:
+        """A notebook's path and steps; those of another file that holds it as it was."""
         path = Path(notebook).resolve()
-        return path, parse(load(Path(notebook)), path)
+        return path, parse(load(pinned if pinned is not None else Path(notebook)), path)
