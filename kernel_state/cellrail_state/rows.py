@@ -130,6 +130,7 @@ def _run(store: Store, history: RunHistory) -> dict[str, Any]:
         "tick": tick.stamp if tick is not None else None,
         "inputs": tick.inputs if tick is not None else None,
         "fired_by": tick.by if tick is not None else None,
+        "claim": tick.number if tick is not None else None,
         "source": tick.source if tick is not None else None,
     }
 

@@ -59,6 +59,8 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     ended_by: str = ""
     #: it was filled once, though another run is under way now
     filled: str = ""
+    #: digest of the source that made that run
+    source: str = ""
 
     @property
     def under_way(self) -> bool:
@@ -75,6 +77,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     status: RunStatus
     by: str
     source: str
+    #: of its claim
+    number: int
 
 
 def stands(store: Store, flow: str, keys: Iterable[Key]) -> dict[Key, Stand]:
@@ -181,7 +185,9 @@ def _known_of(store: Store, row: Mapping[str, Any]) -> _Known:
     if status not in _ENDED:
         # the catalog may be behind: another program can hold it
         status = run_status(store, row["run_id"]) or status
-    return _Known(run_id=row["run_id"], status=status, by=row["fired_by"], source=row["source"])
+    return _Known(run_id=row["run_id"], status=status, by=row["fired_by"], source=row["source"],
+        number=row["claim"],
+    )  # fmt: skip
 
 
 def _history(store: Store, run_id: str) -> RunHistory:
@@ -204,9 +210,14 @@ def _stand(store: Store, key: Key, rows: list[_Known], claims: list[Claim], numb
         runs[claim_.run_id] = _Known(
             run_id=claim_.run_id, status=history.status,
             by=tick.by if tick is not None else claim_.by,
-            source=tick.source if tick is not None else "",
+            source=tick.source if tick is not None else "", number=claim_.number,
         )  # fmt: skip
     return _decided(store, key, list(runs.values()), begins, number)
+
+
+def _order(run: _Known) -> tuple[int, str]:
+    """By claims, not by ids: the clock that ids are made of may have been set back."""
+    return run.number, run.run_id
 
 
 def _decided(
@@ -215,10 +226,11 @@ def _decided(
     filled = [run for run in runs if run.status is RunStatus.SUCCESS]
     going = [run for run in runs if run.status not in _ENDED]
     over = [run for run in runs if run.status in _ENDED]
-    made = max(filled, key=lambda run: run.run_id, default=None)
-    last = max(over, key=lambda run: run.run_id, default=None)
+    made = max(filled, key=_order, default=None)
+    last = max(over, key=_order, default=None)
     known = Stand(
-        key=key, number=number, filled=max((run.run_id for run in filled), default=""),
+        key=key, number=number, filled=made.run_id if made is not None else "",
+        source=made.source if made is not None else "",
         ended=last.run_id if last is not None else "",
         outcome=str(last.status) if last is not None else "",
         ended_by=last.by if last is not None else "",
@@ -229,7 +241,7 @@ def _decided(
     chosen = going or filled or over
     if not chosen:
         return known
-    run = max(chosen, key=lambda run: run.run_id)
+    run = max(chosen, key=_order)
     status = RunStatus.RUNNING if run.status is RunStatus.QUEUED else run.status
     return msgspec.structs.replace(
         known, standing=Standing(str(status)), run_id=run.run_id, by=run.by

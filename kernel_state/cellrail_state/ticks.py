@@ -41,6 +41,8 @@ class Tick(_Struct, frozen=True):
     zone: str = "UTC"
     #: who fired it: `trigger:ID`, `backfill:ID`, or "" for a person
     by: str = ""
+    #: place of its claim among those of the tick, from 1
+    number: int = 1
     #: digest of the steps' sources and options, and of the local modules that they import
     source: str = ""
 

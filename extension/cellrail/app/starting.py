@@ -112,6 +112,7 @@ class Starting(Waking):
                     hint=f"cellrail show {seen.run_id}; an interrupted one is recovered, a "
                     "suspended one resumed or cancelled",
                 )
+            tick = msgspec.structs.replace(tick, number=got[0].number)
             yield Ticked(tick=tick, run_id=got[0].run_id)
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:

@@ -14,7 +14,7 @@ LIMIT $limit
 -- name: runs_of_ticks
 -- The runs of a flow's ticks in a range (stamps, both inclusive), oldest first.
 SELECT run_id, status, tick, inputs, coalesce(fired_by, '') AS fired_by,
-       coalesce(source, '') AS source
+       coalesce(claim, 1) AS claim, coalesce(source, '') AS source
 FROM runs
 WHERE flow = $flow AND tick BETWEEN $first AND $last
 ORDER BY run_id

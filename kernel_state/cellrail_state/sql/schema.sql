@@ -31,10 +31,12 @@ CREATE TABLE runs (
     host VARCHAR NOT NULL,
     command VARCHAR NOT NULL,
     cwd VARCHAR NOT NULL,
-    -- of a tick: its instant (UTC), digest of its inputs, trigger:ID or backfill:ID, digest of what ran
+    -- of a tick: its instant (UTC), digest of its inputs, trigger:ID or backfill:ID, digest of what
+    -- was run; claim: place among the claims of the tick
     tick VARCHAR,
     inputs VARCHAR,
     fired_by VARCHAR,
+    claim INTEGER,
     source VARCHAR
 );
 
