@@ -14,6 +14,8 @@ The tree::
     │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
     │   ├── BadSchedule            a cron expression, zone, range or template of ticks is wrong
+    │   ├── NoSuchTrigger          there is no trigger of this id
+    │   ├── NoSuchBackfill         there is no backfill at this address
     │   ├── TickIsTaken            a run of the tick is under way
     │   ├── BadSelector            a `--changed` is none, or selects nothing
     │   ├── NotWaiting             the run waits for nothing that could be answered
@@ -121,6 +123,18 @@ class BadSchedule(UserError):
     """A cron expression, a zone, a range or a template of ticks is wrong."""
 
     code = "bad-schedule"
+
+
+class NoSuchTrigger(UserError):
+    """There is no such trigger."""
+
+    code = "no-such-trigger"
+
+
+class NoSuchBackfill(UserError):
+    """There is no such backfill."""
+
+    code = "no-such-backfill"
 
 
 class TickIsTaken(UserError):

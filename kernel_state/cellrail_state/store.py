@@ -395,6 +395,17 @@ class Store:
             self.claims.move(old, new)
         return runs
 
+    def rename_schedules(self, old: str, new: str) -> int:
+        """Have a flow's triggers and backfills be another flow's; how many those are."""
+        triggers = [trigger for trigger in self.triggers.all() if trigger.flow == old]
+        for trigger in triggers:
+            self.triggers.change(msgspec.structs.replace(trigger, flow=new))
+        backfills = [backfill for backfill in self.backfills.all() if backfill.flow == old]
+        for backfill in backfills:
+            notebook = str(self.path.parent / new)
+            self.backfills.change(msgspec.structs.replace(backfill, flow=new, notebook=notebook))
+        return len(triggers) + len(backfills)
+
 
 def _size(entry: os.DirEntry[str] | Path) -> int:
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellrail.app.executing import Executing
+from cellrail.app.backfilling import Backfilling
 from cellrail.app.keeping import Keeping
 from cellrail.app.looking import Looking
 from cellrail.app.stating import Stating
@@ -10,7 +10,7 @@ from cellrail.app.stating import Stating
 __all__ = ["App"]
 
 
-class App(Executing, Looking, Keeping, Stating):
+class App(Backfilling, Looking, Keeping, Stating):
     """The front door: runs, restarts, recovers and looks into what was run.
 
     Args:

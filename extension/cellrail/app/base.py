@@ -43,6 +43,8 @@ class AppBase:
         self.store_path = settings_module.find_store(folder, self.settings)
         keys_at = Path(keys) if keys is not None else settings_module.keys_folder(self.settings)
         self.keyring = KeyRing(keys_at)
+        #: the keys' folder, where it was named; processes of ours are told
+        self.keys = str(keys_at.absolute()) if keys is not None else ""
         self.clock = clock
         self._store: Store | None = None
 

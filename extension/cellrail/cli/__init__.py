@@ -26,6 +26,7 @@ _COMMANDS = {
     "diff": "looking",
     "export": "looking",
     "sql": "looking",
+    "trigger": "triggering",
     "state": "stating",
     "resource": "stating",
     "variable": "stating",
@@ -37,7 +38,7 @@ _COMMANDS = {
 }
 #: commands of the specification that are still to come
 LATER = (
-    "backfill", "rerun", "serve", "trigger",
+    "backfill", "serve",
 )  # fmt: skip
 
 
