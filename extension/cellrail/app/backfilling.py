@@ -25,10 +25,10 @@ from cellrail.notebook.model import Flow
 from cellrail.run import prepare
 from cellrail.run.desks import own_user
 from cellrail.schedule.cron import EVERY, Cron
-from cellrail.schedule.deciding import Wanted
+from cellrail.schedule.deciding import Wanted, decide
 from cellrail.schedule.spans import moment_of
 from cellrail_state.schedules import Backfill, BackfillState, Filling, Trigger, Which
-from cellrail_state.standing import Claimer
+from cellrail_state.standing import Claimer, Stand
 from cellrail_state.ticks import Key
 
 #: seconds between two looks at the local modules
@@ -127,6 +127,10 @@ class Backfilling(Triggering):
         """
         self._store_for(notebook)
         wished, content, flow = self._wished(notebook, start, end, **options)
+        if plan and not (self.store_path / "store.json").exists():
+            return FillPlan(
+                backfill=wished, items=self._never_run(self._range(wished, content=flow))
+            )
         self._open_or_create()
         same = self._same(wished)
         if same is not None:
@@ -372,6 +376,15 @@ class Backfilling(Triggering):
     def _planned(self, backfill: Backfill, found: Range) -> list[Item]:
         return plan(self.store, backfill.flow, found.ticks, found.wanted)
 
+    @staticmethod
+    def _never_run(found: Range) -> list[Item]:
+        """The plan where there is no store yet."""
+        stands = [(tick, Stand(key=key)) for tick, key in found.ticks]
+        return [
+            Item(tick=tick, key=stand.key, stand=stand, decision=decide(found.wanted, stand))
+            for tick, stand in stands
+        ]
+
     def _go(self, backfill: Backfill, *, detach: bool, watch: Watch | None) -> Fill:
         if detach:
             self._detach(backfill)
@@ -417,7 +430,7 @@ class Backfilling(Triggering):
             claimer=Claimer(owner=prepare.this_process(), lock=lock, by=backfill.name),
             task=task,
             changed=_ModuleWatch(backfill, found.flow),
-            new_id=lambda: prepare.new_run_id(self.clock()),
+            new_id=_Ids(self.clock),
             clock=self.clock,
             timer=time.monotonic,
             watch=watch,
@@ -432,6 +445,18 @@ class Backfilling(Triggering):
                 [sys.executable, "-m", "cellrail", *words], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
+
+
+class _Ids:
+    """Ids of runs that sort as they were made, also where many are made at once."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._last = clock, 0.0
+
+    def __call__(self) -> str:
+        """The next."""
+        self._last = max(self._clock(), self._last + 0.001)
+        return prepare.new_run_id(self._last)
 
 
 class _ModuleWatch:

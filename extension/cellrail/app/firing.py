@@ -98,7 +98,9 @@ class Firing:
         trigger = self._trigger
         looked = self._store.triggers.looked(trigger)
         cron, late = self._schedule.cron, trigger.late_after
-        return due(cron, looked, now, missed=trigger.missed, late_after=late)
+        return due(
+            cron, looked, now, missed=trigger.missed, late_after=late, created=trigger.created
+        )
 
     def _fire(self, now: float, tried: Collection[str], room: int) -> Task | None:
         """Claim the first tick that nobody has run, where there is room."""

@@ -27,6 +27,7 @@ _COMMANDS = {
     "export": "looking",
     "sql": "looking",
     "trigger": "triggering",
+    "backfill": "backfilling",
     "state": "stating",
     "resource": "stating",
     "variable": "stating",
@@ -37,9 +38,7 @@ _COMMANDS = {
     "key": "keeping",
 }
 #: commands of the specification that are still to come
-LATER = (
-    "backfill", "serve",
-)  # fmt: skip
+LATER = ("serve",)
 
 
 class CommandGroup(click.Group):

@@ -26,7 +26,7 @@ def trigger() -> None:
 @click.option("--tz", default="UTC", metavar="ZONE", help="As in Europe/Paris (default: UTC).")
 @click.option(
     "--missed",
-    type=click.Choice([*Missed]),
+    type=click.Choice([str(one) for one in Missed]),
     default="all",
     help="Of ticks that nobody looked at in time, run all (default), the last, or none.",
 )

@@ -30,7 +30,13 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def due(
-    cron: Cron, looked: float, now: float, *, missed: Missed, late_after: float | None = None
+    cron: Cron,
+    looked: float,
+    now: float,
+    *,
+    missed: Missed,
+    late_after: float | None = None,
+    created: float = 0.0,
 ) -> Due:
     """The ticks after one moment, up to another.
 
@@ -42,13 +48,14 @@ def due(
         now: up to here they are due.
         missed: which of those run that nobody looked at in time.
         late_after: a tick that is later than so many seconds is skipped; None for never.
+        created: there were no ticks before this.
     """
-    since = min(looked, now)
+    since = looked if looked <= now else max(now - ON_TIME_SECONDS, created)
     every = list(itertools.islice(_between(cron, since, now), _MANY))
     more = len(every) == _MANY
     if more and missed is not Missed.ALL:
         # nearly all of them are skipped: only the last ones count
-        every = [*every[:1], *_between(cron, now - ON_TIME_SECONDS, now)] or every
+        every = [*every[:1], *_between(cron, now - ON_TIME_SECONDS - 1, now)] or every
         last = cron.before(_moment(now) + dt.timedelta(microseconds=1))
         every = sorted({*every, *([last] if last is not None else [])})
         more = False
