@@ -217,6 +217,7 @@ class _Worker:
                 except msgspec.MsgspecError:  # it died in the middle of a line
                     break
         self._done.put((self, None))
+        self._process.wait()  # the system forgets it
 
     def interrupt(self) -> None:
         """As Ctrl-C would."""

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -441,10 +442,12 @@ class Backfilling(Triggering):
         words = ["backfill", "resume", backfill.id, "--store", str(self.store_path), "-q"]
         environment = {**os.environ, **({"CELLRAIL_KEYS": self.keys} if self.keys else {})}
         with (self.store.backfills.folder(backfill.id) / "log").open("ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "cellrail", *words], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
+        # nobody waits for it, but the system wants to be asked once
+        threading.Thread(target=process.wait, name="cellrail-backfill", daemon=True).start()
 
 
 class _Ids:
