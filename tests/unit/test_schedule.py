@@ -16,6 +16,7 @@ import json
 from zoneinfo import ZoneInfo
 
 import pytest
+from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,44 @@ def test_an_hourly_tick_comes_as_often_as_the_day_has_hours(zone, day, count):
     assert len(found) == count
     instants = [tick.timestamp() for tick in found]
     assert {b - a for a, b in itertools.pairwise(instants)} == {3600.0}
+
+
+NUMBERS = {
+    "minute": ["*", "0", "*/20", "5,35", "10-12"], "hour": ["*", "3", "*/6", "9-17/4"],
+    "day": ["*", "1", "31", "*/10", "13,28-30"], "month": ["*", "2", "*/5", "jan,jul"],
+    "weekday": ["*", "0", "7", "mon-fri", "sun", "6-7", "1,3"],
+}  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(
+    st.tuples(*(st.sampled_from(field) for field in NUMBERS.values())),
+    st.sampled_from(["", " 0", " */25", " *"]),
+    st.datetimes(dt.datetime(2023, 1, 1), dt.datetime(2025, 1, 1)),
+)
+def test_the_days_and_times_of_plain_expressions_are_those_that_croniter_finds(
+    fields, second, start
+):
+    expression = " ".join(fields) + second
+    try:
+        cron = Cron(expression)
+    except BadSchedule:  # the 31st of February
+        return
+    assert cron._plain is not None
+    start = start.replace(microsecond=0)
+    found = itertools.islice(cron._plain.after(start), 40)
+    there = croniter(expression, start, ret_type=dt.datetime)
+    assert list(found) == [there.get_next() for _ in range(40)]
+
+
+@pytest.mark.parametrize("expression", ["0 0 l * *", "0 0 * * fri#2", "0 0 * * l5", "0 0 15w * *"])
+def test_what_is_no_list_of_numbers_is_left_to_croniter(expression):
+    try:
+        cron = Cron(expression)
+    except BadSchedule:  # an older croniter
+        return
+    assert cron._plain is None
+    assert next(cron.after(aware("2025-01-01T00:00:00+00:00"))) is not None
 
 
 def test_a_range_holds_its_ends_and_neighbours_are_found_over_years():

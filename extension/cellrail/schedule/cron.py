@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cellrail.errors import BadSchedule
+from cellrail.schedule.walls import walls_of
 
 #: `--every`
 EVERY = {
@@ -66,12 +67,13 @@ class Cron:
 
         self.expression, self.zone = " ".join(expression.split()), zone_of(zone)
         try:
-            fields, _ = croniter.expand(self.expression)
+            fields, special = croniter.expand(self.expression)
         except (ValueError, KeyError, AttributeError) as error:  # croniter's own are ValueErrors
             raise _no_expression(expression, str(error)) from error
         if any(text.lower().startswith(("h", "r(", "r")) for text in self.expression.split()):
             raise _no_expression(expression, "ticks drawn by chance would not be the same again")
         hours = fields[1]
+        self._plain = walls_of(self.expression, fields, special=bool(special))
         self._is_hourly = hours == ["*"] or len(set(hours)) == _HOURS
         if next(self.after(dt.datetime(2024, 1, 1, tzinfo=dt.UTC)), None) is None:
             raise _no_expression(expression, "no day fits it")
@@ -128,6 +130,9 @@ class Cron:
 
     def _walls(self, start: dt.datetime) -> Iterator[dt.datetime]:
         """What the clock on the wall shows at ticks after `start`, without a zone."""
+        if self._plain is not None:
+            yield from self._plain.after(start)
+            return
         from croniter import CroniterBadDateError, croniter
 
         found = croniter(self.expression, start, ret_type=dt.datetime)
