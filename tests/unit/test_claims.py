@@ -10,12 +10,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import msgspec
 import pytest
 
 from cellrail_state import standing
 from cellrail_state.claims import Claim
+from cellrail_state.doctor import examine
 from cellrail_state.errors import RunBegun, Untrusted
 from cellrail_state.model import Owner, RunEnded, RunStatus, Tick
 from cellrail_state.standing import Standing, stand, stands
@@ -81,7 +83,8 @@ def test_a_run_is_begun_once_and_the_loser_leaves_nothing(store):
 def test_of_many_processes_that_begin_a_claimed_run_one_does(store, tmp_path):
     code = (
         "import sys; from pathlib import Path; from cellrail_state.testing import *;"
-        "from cellrail_state.errors import RunBegun\n"
+        "from cellrail_state.doctor import examine
+from cellrail_state.errors import RunBegun\n"
         "store = open_store(Path(sys.argv[1])); input()\n"
         f"try: store.create_journal(first_record({RUN_A!r})); print('begun')\n"
         "except RunBegun: print('late')\n"
@@ -249,3 +252,12 @@ def test_a_stamp_is_an_instant_of_whole_seconds():
 def test_records_without_a_tick_read_as_before():
     plain = msgspec.json.decode(msgspec.json.encode(first_record()))
     assert "tick" not in plain
+
+
+def test_what_a_killed_claimer_leaves_is_swept(store):
+    store.claims.claim([claim()])
+    (folder,) = [p for p in (store.path / "ticks").iterdir() if p.name != "owners"]
+    (folder / ".x.tmp").write_bytes(b"half")
+    report = examine(store, fix=True, now=time.time() + 86_400)
+    assert [finding.kind for finding in report.findings] == ["temporary file"]
+    assert [path.name for path in folder.iterdir()] == [f"{KEY.stamp}-{KEY.inputs}.1"]
