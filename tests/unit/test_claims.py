@@ -83,8 +83,7 @@ def test_a_run_is_begun_once_and_the_loser_leaves_nothing(store):
 def test_of_many_processes_that_begin_a_claimed_run_one_does(store, tmp_path):
     code = (
         "import sys; from pathlib import Path; from cellrail_state.testing import *;"
-        "from cellrail_state.doctor import examine
-from cellrail_state.errors import RunBegun\n"
+        "from cellrail_state.errors import RunBegun\n"
         "store = open_store(Path(sys.argv[1])); input()\n"
         f"try: store.create_journal(first_record({RUN_A!r})); print('begun')\n"
         "except RunBegun: print('late')\n"
