@@ -42,7 +42,10 @@ def tree(folder):
         (["rerun"], "Missing argument 'RUN'"),
         (["rerun", "good.ipynb"], "there is no store"),
         (["serve"], "`cellrail serve` is not available yet"),
-        (["backfill", "start", "good.ipynb", "--start", "2025"], "neither a date nor a time"),
+        (
+            ["backfill", "start", "good.ipynb", "--start", "2025", "--every", "day"],
+            "neither a date nor a time",
+        ),
         (["backfill", "start", "good.ipynb", "--start", "2025-01-01"], "which ticks?"),
         (["rnu", "good.ipynb"], "Did you mean 'run'?"),
         (["runs", "--label", "nonsense"], "a label is KEY=VALUE"),

@@ -332,7 +332,7 @@ class Backfilling(Triggering):
         if len(own) == 1:
             return Cron(own[0].cron, own[0].zone), own[0]
         raise UserError(
-            "which ticks? " + (f"{len(own)} triggers are of this notebook" if own else ""),
+            "which ticks?" + (f" {len(own)} triggers are of this notebook" if own else ""),
             hint="--every day, --cron EXPR, or --trigger ID",
         )
 
