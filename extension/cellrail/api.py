@@ -10,25 +10,26 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellrail.errors import BadState, CellrailError, NotAvailableYet, NotJson
+from cellrail.errors import BadState, CallFailed, CellrailError, NotJson
 from cellrail_state.errors import StateError
 
 if TYPE_CHECKING:
     import datetime as dt
 
+    from cellrail.called import CalledRun
+    from cellrail.each import Each
     from cellrail.previous import Previous
     from cellrail.run.asking import Backend
 
 T = TypeVar("T")
 
-_LATER = frozenset(("call", "each"))
 #: plain facts about the run, and what they are where nobody knows better
 _FACTS: dict[str, Any] = {
-    "callback_request": None, "context": None, "error": None, "forced": False,
+    "callback_request": None, "context": None, "forced": False,
     "recovering": False, "resume_data": None, "runs": 1, "tick": None, "woke_by": None,
 }  # fmt: skip
 #: seconds between two looks at a function that another run is running
@@ -75,6 +76,15 @@ def _with_hint(error: CellrailError | StateError) -> Exception:
     if not error.hint or error.hint in str(error):
         return error.with_traceback(None)
     return type(error)(f"{error} ({error.hint})", hint=error.hint)
+
+
+def recorded_place() -> dict[str, str] | None:
+    """The store and the keys of the run that this process belongs to; None where it is of none."""
+    try:
+        place: dict[str, str] | None = _backend().ask("call_place", {})
+    except (CellrailError, StateError):
+        return None
+    return place
 
 
 def _text(value: object, what: str) -> str:
@@ -246,8 +256,35 @@ def _seconds(value: float | str, what: str) -> float:
     raise BadState(f"{what}: {why}")
 
 
+class Failure:
+    """Why the run has failed: `flow.error` of a step with `--on-failure`."""
+
+    def __init__(self, told: dict[str, str]) -> None:
+        #: address of the step that it failed at; "" where none is to blame
+        self.step: str = told["step"]
+        #: the exception's class; `TimeoutError`, `KernelDied` or `RunFailed` where there was none
+        self.name: str = told["name"]
+        #: its message, or the cause in words
+        self.value: str = told["value"]
+        #: the traceback as plain text; "" where there is none
+        self.traceback: str = told["traceback"]
+
+    def __str__(self) -> str:
+        where = f"step {self.step}: " if self.step else ""
+        return f"{where}{self.name}: {self.value}"
+
+    def __repr__(self) -> str:
+        return f"<failure {self}>"
+
+
 class FlowApi:
     """The flow that a cell runs in."""
+
+    @property
+    def error(self) -> Failure | None:
+        """Why the run has failed, in a step with `--on-failure`; None elsewhere. No secrets."""
+        told = _ask("fact", name="error")
+        return None if told is None else Failure(told)
 
     @property
     def shared(self) -> Path:
@@ -363,6 +400,85 @@ class FlowApi:
         )  # fmt: skip
         return _urls(answer)
 
+    def each(
+        self,
+        name: str,
+        items: Iterable[T],
+        save: str | Iterable[str] = (),
+        every: int | str = 1,
+        on_change: str = "raise",
+    ) -> Each[T]:
+        """Go through items, and store variables in mid-cell, so that the loop can go on.
+
+        A retry, a recovery and a restart at this step put the variables back as they stood after
+        the last item stored, the random generators too, and go on with the next item. They are
+        stored after the first item, then after `every`, and at the end.
+
+        Args:
+            name: of the loop; what it has stored is found by it.
+            items: a list, a range or the like. A generator is run again up to the item.
+            save: names of variables of the notebook.
+            every: so many items, or a duration as `10m`.
+            on_change: what becomes of it where the items done, their number or `save` are not what
+                they were: `raise`; `anew`: begin with the first item; `continue` behind as many
+                items as were done.
+
+        Raises:
+            BadState: an argument is wrong (a `ValueError`).
+            EachChanged: see `on_change`.
+            CannotStore: a variable is not there, or cannot be stored.
+        """
+        from cellrail.each import Each
+
+        return Each(name, items, save=save, every=every, on_change=on_change, backend=_backend())
+
+    def call(
+        self,
+        notebook: str | Path,
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        *,
+        secrets: Sequence[str] = (),
+        timeout: float | str | None = None,
+        check: bool = True,
+    ) -> CalledRun:
+        """Run another notebook as a run of its own, wait for it, and return it.
+
+        Called again with the same key by a retry or after a crash, a run that succeeded is returned
+        as it is, an interrupted one is recovered, and one that failed is restarted.
+
+        Args:
+            notebook: its path; a relative one begins in the folder of this notebook.
+            parameters: JSON values and dates, by name.
+            key: what identifies the call in this step; by default what is called with which
+                parameters, and how often that was before.
+            labels: of the run, beside `parent`.
+            secrets: names of parameters that are secret.
+            timeout: the most that the whole run may take: seconds, or a duration as `10m`.
+            check: raise where the run is no success.
+
+        Raises:
+            CallFailed: the run is no success; `error.run` is the run.
+            BadCall: the notebook, a parameter or an argument is wrong, or the notebook is among
+                those that wait for this one (a `ValueError`).
+            NotJson: a parameter is no JSON (a `TypeError`).
+        """
+        from cellrail.called import call
+
+        error: Exception
+        seconds = None if timeout is None else _seconds(timeout, "flow.call(): timeout")
+        try:
+            return call(
+                _ask, notebook, parameters, key, labels, secrets=secrets, timeout=seconds,
+                check=check,
+            )  # fmt: skip
+        except (CellrailError, StateError) as found:
+            error = _with_hint(found)
+            if isinstance(found, CallFailed) and isinstance(error, CallFailed):
+                error.run = found.run
+        raise error
+
     def step(self, name: str) -> StepFacts:
         """How the wait behind an earlier step ended.
 
@@ -377,8 +493,6 @@ class FlowApi:
             if name == "tick" and found is not None:
                 return _moment(found)
             return _FACTS[name] if found is None else found
-        if name in _LATER:
-            raise NotAvailableYet(f"flow.{name} is not available yet")
         message = f"flow has no attribute {name!r}"
         raise AttributeError(message)
 

@@ -18,8 +18,10 @@ from cellrail.notebook.parameters import to_json
 from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
+from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
+from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
@@ -33,7 +35,7 @@ from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Origin, RunKind, RunStarted, Tick
+from cellrail_state.model import EachStored, Origin, RunKind, RunStarted, Tick
 from cellrail_state.store import Store
 
 
@@ -64,9 +66,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[int, int] = {}
     #: how it waits
     waits: WaitRules = WaitRules()
-    #: the tick that it is of, and the id that was claimed for it
+    #: the tick that it is of
     tick: Tick | None = None
+    #: its id; "" for a new one
     run_id: str = ""
+
+    @property
+    def calls(self) -> CallRules:
+        """How it calls other notebooks."""
+        return CallRules(
+            folder=self.flow.path.parent, callers=(*self.told.get("callers", ()), self.flow_id),
+            scope=self.scope,
+        )  # fmt: skip
 
 
 class RunConductor:
@@ -158,6 +169,10 @@ class RunConductor:
             recorder.once_inherited(self._history)
             back = {there: here for here, there in request.numbers.items()}
             recorder.woken_inherited(self._history, back, request.chain)
+            recorder.called(*taken_over(self._history, back))
+        each = self._goes_on_in_cells()
+        for stored in each:
+            recorder.each(stored)
         output = OutputFile(self._output) if self._output is not None else None
         session = Session(
             flow=flow,
@@ -175,11 +190,21 @@ class RunConductor:
             progress=self._progress,
             sources=sources,
             modules=request.modules,
-            desk=open_desk(recorder, request, self._history),
+            desk=open_desk(recorder, request, self._history, each),
             clock=self._clock,
         )
         self.outcome = run_and_write(session, output, notebook)
         return notebook
+
+    def _goes_on_in_cells(self) -> list[EachStored]:
+        """What `flow.each` has stored in the step that a restart goes on at."""
+        request, history = self._request, self._history
+        if history is None or request.origin is None or self._rerun is not None:
+            return []
+        return inherited(
+            history, request.origin, request.flow, numbers=request.numbers,
+            changed=request.told.get("changed", ()),
+        )  # fmt: skip
 
     def for_papermill(self) -> Any:
         """The executed notebook, errors that a step tolerates shown as text.
@@ -250,7 +275,12 @@ class RunConductor:
         )
 
 
-def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) -> Desk:
+def open_desk(
+    recorder: Recorder,
+    request: Request,
+    history: RunHistory | None,
+    each: Sequence[EachStored] = (),
+) -> Desk:
     """The desk of a run, with everybody who answers there."""
     past = None
     if history is not None and request.told.get("state") != "current":
@@ -258,9 +288,12 @@ def open_desk(recorder: Recorder, request: Request, history: RunHistory | None) 
     once = history.once if history is not None else {}
     desk = desk_of(
         recorder, flow=request.flow_id, scope=request.scope, past=past, once=once,
-        tick=request.tick, waiting=_waiting(request, history),
+        tick=request.tick, waiting=_waiting(request, history), each=each,
     )  # fmt: skip
     desk.add(Previously(desk, origin=history, numbers=request.numbers))
+    here = {there: here for here, there in request.numbers.items()}
+    known = taken_over(history, here) if history is not None else ()
+    desk.add(Calls(desk, rules=request.calls, known=known))
     return desk
 
 

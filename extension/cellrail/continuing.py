@@ -24,8 +24,10 @@ from cellrail.recovering import Continuation, plan_continuation
 from cellrail.restarting import numbers_of
 from cellrail.run import prepare
 from cellrail.run.answers import KERNEL_DIED
+from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
+from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
@@ -39,15 +41,17 @@ from cellrail_state.errors import JournalError, RunIsOwned
 from cellrail_state.history import RunHistory, Sources
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    EachStored,
     Record,
     RunContinued,
+    RunKind,
     RunStarted,
     RunStatus,
     Woken,
 )
 from cellrail_state.mounts import is_on_network
 from cellrail_state.store import Store
-from cellrail_state.waits import VOID
+from cellrail_state.waits import VOID, Answer
 
 #: settings for a kernel's hooks, by the run's secrets
 KernelSettings = Callable[[dict[str, Any]], dict[str, Any]]
@@ -219,14 +223,9 @@ class Continuer(msgspec.Struct, kw_only=True):
     def _with_kernel(
         self, found: Found, journal: Journal, records: list[Record], output: OutputFile | None
     ) -> Outcome:
-        started = found.continuation.history.started
-        cwd = Path(started.cwd)
-        if not cwd.is_dir():
-            raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
-        environment = prepare.kernel_environment(started.hash_seed)
-        kernel = ColdKernel(started.kernel_name, cwd=cwd, environment=environment)
+        kernel = self._kernel(found.continuation.history.started, found.secrets)
         try:
-            kernel.wait_ready(self.kernel_settings(found.secrets))
+            kernel.wait_ready_alike()
             outcome = self._go_on(found, journal, records, kernel, output)
             kernel.ask_to_exit()
             self.store.catalog.ingest()
@@ -236,6 +235,17 @@ class Continuer(msgspec.Struct, kw_only=True):
         finally:
             kernel.shutdown()
         return outcome
+
+    def _kernel(self, started: RunStarted, secrets: dict[str, Any]) -> ColdKernel:
+        """A kernel of the run's kind, started."""
+        cwd = Path(started.cwd)
+        if not cwd.is_dir():
+            raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
+        return ColdKernel(
+            started.kernel_name, cwd=cwd,
+            environment=prepare.kernel_environment(started.hash_seed),
+            settings=self.kernel_settings(secrets),
+        )  # fmt: skip
 
     def _go_on(
         self,
@@ -287,6 +297,11 @@ class Continuer(msgspec.Struct, kw_only=True):
         if found.woken is not None:
             recorder.woken(found.woken)
             self.store.inbox.done(found.woken.wait_id)
+        if history.firing and self.store.inbox.wait(history.firing) is not None:
+            # the step is executed again, and asks anew: what it asked for then is void
+            void = Answer(by=VOID, time=self.clock())
+            self.store.inbox.answer(history.firing, void)
+            self.store.inbox.done(history.firing)
         if kernel is not None:
             recorder.kernel(
                 pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],
@@ -311,11 +326,12 @@ class Continuer(msgspec.Struct, kw_only=True):
             sources=sources,
             modules={info.number: info.modules for info in history.started.steps},
             desk=desk,
+            spare=lambda: self._kernel(history.started, found.secrets),
             clock=self.clock,
         )
         return run_and_write(session, output, notebook)
 
-    def _desk(self, recorder: Recorder, continuation: Continuation, rules: WaitRules) -> Desk:
+    def _desk(self, recorder: Recorder, continuation: Continuation, waits: WaitRules) -> Desk:
         """Answers what cells ask; what an attempt that was interrupted has set is gone."""
         history, origin, past = continuation.history, continuation.origin, None
         flow = self.store.current_flow(history.started)
@@ -326,14 +342,23 @@ class Continuer(msgspec.Struct, kw_only=True):
         once = {**(origin.once if origin is not None else {}), **history.once}
         jobs = continuation.jobs
         waiting = Waiting(
-            rules=rules, woken=tuple(history.woken.values()), infos=history.waits,
+            rules=waits, woken=tuple(history.woken.values()), infos=history.waits,
             after=jobs[-1].job_id if jobs else "",
         )  # fmt: skip
         desk = desk_of(
             recorder, flow=flow, scope=history.started.scope, past=past, once=once,
             tick=history.started.tick, waiting=waiting,
+            each=_stored_in_cells(continuation, numbers),
         )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
+        here = {there: here for here, there in numbers.items()}
+        known = [*(taken_over(origin, here) if origin is not None else ()), *history.calls]
+        rules = CallRules(
+            folder=self.path(history.started).parent,
+            callers=(*history.started.options.get("callers", ()), flow),
+            scope=history.started.scope,
+        )
+        desk.add(Calls(desk, rules=rules, known=known))
         desk.started_on(continuation.jobs)
         return desk
 
@@ -343,6 +368,21 @@ class Continuer(msgspec.Struct, kw_only=True):
                 f"{change} since run {self.run_id} began; the run goes on with what it recorded "
                 f"then. To run what is there now: cellrail restart {self.run_id}"
             )
+
+
+def _stored_in_cells(continuation: Continuation, numbers: Mapping[int, int]) -> list[EachStored]:
+    """What `flow.each` has stored in mid-cell, and what it has of the origin."""
+    history, origin = continuation.history, continuation.origin
+    found, started = history.each.records(), history.started
+    if found or history.jobs or origin is None or started.origin is None:
+        return found
+    if started.kind is RunKind.RERUN:
+        return found
+    # it may have been killed before it wrote down what it inherits
+    return inherited(
+        origin, started.origin, continuation.flow, numbers=numbers,
+        changed=started.options.get("changed", ()),
+    )  # fmt: skip
 
 
 def may_go_on(history: RunHistory) -> bool:

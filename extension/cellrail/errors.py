@@ -27,7 +27,10 @@ The tree::
     │   ├── NotSet                 no resource or variable of this name (a `KeyError`)
     │   ├── NotJson                the value is no JSON (a `TypeError`)
     │   ├── BadState               a path, type or value of state is wrong (a `ValueError`)
+    │   ├── BadCall                `flow.call` cannot be carried out as it is
+    │   ├── CallFailed             a run that `flow.call` waited for is no success
     │   ├── HoldsSecret            the value would be kept in clear and holds a secret
+    │   ├── EachChanged            what `flow.each` goes through, or saves, is not what it was
     │   ├── OutsideStep            nothing is being executed that this could be committed with
     │   └── KernelProblem          the kernel cannot be used
     │       ├── KernelNotInstalled
@@ -208,10 +211,30 @@ class BadState(UserError, ValueError):
     code = "bad-state"
 
 
+class BadCall(UserError, ValueError):
+    """The notebook cannot be called like this."""
+
+    code = "bad-call"
+
+
+class CallFailed(UserError):
+    """A run that was called is no success."""
+
+    code = "call-failed"
+    #: the run, as `flow.call` would have returned it
+    run: object = None
+
+
 class HoldsSecret(UserError, ValueError):
     """The value holds a secret, and would be kept in clear."""
 
     code = "holds-secret"
+
+
+class EachChanged(UserError, ValueError):
+    """What `flow.each` goes through, or saves, is not what it was when it stored."""
+
+    code = "each-changed"
 
 
 class OutsideStep(UserError):

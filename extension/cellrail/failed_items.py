@@ -23,8 +23,10 @@ from cellrail_state.history import RunHistory
 from cellrail_state.model import JobFinished, ObjectRef, StepStatus, Turn
 
 
-def failed_items(flow: Flow, history: RunHistory, wanted: str | None, *, reeval: bool) -> InnerCut:
-    """The cut that executes the failed items of a loop.
+def failed_items(
+    flow: Flow, history: RunHistory, wanted: str | None, *, reeval: bool
+) -> InnerCut | str:
+    """The cut that executes the failed items of a loop; the loop's label where none ended well.
 
     Args:
         flow: the notebook as it is now.
@@ -57,6 +59,8 @@ def failed_items(flow: Flow, history: RunHistory, wanted: str | None, *, reeval:
         )  # fmt: skip
         if cut.fork is not None:
             return msgspec.structs.replace(cut, again=failed)
+        if not any(job.turns and job.turns[0].loop == step.label for job in history.chain):
+            return step.label
         why = next(_ties(history, block), "")
         if why:
             raise RestartRefused(

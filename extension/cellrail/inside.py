@@ -15,7 +15,7 @@ from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.address import find_step, split_address
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.control import Fork, Path, Purpose, address
-from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.model import Flow, Step, handles_failures
 from cellrail_state.chains import is_good
 from cellrail_state.history import RunHistory
 from cellrail_state.model import StepStatus, Turn
@@ -176,6 +176,8 @@ def _from_its_loop(history: RunHistory, step: Step, turns: Path) -> InnerCut | s
 def _failed(flow: Flow, history: RunHistory) -> InnerCut | str | None:
     """The turn that failed, where the first step that did not end well is in a loop."""
     for state in history.states:
+        if handles_failures(state.info):
+            continue
         good = {StepStatus.SUCCESS, StepStatus.KEPT, StepStatus.SKIPPED}
         if state.status in good or state.accepted:
             continue

@@ -64,9 +64,11 @@ class Launcher(msgspec.Struct, kw_only=True):
     changed: tuple[str, ...] = ()
     #: the file that holds the notebook as it is to be run, where that is not the notebook's own
     pinned: Path | None = None
-    #: the tick that it is of, and the id that was claimed for it
+    #: the tick that it is of
     tick: Tick | None = None
+    #: the run is made by `flow.call`, or was claimed for a tick: its id; whose states its steps see
     run_id: str = ""
+    scope: str = ""
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -222,6 +224,8 @@ class Launcher(msgspec.Struct, kw_only=True):
 
     def _scope(self, history: RunHistory | None) -> str:
         """Whose states its steps see."""
+        if self.scope:
+            return self.scope
         if history is not None:
             return history.started.scope
         by = self.tick.by if self.tick is not None else ""

@@ -12,11 +12,14 @@ from cellrail.locate import flow_id
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parse import load, parse
 from cellrail.run import prepare
+from cellrail.run.calls import CallRules, Calls
 from cellrail.run.desks import desk_of, own_scope
 from cellrail.run.live import LiveRun, StepBook
+from cellrail.run.livewaits import LiveWaiter
 from cellrail.run.masking import Masker
 from cellrail.run.recorder import Recorder
 from cellrail.run.shellstate import ShellState
+from cellrail.run.waits import WaitRules
 from cellrail.settings import Settings
 from cellrail_state.ambient import Base
 from cellrail_state.capture import Limits
@@ -77,9 +80,16 @@ def begin(
         packages={},
     )
     state = shell_state(shell, base, store=store, settings=settings)
-    desk = desk_of(recorder, flow=flow_name)
-    book = StepBook(flow)
-    return LiveRun(shell, recorder=recorder, state=state, book=book, desk=desk, clock=clock)
+    desk, book = desk_of(recorder, flow=flow_name, live=True), StepBook(flow)
+    folder = notebook.parent if notebook is not None else Path.cwd()
+    calls = CallRules(folder=folder, callers=(flow_name,), scope=started.scope)
+    desk.add(Calls(desk, rules=calls))
+    rules = WaitRules(base_url=settings.base_url, park_after=settings.park_after)
+    desk.waiter = waiter = LiveWaiter(desk, rules=rules, places=book)
+    desk.add(waiter)
+    return LiveRun(
+        shell, recorder=recorder, state=state, book=book, desk=desk, waiter=waiter, clock=clock
+    )
 
 
 def shell_state(shell: Any, base: Base, *, store: Store, settings: Settings) -> ShellState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -40,10 +41,7 @@ class RunLocator:
         if _ID.fullmatch(address) and store.journal_size(address):
             return address
         if address == "last":
-            newest = store.newest(limit=1)
-            if not newest:
-                raise RunNotFound("the store has no run yet", hint="cellrail run NOTEBOOK")
-            return newest[0]
+            return self._last()
         if address.endswith(".ipynb"):
             return self._newest_of(address)
         fitting = store.newest(address, limit=_CANDIDATES + 1)
@@ -61,6 +59,18 @@ class RunLocator:
                 hint="give more characters",
             )
         return fitting[0]
+
+    def _last(self) -> str:
+        """The newest run that no cell of another one has called."""
+        store = self._store
+        newest = store.newest(limit=_LATELY)
+        if not newest:
+            raise RunNotFound("the store has no run yet", hint="cellrail run NOTEBOOK")
+        older = reversed(store.run_ids()) if len(newest) == _LATELY else ()
+        for run_id in itertools.chain(newest, older):
+            if not store.started(run_id).options.get("callers"):
+                return run_id
+        return newest[0]
 
     def _newest_of(self, notebook: str) -> str:
         store = self._store

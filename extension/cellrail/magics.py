@@ -41,8 +41,9 @@ _HELP = """\
 %flow recover [RUN | --all] [--plan]  go on with a run after a crash; without RUN: list them
 %flow rerun RUN [OUT] [--changed WHAT,…] [--plan]
                                       execute what changed since a run, as a new headless run
-%flow resume RUN [--step STEP] [--data JSON|@FILE]
-                                      resume a suspended run; cancel RUN cancels it
+%flow resume [RUN] [--step STEP] [--data JSON|@FILE]
+                                      resume a suspended run, without RUN this notebook;
+                                      cancel [RUN] cancels it
 %flow tick                            fire what is due: runs that wait for time go on
 %flow undo                            take the last restart back
 %flow record [on|off]                 record this notebook, or not
@@ -169,9 +170,11 @@ class FlowMagics(Magics):
                 return
         if conducted:
             self._tell(deltas)
+            self._stop_behind(result)
         elif self._live is not None and result is not None:
             delta = self._live.after(result)
             self._tell([] if delta is None else [delta])
+            self._stop_behind(result)
         elif self._wanted and result is not None:
             self._begin()
             if self._live is not None:
@@ -180,6 +183,32 @@ class FlowMagics(Magics):
                 cell = self._live.book.look_up(info.raw_cell or "", str(info.cell_id or ""))
                 self._live.before(cell, info)
                 self._live.after(result)
+
+    def _stop_behind(self, result: Any) -> None:
+        """A cell that waits ends with an error of one line, so that Run All stops there."""
+        if self._live is None or result is None:
+            return
+        gate, self._live.waiter.made = self._live.waiter.made, None
+        if gate is None:
+            return
+        from cellrail.errors import RunSuspended
+        from cellrail.run.cellcode import Shown, show
+        from cellrail.run.waits import in_words
+
+        words = in_words(gate.info) if gate.closed is None else str(gate)
+        line, error = f"cellrail: {words}", RunSuspended(words)
+        show(self._shell, Shown(kind=RunSuspended, value=error, lines=[line]))
+        result.error_in_exec = error
+        self._shell.last_execution_succeeded = False
+        if gate.closed is None:
+            self._live.waiter.on_end(gate.info, self._offer(gate.info))
+
+    def _offer(self, info: Any) -> Any:
+        """Show buttons under this cell that answer a wait; what they are told when it is over."""
+        from cellrail.buttons import offer
+
+        live = self._live
+        return offer(self._shell, info, live.waiter.press)
 
     def _controller(self) -> Any:
         if self._control is None:
@@ -192,6 +221,7 @@ class FlowMagics(Magics):
         """Start the live run; where that fails, say so once and go on unrecorded."""
         try:
             self._live = self._app().begin_live(self._shell, self._base, self._notebook())
+            self._live.offer = self._offer
         except (CellrailError, StateError, OSError) as error:
             self._wanted = False
             print(f"cellrail does not record this notebook: {error}", file=sys.stderr)
@@ -254,7 +284,7 @@ class FlowMagics(Magics):
     def complete_step(self, magics: Any, event: Any) -> list[str]:
         """Options, and the names of the notebook's steps."""
         del magics, event
-        return [f"--{spec.name}" for spec in SPECS if spec.available]
+        return [f"--{spec.name}" for spec in SPECS]
 
     # --- %flow -------------------------------------------------------------------------------
 
@@ -416,6 +446,8 @@ class FlowMagics(Magics):
                 run_cell=self._run_silently,
             )
             self._went_back(decided.jobs)
+            if self._live is not None:
+                self._live.goes_on_with(decided.stored_in_cells(flow), flow.steps)
         except BaseException:
             here.go_back(
                 self._shell, state, self._undo, execution_count=self._shell.execution_count
@@ -462,12 +494,28 @@ class FlowMagics(Magics):
 
         given, options = _split(words, values={"step", "data"})
         data = given_value(options.get("data"), "--data")
-        run = _one(given, "a run is needed: %flow runs lists them")
-        return self._app().resume(run, step=options.get("step"), data=data, tell=print)
+        run = self._run_or_here(given)
+        done = self._app().resume(run, step=options.get("step"), data=data, tell=print)
+        return self._unless_here(done)
 
     def _flow_cancel(self, words: list[str]) -> Any:
         given, _ = _split(words)
-        return self._app().cancel(_one(given, "a run is needed"), tell=print)
+        run = self._run_or_here(given)
+        return self._unless_here(self._app().cancel(run, tell=print))
+
+    def _run_or_here(self, given: list[str]) -> str:
+        """The run that is named; without a name this notebook, never another run of it."""
+        if len(given) == 1 or (not given and self._live is not None):
+            return given[0] if given else str(self._live.run_id)
+        message = "a run is needed: %flow runs lists them"
+        raise UserError(message)
+
+    def _unless_here(self, run: Any) -> Any:
+        """A run that was answered; None where this notebook is what goes on."""
+        if self._live is None or run.id != self._live.run_id:
+            return run
+        self._live.waiter.look()
+        return None
 
     def _flow_tick(self, words: list[str]) -> Any:
         _split(words)
@@ -487,6 +535,7 @@ class FlowMagics(Magics):
         remarks = here.go_back(self._shell, state, then, execution_count=count)
         if self._live is not None:
             self._went_back(app.history(self._live.run_id).chain)
+            self._live.goes_on_with((), ())
         print("".join(f"{remark}\n" for remark in remarks), end="")
         print("the namespace is as it was before the restart")
 
@@ -567,13 +616,6 @@ class FlowMagics(Magics):
             return [row.run_id for row in app.runs(limit=20)]
         except (CellrailError, StateError):
             return []
-
-
-def _one(given: list[str], missing: str) -> str:
-    """The one word that a command needs."""
-    if len(given) != 1:
-        raise UserError(missing)
-    return given[0]
 
 
 def _split(

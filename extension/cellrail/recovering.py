@@ -164,6 +164,7 @@ def _answers(found: Continuation, records: Sequence[Record], clock: Callable[[],
         roots={v.name for v in stored if not v.name.isidentifier()},
         before=_replay(found.flow, found.history, found.origin),
         own=Replay(found.history, numbers={}, step=-1, turns=()),
+        forced=frozenset(found.history.started.options.get("forced", ())),
         clock=clock,
     )
 
@@ -203,7 +204,9 @@ def _whole(flow: Flow, history: RunHistory) -> Plan:
     for step in flow.steps:
         job_id = started.kept.get(step.number, "")
         fate, reason = Fate.EXECUTES, ""
-        if last is not None and step.number > last:
+        if step.options.on_failure:
+            fate, reason = Fate.SKIPPED, control.ON_FAILURE
+        elif last is not None and step.number > last:
             fate, reason = Fate.PENDING, "after --to"
         elif step.number < first and not job_id:
             state = states.get(step.number)
@@ -340,5 +343,7 @@ class _Remaining:
     def _job_id(self, step: Step) -> str:
         """The job in the chain that stands for a step."""
         state = self._history.state(step.number)
-        known = (state.job_id, self._history.started.kept.get(step.number, ""))
+        # an `--always` cell that was running again stood there before
+        before = [job.job_id for job in self._found.jobs if job.step == step.number][-1:]
+        known = (state.job_id, self._history.started.kept.get(step.number, ""), *before)
         return next((job_id for job_id in known if job_id in self._places), "")

@@ -17,6 +17,7 @@ from cellrail.errors import StepNotFound
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.changes import Changes, Found, Selector, World, detect, select, told
+from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import PARAMETERS, Flow, Step
@@ -47,6 +48,8 @@ class Rerunning(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: Plan
     rerun: RerunPlan
+    #: numbers of the steps that were named, or read a variable that was
+    forced: tuple[int, ...] = ()
 
     @property
     def history(self) -> RunHistory:
@@ -105,7 +108,11 @@ class _Planner:
         infos = [state.info for state in self.states.values()]
         self.numbers = {new: info.number for new, info in match(infos, flow.steps).items()}
         last = self._last()
-        self.steps = [s for s in flow.steps if not s.skips and (last is None or s.number <= last)]
+        self.steps = [
+            step
+            for step in flow.steps
+            if not (step.skips or step.options.on_failure) and (last is None or step.number <= last)
+        ]
         self.units = units_of(blocks_of(self.steps))
 
     def _last(self) -> int | None:
@@ -140,7 +147,22 @@ class _Planner:
             folder=self.folder,
         )
         outlook = _preview(rerun, self._judge(changes))
-        return Rerunning(plan=self._told(outlook, olds, changes), rerun=rerun)
+        plan = self._told(outlook, olds, changes)
+        return Rerunning(plan=plan, rerun=rerun, forced=self._forced(olds, causes, changes))
+
+    def _forced(
+        self, olds: Sequence[OldUnit | None], causes: Mapping[int, Cause], changes: Changes
+    ) -> tuple[int, ...]:
+        """What a run that goes on has to know of what was named."""
+        judge = self._judge(changes)
+        forced: set[int] = set()
+        for place, (unit, old) in enumerate(zip(self.units, olds, strict=True)):
+            cause = causes.get(place)
+            if cause is None and old is not None:
+                cause = judge.reads_forced(unit, old)
+            if cause is not None and cause.forced:
+                forced.update(unit.numbers)
+        return tuple(sorted(forced))
 
     def _judge(self, changes: Changes) -> Judge:
         sameness = Sameness(self.store.objects)
@@ -264,6 +286,8 @@ class _Planner:
         self, step: Step, place: int | None, outlook: Outlook, olds: Sequence[OldUnit | None]
     ) -> tuple[Fate, str]:
         if place is None:
+            if step.options.on_failure:
+                return Fate.SKIPPED, ON_FAILURE
             skips = step.skips
             return (Fate.SKIPPED, "tag skip-execution") if skips else (Fate.PENDING, "after --to")
         if place in outlook.causes:

@@ -14,12 +14,13 @@ from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_restart
+from cellrail.run.eachs import inherited
 from cellrail.run.folder import files_after
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import ItemPlan, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory, StepState
-from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Origin
+from cellrail_state.model import Checkpoint, EachStored, JobFinished, ObjectRef, Origin
 
 
 class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +88,15 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             else "",
             reeval=self.inner.reeval,
         )
+
+    def stored_in_cells(self, flow: Flow, changed: Sequence[str] = ()) -> list[EachStored]:
+        """What `flow.each` has stored in the step at the cut, which goes on from there.
+
+        Args:
+            flow: the notebook as it is now.
+            changed: parameters with other values.
+        """
+        return inherited(self.history, self.origin, flow, numbers=self.numbers, changed=changed)
 
     def putback(self, assignment: str, *, lazy_above: int | None = None) -> PutBack:
         """How the namespace before the cut comes back.
@@ -195,9 +205,9 @@ def plan_restart_of(
         plan=plan, history=history, jobs=tuple(jobs), force=force, inner=inner,
         numbers=numbers_of(flow, states),
     )  # fmt: skip
-    if inner is None:
-        return decided
-    return msgspec.structs.replace(decided, plan=_told_inside(decided, inner))
+    if inner is not None:
+        decided = msgspec.structs.replace(decided, plan=_told_inside(decided, inner))
+    return msgspec.structs.replace(decided, plan=_told_in_cells(decided, flow, changed))
 
 
 def numbers_of(flow: Flow, states: Sequence[StepState]) -> dict[int, int]:
@@ -240,6 +250,27 @@ def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
         for step in plan.steps
     ]
     return msgspec.structs.replace(plan, cut=label, steps=tuple(steps), refusals=tuple(refusals))
+
+
+def _told_in_cells(decided: RestartPlan, flow: Flow, changed: Sequence[str]) -> Plan:
+    """The plan, with where `flow.each` goes on in the step at the cut."""
+    plan = decided.plan
+    told: dict[int, str] = {}
+    for stored in decided.stored_in_cells(flow, changed):
+        if not stored.ended and not stored.path:
+            of = f" of {stored.total}" if stored.total is not None else ""
+            told[stored.step] = (
+                f"flow.each({stored.name!r}) goes on behind item {stored.position}{of}"
+            )
+    steps = [
+        msgspec.structs.replace(
+            step, reason="; ".join(filter(None, (step.reason, told[step.number])))
+        )
+        if step.number in told
+        else step
+        for step in plan.steps
+    ]
+    return msgspec.structs.replace(plan, steps=tuple(steps))
 
 
 def _told_items(cut: InnerCut, items: Sequence[ItemPlan]) -> tuple[str, str]:

@@ -380,6 +380,19 @@ class ItemView(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
+class ChildView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that a step has called (`flow.call`)."""
+
+    run_id: str
+    #: address of the step, and what identifies the call in it
+    step: str
+    key: str
+    #: the flow that was called
+    notebook: str
+    #: None where the run is gone, or never began
+    status: str | None
+
+
 #: of an item's jobs the one with the first of these tells
 _TELLING = (StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.SUCCESS, StepStatus.KEPT)
 
@@ -406,6 +419,11 @@ class Run:
     def cause(self) -> str:
         """Why, where it is not success."""
         return self._history.cause
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a person executes it, or did, in an open notebook."""
+        return self._history.is_live
 
     @property
     def flow(self) -> str:
@@ -462,6 +480,23 @@ class Run:
             _item("/".join(map(str, turns)), jobs[turns])
             for turns in sorted(jobs, key=lambda turns: [turn.index for turn in turns])
         ]
+
+    @property
+    def children(self) -> list[ChildView]:
+        """The runs that its steps have called, those of kept steps too, in order."""
+        children = []
+        for called in self._history.called():
+            status = self._history.status_of(called.run_id)
+            inside = [str(turn) for turn in called.turns]
+            label = self._history.label_of(called.step)
+            own = [] if called.turns and called.turns[-1].loop == label else [label]
+            children.append(
+                ChildView(
+                    run_id=called.run_id, step="/".join([*inside, *own]), key=called.key,
+                    notebook=called.notebook, status=str(status) if status is not None else None,
+                )
+            )  # fmt: skip
+        return children
 
     def __getitem__(self, address: str) -> StepView:
         """A step by name, cell id or `#28`; in a loop by item, too: `score[north]`, `score[#2]`.
@@ -522,6 +557,7 @@ class Run:
             "epoch": self._history.epoch,
             "command": started.command,
             "steps": [step.to_dict() for step in self.steps],
+            "children": [to_plain(child) for child in self.children],
         }
 
     def __repr__(self) -> str:

@@ -78,6 +78,7 @@ class Capture:
         limits: Limits | None = None,
         secrets: Sequence[str | bytes] = (),
         ambient: Callable[[Store], ObjectRef | None] | None = None,
+        definitions: Definitions | None = None,
     ) -> None:
         """Prepare to capture.
 
@@ -87,8 +88,10 @@ class Capture:
             limits: what a capture may cost.
             secrets: what must not be written.
             ambient: writes what is beside the variables; None where nothing of it changed.
+            definitions: those of another capture of this namespace: both know them by the same
+                keys.
         """
-        self.definitions = Definitions(globals)
+        self.definitions = definitions or Definitions(globals)
         #: the fold of everything captured so far
         self.current = Checkpoint()
         self._objects, self._ambient = objects, ambient

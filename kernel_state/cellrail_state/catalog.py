@@ -12,6 +12,7 @@ journals there: the newest runs come first, and `behind` tells how many are miss
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -22,8 +23,8 @@ import msgspec
 
 from cellrail_state import locks
 from cellrail_state.errors import StoreError, StoreTooNew
-from cellrail_state.ingest import TABLES, Ingested, fetch, ingest
-from cellrail_state.rows import RunRow
+from cellrail_state.ingest import TABLES, Ingested, fetch, ingest, insert
+from cellrail_state.rows import RunRow, state_rows
 from cellrail_state.sql import migrations, queries
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ INGEST_ASIDE_SECONDS = 0.05
 MEMORY_SECONDS = 2.0
 #: seconds that a copy is kept after its last use
 _COPY_SECONDS = 600.0
+#: queries that may mean the table of state, or want to know which tables there are
+_OF_STATE = re.compile(r"\bstate\b|\btables\b|schema|duckdb_", re.IGNORECASE)
 #: seconds that the doctor waits
 REBUILD_SECONDS = 10.0
 
@@ -86,6 +89,8 @@ class Catalog:
             connection.execute("BEGIN")
             try:
                 self._derive(connection)
+                if _OF_STATE.search(sql):
+                    self._tell_state(connection)
                 return fetch(connection, sql, parameters)
             finally:
                 # it is an index: no query changes it, and what is derived is not written
@@ -99,6 +104,11 @@ class Catalog:
         if gone:
             connection.execute(queries()["interrupt_runs"], {"runs": gone})
             connection.execute(queries()["interrupt_steps"], {"runs": gone})
+
+    def _tell_state(self, connection: Any) -> None:
+        """Make the table of what outlives runs: that is in no journal's rows, but in the ledger."""
+        connection.execute(queries()["make_state"])
+        insert(connection, "state", state_rows(self._store))
 
     def runs(
         self,

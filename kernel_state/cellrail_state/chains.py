@@ -5,7 +5,7 @@ or follows another one stands at that one's place. To cut a chain is to tell the
 moment: loops are cut whole, and what belongs to a job stays with it.
 
 The jobs of a parallel loop's items are no part of it, but branches: each begins behind the job that
-forks (`JobFinished.forks`).
+forks (`JobFinished.forks`). Nor are jobs that ran since the run had failed (`JobFinished.handles`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def chain_of(
     for count, job in enumerate(jobs):
         while waiting and waiting[0][0] <= count:
             chain.append(waiting.pop(0)[1])
-        if apart(job):
+        if job.handles or apart(job):
             continue
         if not (live or is_good(job)):
             continue

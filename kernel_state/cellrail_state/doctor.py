@@ -8,6 +8,8 @@ What it can find (`Finding.kind`), a closed set:
 * ``missing object``, ``damaged object``: which steps it hurts, and where a restart still works.
 * ``orphan object``, ``temporary file``: nothing points to it (mended: deleted, when old enough).
 * ``ledger``: what outlives runs is damaged, or lacks what a journal committed (mended: made anew).
+* ``wait``: `waits/` lacks a wait that a run is suspended for, tells of one that nobody waits for,
+  or holds a file that cannot be read (mended: told again, closed, deleted).
 * ``catalog``: it cannot be used, or says other than the journals (mended: made anew).
 """
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,23 @@ import msgspec
 
 from cellrail_state import journal as journals
 from cellrail_state import locks
+from cellrail_state.eachs import EachBook
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
+from cellrail_state.history import RunHistory, Sources
 from cellrail_state.ledgerlines import Proposed
-from cellrail_state.model import JobFinished, Laid, ObjectRef, OnceDone, Record, RunStarted
+from cellrail_state.model import (
+    Delta,
+    EachStored,
+    JobFinished,
+    Laid,
+    ObjectRef,
+    OnceDone,
+    Record,
+    RunContinued,
+    RunEnded,
+    RunStarted,
+    RunStatus,
+)
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
 
@@ -73,16 +89,18 @@ def examine(store: Store, *, fix: bool = False, now: float | None = None) -> Rep
     if fix:
         store.objects.recall()
     findings: list[Finding] = []
-    needed: set[str] = set()
+    pointed, suspended = set[str](), set[str]()
     checked: dict[str, str] = {}
     run_ids = store.run_ids()
     for run_id in run_ids:
         findings += _journal(store, run_id, fix=fix)
-        findings += _objects(store, run_id, needed, checked)
-    findings += _ledger(store, run_ids, needed, fix=fix)
-    findings += _orphans(store, needed, moment, fix=fix)
+        findings += _objects(store, run_id, pointed, checked, suspended)
+    findings += _ledger(store, run_ids, pointed, fix=fix)
+    doubtful = {f.subject for f in findings if f.kind in {"damaged journal", "untrusted journal"}}
+    findings += _waits(store, {*run_ids} - doubtful, suspended, moment, fix=fix)
+    findings += _orphans(store, pointed, moment, fix=fix)
     findings += _catalog(store, fix=fix)
-    return Report(findings=tuple(findings), journals=len(run_ids), objects=len(needed))
+    return Report(findings=tuple(findings), journals=len(run_ids), objects=len(pointed))
 
 
 def _journal(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
@@ -117,26 +135,42 @@ def _cut_off(path: Path, whole: int) -> None:
 
 
 def references(record: Record) -> Iterator[ObjectRef]:
-    """Every object that a record points to."""
+    """Every object that a record points to.
+
+    What `flow.each` stored in mid-cell is needed as long as it can be gone on from: see `holding`.
+    """
     if isinstance(record, RunStarted):
         if record.notebook is not None:
             yield record.notebook
     elif isinstance(record, JobFinished):
         if record.outputs is not None:
             yield record.outputs
-        if record.delta.ambient is not None:
-            yield record.delta.ambient
-        for component in record.delta.components.values():
-            yield from component.refs()
+        yield from _of_delta(record.delta)
         if record.effects is not None:
             yield from record.effects.refs()
     elif isinstance(record, Laid):
-        if record.delta.ambient is not None:
-            yield record.delta.ambient
-        for component in record.delta.components.values():
-            yield from component.refs()
+        yield from _of_delta(record.delta)
     elif isinstance(record, OnceDone) and isinstance(record.value, ObjectRef):
         yield record.value
+    elif isinstance(record, EachStored):
+        yield from record.checkpoint.refs()
+
+
+def _of_delta(delta: Delta) -> Iterator[ObjectRef]:
+    if delta.ambient is not None:
+        yield delta.ambient
+    for component in delta.components.values():
+        yield from component.refs()
+
+
+def holding(records: Iterable[Record]) -> Iterator[Record]:
+    """Of a run's records those whose objects are needed; the others need nothing."""
+    book = EachBook()
+    for record in records:
+        book.see(record)
+        if not isinstance(record, EachStored):
+            yield record
+    yield from book.records()
 
 
 def readable_records(store: Store, run_id: str) -> Iterator[Record]:
@@ -148,15 +182,22 @@ def readable_records(store: Store, run_id: str) -> Iterator[Record]:
 
 
 def _objects(
-    store: Store, run_id: str, needed: set[str], checked: dict[str, str]
+    store: Store, run_id: str, pointed: set[str], checked: dict[str, str], suspended: set[str]
 ) -> Iterator[Finding]:
-    """Missing and damaged objects of a run; notes in `needed` what it points to."""
+    """Missing and damaged objects of a run.
+
+    Notes in `pointed` what it points to, and in `suspended` that it is.
+    """
     labels: dict[int, str] = {}
-    for record in readable_records(store, run_id):
+    for record in holding(readable_records(store, run_id)):
+        if isinstance(record, RunEnded) and record.status is RunStatus.SUSPENDED:
+            suspended.add(run_id)
+        elif isinstance(record, RunContinued):
+            suspended.discard(run_id)
         if isinstance(record, RunStarted):
             labels = {info.number: info.label for info in record.steps}
         for ref in references(record):
-            needed.update(file.digest for file in ref.files())
+            pointed.update(file.digest for file in ref.files())
             for file in ref.files():
                 if file.digest not in checked:
                     checked[file.digest] = _problem(store, file)
@@ -176,6 +217,10 @@ def _problem(store: Store, ref: ObjectRef) -> str:
 def _hurt(
     run_id: str, record: Record, ref: ObjectRef, problem: str, labels: dict[int, str]
 ) -> Finding:
+    if isinstance(record, EachStored):
+        label = labels.get(record.step, f"#{record.step}")
+        message = f"run {run_id}, step {label!r}: what flow.each({record.name!r}) stored"
+        return Finding(kind=problem, subject=ref.digest, message=message)
     if not isinstance(record, JobFinished):
         return Finding(kind=problem, subject=ref.digest, message=f"the notebook of run {run_id}")
     label = labels.get(record.step, f"#{record.step}")
@@ -194,8 +239,8 @@ def _hurt(
     )
 
 
-def _ledger(store: Store, run_ids: list[str], needed: set[str], *, fix: bool) -> Iterator[Finding]:
-    """What outlives runs; notes in `needed` what it points to."""
+def _ledger(store: Store, run_ids: list[str], pointed: set[str], *, fix: bool) -> Iterator[Finding]:
+    """What outlives runs; notes in `pointed` what it points to."""
     committed = [p for run_id in run_ids for p in _committed(store, run_id)]
     problem = store.ledger.problem()
     missing = [] if problem else store.ledger.missing(committed)
@@ -209,7 +254,7 @@ def _ledger(store: Store, run_ids: list[str], needed: set[str], *, fix: bool) ->
             kind="ledger", subject="state/ledger", message=problem, fixable=True, fixed=fix
         )
     if not problem or fix:
-        needed |= store.ledger.references()
+        pointed |= store.ledger.references()
 
 
 def _committed(store: Store, run_id: str) -> Iterator[Proposed]:
@@ -222,9 +267,69 @@ def _committed(store: Store, run_id: str) -> Iterator[Proposed]:
             )
 
 
-def _orphans(store: Store, needed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:
+def _waits(
+    store: Store, known: set[str], suspended: set[str], now: float, *, fix: bool
+) -> Iterator[Finding]:
+    """What runs wait for, as the inbox tells it, against their journals.
+
+    Args:
+        store: the store.
+        known: the runs whose journals can be believed.
+        suspended: those that wait.
+        now: seconds since the epoch.
+        fix: mend it.
+    """
+    inbox = store.inbox
+    for run_id in sorted({*inbox.run_ids(), *suspended}):
+        if not store.journal_path(run_id).exists():
+            if fix:
+                inbox.forget(run_id)
+            yield _wait(run_id, "its run is gone", fixed=fix)
+        elif run_id in known:
+            yield from _waits_of(store, run_id, fix=fix)
+    for path in inbox.half_made():
+        age = _age(path, now)
+        if age is not None and age >= GRACE_SECONDS:
+            if fix:
+                path.unlink(missing_ok=True)
+            yield Finding(
+                kind="temporary file", subject=path.name, message="nothing points to it",
+                fixable=True, fixed=fix,
+            )  # fmt: skip
+
+
+def _waits_of(store: Store, run_id: str, *, fix: bool) -> Iterator[Finding]:
+    """The waits of a run without an owner; an owner tells and takes its own."""
+    inbox = store.inbox
+    faults, told = inbox.faults(run_id), inbox.told(run_id)
+    sources = Sources(records=store.records, owned=lambda _: False, content=store.objects.get)
+    history = RunHistory(run_id, sources)
+    if store.is_owned(run_id):
+        return
+    for path, problem in faults:
+        if fix:
+            path.unlink(missing_ok=True)
+        yield _wait(f"{run_id}/{path.name}", problem, fixed=fix)
+    pending = None if history.is_live else history.pending
+    for wait_id in told:
+        if pending is None or wait_id != pending.wait_id:
+            if fix:
+                inbox.done(wait_id)
+            yield _wait(wait_id, "nobody waits for it", fixed=fix)
+    ended = history.ended is not None
+    if pending is not None and ended and not inbox.is_told(pending.wait_id):
+        if fix:
+            inbox.tell(pending)
+        yield _wait(pending.wait_id, "tick does not know that its run waits", fixed=fix)
+
+
+def _wait(subject: str, message: str, *, fixed: bool) -> Finding:
+    return Finding(kind="wait", subject=subject, message=message, fixable=True, fixed=fixed)
+
+
+def _orphans(store: Store, pointed: set[str], now: float, *, fix: bool) -> Iterator[Finding]:
     for path in [*store.objects.files(), *_unbegun(store)]:
-        if is_object(path) and path.name in needed:
+        if is_object(path) and path.name in pointed:
             continue
         age = _age(path, now)
         if age is None or age < GRACE_SECONDS:

@@ -29,8 +29,10 @@ from cellrail_state.chains import (
     place_of,
     through_jobs,
 )
+from cellrail_state.eachs import EachBook
 from cellrail_state.errors import JournalDamaged, ObjectError
 from cellrail_state.model import (
+    Called,
     Checkpoint,
     Decided,
     JobFinished,
@@ -59,6 +61,7 @@ from cellrail_state.model import (
     Woken,
     Written,
 )
+from cellrail_state.waits import SUSPEND
 
 
 class StepState(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class Sources:
         self.owned = owned
         self.content = content
         self._runs: dict[str, dict[str, JobFinished]] = {}
+        self._calls: dict[str, list[Called]] = {}
 
     def job(self, job_id: str) -> JobFinished:
         """A committed job of any run.
@@ -121,6 +125,13 @@ class Sources:
                 hint="`cellrail doctor` tells which runs it hurts",
             )
         return jobs[job_id]
+
+    def calls(self, run_id: str) -> list[Called]:
+        """What the cells of a run have called, in order."""
+        if run_id not in self._calls:
+            found = [record for record in self.records(run_id) if isinstance(record, Called)]
+            self._calls[run_id] = found
+        return self._calls[run_id]
 
     def _jobs_of(self, run_id: str) -> dict[str, JobFinished]:
         jobs: dict[str, JobFinished] = {}
@@ -177,6 +188,10 @@ class RunHistory:
         self._numbers: dict[str, int] = {}
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
+        #: what `flow.each` has stored in mid-cell, and can be gone on from
+        self.each = EachBook()
+        #: what its cells have called, in order
+        self.calls: list[Called] = []
         self._live = False
         #: waits by id, and how they ended
         self.waits: dict[str, WaitInfo] = {}
@@ -186,8 +201,11 @@ class RunHistory:
         #: the job that is being executed, or was when its owner was gone
         self.firing = ""
         self._before_wait: StepState | None = None
+        #: in a live run, what cells wait for behind a step, by its number
+        self._held: dict[int, WaitInfo] = {}
         started: RunStarted | None = None
         for record in sources.records(run_id):
+            self.each.see(record)
             if isinstance(record, RunStarted):
                 started = record
                 self._live = record.kind is RunKind.LIVE
@@ -238,6 +256,7 @@ class RunHistory:
             JobFinished: self._commit,
             Decided: self._decide,
             OnceDone: self._do_once,
+            Called: self.calls.append,
             StepChosen: self._choose,
             StepKept: self._keep,
             StepSkipped: self._skip,
@@ -255,9 +274,11 @@ class RunHistory:
 
     def _expect(self, record: Waits) -> None:
         self.pending = self.waits[record.wait.wait_id] = record.wait
+        self._hold(record.wait)
 
     def _begin(self, record: JobStarted) -> None:
         self.firing, self.pending = record.job_id, None
+        self._let_go(record.step)
         if record.info is not None:
             self._change(record.step, info=record.info)
         self._start(record)
@@ -269,6 +290,26 @@ class RunHistory:
         if record.wait is not None:
             self.waits[record.wait.wait_id] = record.wait
         self._finish(record)
+        if record.wait is not None:
+            self._hold(record.wait)
+        else:
+            self._let_go()
+
+    def _hold(self, wait: WaitInfo) -> None:
+        """In an open notebook cells above go on being executed, while those behind wait."""
+        if not self._live:
+            return
+        self._held[wait.step] = wait
+        if wait.kind == SUSPEND and not wait.turns:
+            self._change(wait.step, status=StepStatus.SUSPENDED)
+
+    def _let_go(self, step: int | None = None) -> None:
+        """In an open notebook: nothing waits behind a step any more; what does still is pending."""
+        if not self._live:
+            return
+        if step is not None:
+            self._held.pop(step, None)
+        self.pending = next(reversed(self._held.values()), None)
 
     def _decide(self, record: Decided) -> None:
         self.decided[record.step, record.purpose, record.turns] = record
@@ -297,11 +338,15 @@ class RunHistory:
         if record.origin:
             return
         self._wake_up()
+        state = self._states.get(record.step)
+        if self._live and state is not None and state.status is StepStatus.SUSPENDED:
+            self._change(record.step, status=StepStatus.SUCCESS)
         if not record.goes_on:
             failed = record.by == "timeout" and record.on_timeout == "fail"
             status = StepStatus.FAILED if failed else StepStatus.CANCELLED
             self._change(record.step, status=status, cause=_why(record))
         self.pending = None
+        self._let_go(record.step)
 
     def _forget_turns(self, record: Decided) -> None:
         """A live run may execute a loop again: its turns are those of the last execution."""
@@ -459,6 +504,11 @@ class RunHistory:
         """Why, where it is not success."""
         return self.ended.cause if self.ended is not None else ""
 
+    @property
+    def held(self) -> list[WaitInfo]:
+        """In a live run: what cells wait for, oldest first."""
+        return list(self._held.values())
+
     def woke(self, number: int) -> Woken | None:
         """How the last wait of a step ended; None where it has not, or where there was none."""
         found = [w for w in self.woken.values() if w.step == number]
@@ -491,6 +541,31 @@ class RunHistory:
     def job_by_id(self, job_id: str) -> JobFinished:
         """A job of this run or of one that it points to."""
         return self._own.get(job_id) or self._sources.job(job_id)
+
+    def called(self) -> list[Called]:
+        """The calls of its jobs, and of those that it keeps; of each call the newest."""
+        kept: dict[str, set[str]] = {}
+        for job_id in [*self.turns.values(), *(s.job_id for s in self._states.values())]:
+            run_id = job_id.rpartition("/")[0]
+            if run_id and run_id != self.run_id:
+                kept.setdefault(run_id, set()).add(job_id)
+        found = [
+            called
+            for run_id, jobs in sorted(kept.items())
+            for called in self._sources.calls(run_id)
+            if called.job_id in jobs
+        ]
+        # what it took over from its origin counts when one of its jobs calls it
+        own = [called for called in self.calls if called.job_id.startswith(f"{self.run_id}/")]
+        newest = {(c.caller, c.turns, c.runs, c.key): c for c in [*found, *own]}
+        return list(newest.values())
+
+    def status_of(self, run_id: str) -> RunStatus | None:
+        """The status of a run that was called; None where it is gone, or never began."""
+        try:
+            return RunHistory(run_id, self._sources).status
+        except JournalDamaged:
+            return None
 
     def turns_of(self, number: int) -> list[tuple[tuple[Turn, ...], JobFinished]]:
         """The jobs of a step in loops by their turns, in the order of items."""
@@ -640,6 +715,9 @@ class RunHistory:
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
         job_id = self._states[number].job_id
+        own = self._own.get(job_id)
+        if own is not None and own.handles:
+            return self._chain_of_handler(own)
         turns = self._turns_of.get(job_id, ())
         fork = self.fork_of(turns)
         if fork is not None:
@@ -650,6 +728,11 @@ class RunHistory:
         if place_of(self.chain, job_id) is None:
             return self.chain_before(number)
         return self.chain_through_jobs([job_id])
+
+    def _chain_of_handler(self, last: JobFinished) -> list[JobFinished]:
+        """The jobs up to and with one that ran since the run had failed."""
+        upto = self.jobs[: self.jobs.index(last) + 1]
+        return [*self.chain, *(job for job in upto if job.handles and is_good(job))]
 
     def chain_through_jobs(self, job_ids: Collection[str]) -> list[JobFinished]:
         """The jobs up to and with the last of these, and what belongs to its step or loop."""
@@ -695,7 +778,8 @@ class RunHistory:
         """Names that were found changed after this job, though no code showed it."""
         # the jobs of other items looked at other kernels
         item = self._item_of(job)
-        mine = [other for other in self.jobs if self._item_of(other) == item]
+        # and what a failed step has left is found by those that run since
+        mine = [o for o in self.jobs if self._item_of(o) == item and not o.handles]
         late = found_late(mine, job, None if item else self.ended)
         if late is None:
             return ""

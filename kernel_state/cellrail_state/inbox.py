@@ -23,7 +23,7 @@ from typing import TypeVar
 import msgspec
 
 from cellrail_state.crashpoints import CrashPoints, NoCrash
-from cellrail_state.errors import StoreError, StoreNotWritable
+from cellrail_state.errors import StateError, StoreError, StoreNotWritable
 from cellrail_state.keys import KeyRing, signature, untrusted
 from cellrail_state.objects import sync_folder
 from cellrail_state.waits import CANCEL, TIMEOUT, Answer, WaitInfo
@@ -123,6 +123,36 @@ class Inbox:
     def forget(self, run_id: str) -> None:
         """The run is deleted."""
         shutil.rmtree(self._folder / run_id, ignore_errors=True)
+
+    # --- what a doctor needs -----------------------------------------------------------------
+
+    def run_ids(self) -> list[str]:
+        """The runs that files are there of."""
+        return sorted(path.name for path in self._folder.glob("*") if path.is_dir())
+
+    def half_made(self) -> list[Path]:
+        """Files that somebody was killed while writing."""
+        return sorted(self._folder.glob("*/.*.tmp"))
+
+    def faults(self, run_id: str) -> list[tuple[Path, str]]:
+        """Files of a run that cannot be read, and why; without them a wait can be answered anew."""
+        found = []
+        for path in sorted((self._folder / run_id).glob("[!.]*")):
+            kind = WaitInfo if path.suffix in {_OPEN, _DONE} else Answer
+            try:
+                self._read(path, kind)
+            except StateError as error:
+                found.append((path, str(error)))
+        return found
+
+    def is_told(self, wait_id: str) -> bool:
+        """Whether `tick` knows that somebody has still to go on from a wait."""
+        return self._path(wait_id, _OPEN).exists()
+
+    def told(self, run_id: str) -> list[str]:
+        """The waits of a run that somebody has still to go on from, as far as they are told."""
+        paths = sorted((self._folder / run_id).glob(f"[!.]*{_OPEN}"))
+        return [f"{run_id}/{path.stem}" for path in paths]
 
     # --- files -------------------------------------------------------------------------------
 

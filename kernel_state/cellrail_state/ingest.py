@@ -146,13 +146,13 @@ def _write(
     for name in tables if stale else ():
         connection.execute(queries()[f"forget_{name}"], {"runs": list(stale)})
     for table in TABLES:
-        _insert(connection, table, getattr(fresh, table))
+        insert(connection, table, getattr(fresh, table))
     store.points.reach("catalog.before_commit")
     connection.execute("COMMIT")
     store.points.reach("catalog.after_commit")
 
 
-def _insert(connection: Any, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert(connection: Any, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert many rows in one statement (row by row is a hundred times slower)."""
     if not rows:
         return
@@ -181,7 +181,7 @@ def fetch(
     except duckdb.Error as error:
         raise StoreError(
             f"the query failed: {error}",
-            hint="tables: " + ", ".join(TABLES[:-1]) + "; DESCRIBE runs tells columns",
+            hint="tables: " + ", ".join(TABLES[:-1]) + ", state; DESCRIBE runs tells columns",
         ) from error
     if cursor.description is None:
         return []

@@ -36,6 +36,11 @@ class KeyRing:
         self._folder = folder
         self._own: bytes | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self._folder
+
     def key(self) -> bytes:
         """This user's signing key (32 bytes); made when first needed.
 

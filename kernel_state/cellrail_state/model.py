@@ -22,10 +22,12 @@ from .turns import Turn
 from .waits import WaitInfo
 
 __all__ = [
+    "Called",
     "Checkpoint",
     "Component",
     "Decided",
     "Delta",
+    "EachStored",
     "Effects",
     "JobFinished",
     "JobStarted",
@@ -349,6 +351,56 @@ class OnceDone(_Struct, frozen=True, tag="once"):
     token: str = ""
 
 
+class EachStored(_Struct, frozen=True, tag="each"):
+    """`flow.each` has stored names in mid-cell; until its step succeeds, it can go on from here."""
+
+    time: float
+    step: int
+    job_id: str
+    name: str
+    #: the `flow.each` around it, outermost first, each with the index of its item
+    path: tuple[tuple[str, int], ...] = ()
+    #: so many items are done
+    position: int = 0
+    #: so many items there were; None where they cannot be counted
+    total: int | None = None
+    #: digest of the items that are done, as far as one can tell at little cost; "" where not
+    seen: str = ""
+    #: no item is left
+    ended: bool = False
+    #: the names as they stood then, and the ambient state
+    checkpoint: Checkpoint = msgspec.field(default_factory=Checkpoint)
+    turns: tuple[Turn, ...] = ()
+    #: of the step that was executed
+    source_hash: str = ""
+    #: the run that stored it, where this one has only inherited it
+    origin: str = ""
+
+
+class Called(_Struct, frozen=True, tag="called"):
+    """A cell has another notebook run (`flow.call`); recorded before anything of that begins.
+
+    Of several records of one call (a retry, a run that goes on) the newest holds.
+    """
+
+    time: float
+    step: int
+    job_id: str
+    #: what identifies the step: its name, its cell's id, or its source
+    caller: str
+    #: what identifies the call in its step
+    key: str
+    #: the run that answers it
+    run_id: str
+    #: the flow that was called
+    notebook: str
+    #: of the flow and its parameters; keyed
+    digest: str = ""
+    turns: tuple[Turn, ...] = ()
+    #: which execution of the step it belongs to (`flow.rerun`)
+    runs: int = 1
+
+
 class JobFinished(_Struct, frozen=True, tag="finished"):
     """The commit of a step: status, outputs and checkpoint in one append."""
 
@@ -384,6 +436,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     follows: str = ""
     #: the job for which this one stands in the chain of a run that kept it in mid-run
     lays: str = ""
+    #: it ran since the run had failed (`--on-failure`): nothing is built on what it left
+    handles: bool = False
     #: the turns of loops that it belongs to, outermost first
     turns: tuple[Turn, ...] = ()
     #: digests of the local modules it imported, where the run wrote them after it began
@@ -471,6 +525,8 @@ Record = (
     | RolledBack
     | JobStarted
     | OnceDone
+    | EachStored
+    | Called
     | JobFinished
     | Waits
     | Woken

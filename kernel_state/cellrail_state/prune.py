@@ -1,7 +1,8 @@
 """Delete old runs and free what no kept run points to.
 
 A run goes only if every condition that is given holds, it bears no label, and it is not running,
-suspended, or interrupted. A run whose jobs a kept run points to stays as long as that one does. An
+suspended, or interrupted. A run whose jobs a kept run points to stays as long as that one does, and
+so does a run that a kept one has called. An
 object goes if no journal that stays points to it and it is older than a grace time, so a step that
 is about to commit (its objects are written, or touched, before) loses nothing.
 
@@ -19,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from cellrail_state.doctor import GRACE_SECONDS, readable_records, references
+from cellrail_state.doctor import GRACE_SECONDS, holding, readable_records, references
 from cellrail_state.model import (
+    Called,
     JobFinished,
     RunContinued,
     RunEnded,
@@ -32,6 +34,8 @@ from cellrail_state.model import (
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
 
+#: the label of a run that another one has called
+PARENT = "parent"
 #: so many live runs of a notebook are kept
 LIVE_RUNS = 5
 
@@ -126,17 +130,20 @@ def _known(store: Store, before: Iterable[_Known] = ()) -> list[_Known]:
 def _read(store: Store, run_id: str, size: int) -> _Known:
     known = _Known(run_id=run_id, size=size)
     origin = ""
-    for record in readable_records(store, run_id):
+    for record in holding(readable_records(store, run_id)):
         known.objects |= {f.digest for ref in references(record) for f in ref.files()}
         if isinstance(record, RunStarted):
             known.flow = store.current_flow(record)
             known.live = record.kind is RunKind.LIVE
             known.started = record.time
-            known.labelled = bool(record.labels)
+            # a run that was called is kept as long as the one that called it
+            known.labelled = bool(record.labels.keys() - {PARENT})
             known.points_to |= {_run_of(job_id) for job_id in record.chain}
             origin = record.origin.run_id if record.origin is not None else ""
         elif isinstance(record, StepKept):
             known.points_to |= {_run_of(job_id) for job_id in (record.job_id, *record.chain)}
+        elif isinstance(record, Called):
+            known.points_to.add(record.run_id)
         elif isinstance(record, RunEnded):
             known.ended = record.status is not RunStatus.SUSPENDED
         elif isinstance(record, (JobFinished, RunContinued)):

@@ -12,7 +12,9 @@ from cellrail_state.history import RunHistory, Sources, StepState
 from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
 
 if TYPE_CHECKING:
+    from cellrail_state.ledgerlines import Entry
     from cellrail_state.store import Store
+    from cellrail_state.stored import ObjectRef
 
 #: larger outputs stay in the objects; the catalog then holds their address
 _OUTPUTS_LIMIT = 256_000
@@ -155,7 +157,10 @@ def _step(run_id: str, state: StepState) -> dict[str, Any]:
 
 def _wait(history: RunHistory, wait: WaitInfo) -> dict[str, Any]:
     woken = history.woken.get(wait.wait_id)
-    waiting = history.pending is not None and history.pending.wait_id == wait.wait_id
+    # an open notebook may wait behind several steps
+    pending = history.held if history.is_live else [history.pending]
+    waiting = any(one is not None and one.wait_id == wait.wait_id for one in pending)
+    waiting = waiting and history.pending is not None
     return {
         "wait_id": wait.wait_id,
         "run_id": history.run_id,
@@ -229,3 +234,34 @@ def _variables(job: JobFinished) -> list[dict[str, Any]]:
         for name in job.delta.deleted
     ]  # fmt: skip
     return rows
+
+
+def state_rows(store: Store) -> list[dict[str, Any]]:
+    """What outlives runs, as it is now. The value of a secret is not among it.
+
+    Raises:
+        LedgerDamaged: it cannot be read.
+    """
+    ledger = store.ledger
+    return [_kept(store, e) for kind in ("resource", "variable") for e in ledger.entries(kind)]
+
+
+def _kept(store: Store, entry: Entry) -> dict[str, Any]:
+    written = entry.written
+    return {
+        "kind": "state" if written.type == "state" else written.kind,
+        "path": written.path,
+        "type": written.type,
+        "version": written.version,
+        "value": None if written.secret else _json(store, written.value),
+        "secret": written.secret,
+        "run_id": entry.run_id or None,
+        "who": entry.by,
+        "changed": entry.time,
+    }
+
+
+def _json(store: Store, value: str | ObjectRef | None) -> msgspec.Raw | None:
+    if value is None:
+        return None
+    return msgspec.Raw(value.encode() if isinstance(value, str) else store.objects.get(value))

@@ -14,13 +14,15 @@ import pytest
 from cellrail import App
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-NAMES = ("daily_delays", "delay_model", "plain_weather")
+NAMES = ("daily_delays", "delay_model", "digit_epochs", "plain_weather")
+#: with a loop over two cells, and with a wait
+CONDUCTED = ("sum_of_squares", "approval")
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The notebooks in a folder of the test's own."""
-    for name in NAMES:
+    for name in (*NAMES, *CONDUCTED):
         shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path)
     return tmp_path
 
@@ -36,7 +38,7 @@ def sources(path):
     return [cell.source for cell in nbformat.read(path, 4).cells]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CONDUCTED])
 def test_plain_tools_run_it_without_surprises(folder, name):
     before = sources(folder / f"{name}.ipynb")
 
@@ -85,6 +87,35 @@ def test_the_model_is_not_trained_again_after_a_failure_below_it(folder):
     differing = {name for step in app.diff(whole.id, again.id).steps for name in step.variables}
     # a drawn figure holds counters and addresses of its own
     assert differing <= {"figure", "axes", "Out[9]", "_"}
+
+
+def test_a_model_that_is_trained_in_epochs_goes_on_with_the_epoch_that_crashed(folder, edit):
+    notebook = folder / "digit_epochs.ipynb"
+    edit(notebook, 'every="1m"', "every=5")
+    edit(
+        notebook,
+        "    order = rng.permutation",
+        "    with open('epochs.txt', 'a') as file:\n        print(epoch, file=file)\n"
+        "    if epoch == 17 and open('epochs.txt').read().split().count('17') == 1:\n"
+        "        import os; os.kill(os.getpid(), 9)\n"
+        "    order = rng.permutation",
+    )
+    (folder / "epochs.txt").write_text("17\n17\n")
+    app = App(folder / ".cellrail")
+    whole = app.run(notebook)
+    assert whole.status == "success", whole.cause
+    (folder / "epochs.txt").unlink()
+
+    crashed = app.run(notebook)
+    assert crashed.status == "failed"
+    again = app.recover(crashed.id)
+
+    assert again.status == "success", again.cause
+    epochs = [int(word) for word in (folder / "epochs.txt").read_text().split()]
+    assert epochs == [*range(18), *range(15, 30)]
+    assert app.diff(whole.id, again.id).equal
+    model = again["train"].variables["model"].load()
+    assert model.coefs_[0].shape == (64, 32)
 
 
 def test_under_papermills_own_command_the_run_is_recorded(folder):

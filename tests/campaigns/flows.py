@@ -1,10 +1,13 @@
 """Kills a flow at random moments, recovers it each time, and looks whether anything is wrong.
 
 The flow has loops, retries, conditions, a while loop, tolerated failures, an `--always` cell, state
-of the run and an effect that is to happen once. In each round its driver, its kernel or both are
-killed (-9) at some moments, and it is recovered until it ends. Then:
+of the run, an effect that is to happen once, a loop that stores in mid-cell, a step that is
+executed again, and one that suspends it. In each round its driver, its kernel or both are killed
+(-9) at some moments, whoever resumes it is killed between the answer and the record of it, and it
+is recovered until it ends. Then:
 
 * every job was committed once, and was not even begun again after that;
+* every wait was ended once, by the answer that was given first;
 * what a witness file counts is what the journal tells: no execution is hidden;
 * outputs, variables, conditions and statuses are those of an undisturbed run;
 * the doctor finds nothing but what a sudden end may leave.
@@ -46,7 +49,9 @@ from cellrail_state.model import (
     KernelStarted,
     Record,
     StepSkipped,
+    Woken,
 )
+from cellrail_state.waits import RESUME, Answer
 
 SETUP = """%%step setup --always
 import os, time
@@ -86,15 +91,24 @@ CELLS = (
     "%%step sent\nwitness('sent')\n"
     "def send():\n    os.write(os.open('sent.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT), b'x')\n"
     "    return 7\ncode = flow.once('send', send); time.sleep(0.05)",
+    "%%step learn\nwitness('learn')\nlearnt, also = [], [0]\n"
+    "for epoch in flow.each('epoch', range(15), save=['learnt', 'also', 'epoch'], every=4):\n"
+    "    learnt.append(random.random()); also[:] = [learnt]; time.sleep(0.01)",
+    "%%step poll\nwitness('poll'); add(1000)\nif flow.runs < 3: flow.rerun(0.05)",
+    "%%step ask\nwitness('ask')\nurls = flow.suspend('1h'); big2 = big[::2]; time.sleep(0.05)",
+    "%%step gate\nwitness('gate'); answer = flow.resume_data, flow.woke_by; print(answer)",
     "%%step end\nwitness('end')\n"
     "print(mark, seen, t, totals, mark[0] is seen[0], kept, n, kind, y,\n"
     "      type(error_extra).__name__, part, len(big), code, random.random(),\n"
-    "      get_flow_user_state('sum'))",
+    "      learnt, also[0] is learnt, epoch,\n"
+    "      get_flow_user_state('sum'), answer, len(big2), flow.step('ask').resume_data)",
 )
+#: what the run is resumed with; a second answer would bring something else
+ANSWER, SECOND = "7", "8"
 #: where a restart in the midst of it begins
 RESTART = "score[south]/inner[1]/deep"
 #: what a sudden end may leave
-HARMLESS = {"orphan object", "temporary file", "torn journal", "catalog"}
+HARMLESS = {"orphan object", "temporary file", "torn journal", "catalog", "wait"}
 
 Key = tuple[int, Turns]
 
@@ -119,12 +133,22 @@ def begin(folder: Path) -> str:
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     nbformat.write(notebook, folder / "flow.ipynb")
-    process = cellrail(folder, "run", "flow.ipynb", "--json")
+    run_id = undisturbed(folder, "run", "flow.ipynb")
+    clean(folder)
+    return run_id
+
+
+def undisturbed(folder: Path, *words: str) -> str:
+    """Start a run, and resume it where it waits; its id."""
+    process = cellrail(folder, *words, "--json")
+    out, err = process.communicate(timeout=300)
+    if process.returncode != 3:
+        raise Wrong(f"{words}: {process.returncode} {out}{err}")
+    run_id: str = json.loads(out)["run_id"]
+    process = cellrail(folder, "resume", run_id, "--data", ANSWER)
     out, err = process.communicate(timeout=300)
     if process.returncode:
-        raise Wrong(f"the undisturbed run: {out}{err}")
-    clean(folder)
-    run_id: str = json.loads(out)["run_id"]
+        raise Wrong(f"the resume of {words}: {out}{err}")
     return run_id
 
 
@@ -152,17 +176,32 @@ class Round:
     def play(self, moments: int) -> None:
         """Kill at so many moments, then let it end."""
         for _ in range(moments):
-            words = ("recover", self.run_id) if self.run_id else ("run", "flow.ipynb")
-            if self._killed(words):
+            if self._killed(self._words()):
                 return
-        for _ in range(3):  # a kernel's death is told by a driver that lives
-            words = ("recover", self.run_id) if self.run_id else ("run", "flow.ipynb")
-            process = cellrail(self.folder, *words)
+        for _ in range(5):  # a kernel's death is told by a driver that lives
+            process = cellrail(self.folder, *self._words())
             out, err = process.communicate(timeout=300)
             self._find()
-            if process.returncode == 0:
+            if self.run_id and self.app.show(self.run_id).status == "success":
                 return
         raise Wrong(f"it does not end: {process.returncode} {out}{err}")
+
+    def _words(self) -> tuple[str, ...]:
+        """How somebody would go on with it."""
+        if not self.run_id:
+            return ("run", "flow.ipynb")
+        pending = self.app.history(self.run_id).pending
+        if self.app.show(self.run_id).status != "suspended" or pending is None:
+            return ("recover", self.run_id)
+        inbox, resume = self.app.store.inbox, ("resume", self.run_id, "--data")
+        if inbox.answered(pending.wait_id) is None:
+            if self.chance.random() < 0.5:
+                return (*resume, ANSWER)
+            # as a process does that is killed right behind its answer
+            inbox.answer(pending.wait_id, Answer(by=RESUME, time=time.time(), data=ANSWER))
+            self.kills.append("who resumed it")
+        ways = [("tick",), ("recover", self.run_id), (*resume, SECOND)]
+        return self.chance.choice(ways)
 
     def _killed(self, words: tuple[str, ...]) -> bool:
         """Kill it at some moment; whether it was too late."""
@@ -184,7 +223,7 @@ class Round:
         self._kill(process, who)
         out, err = process.communicate(timeout=120)
         ended = self.app.show(self.run_id).status == "success" if self.run_id else False
-        if process.returncode not in {0, 1, -signal.SIGKILL} and not ended:
+        if process.returncode not in {0, 1, 3, -signal.SIGKILL} and not ended:
             if who != "driver" and self._size() <= size:
                 return False  # the kernel was killed before the run went on
             raise Wrong(f"exit code {process.returncode}: {out}{err}")
@@ -221,6 +260,7 @@ class Round:
         if run.status != "success":
             raise Wrong(f"the run is {run.status}: {run.cause}")
         self._check_jobs()
+        self._check_waits()
         difference = self.app.diff(self.right, self.run_id)
         steps = [step for step in difference.steps if not step.equal]
         wrong = [s.step for s in steps if s.variables or not self._shows_the_same(s.step)]
@@ -264,12 +304,23 @@ class Round:
             elif isinstance(record, JobFinished) and not record.cause.startswith("the kernel"):
                 key = (record.step, record.turns)
                 ended[pid, key] += 1
-                if not record.replaces and (key, record.attempt) in attempts:
+                if not record.replaces and (key, record.runs, record.attempt) in attempts:
                     raise Wrong(f"{name(labels, key)}: attempt {record.attempt} ended twice")
-                attempts.add((key, record.attempt))
-                if record.status == "success" or record.accepted:
+                attempts.add((key, record.runs, record.attempt))
+                if (record.status == "success" or record.accepted) and not record.again:
                     done[key] = record.job_id
         self._check_witness(labels, begun, ended)
+
+    def _check_waits(self) -> None:
+        woken = [record for record in self._records() if isinstance(record, Woken)]
+        if len({record.wait_id for record in woken}) < len(woken):
+            raise Wrong("a wait was ended twice")
+        told = [(record.label, record.by, record.data) for record in woken]
+        if told != [("poll", "timeout", None)] * 2 + [("ask", "resume", ANSWER)]:
+            raise Wrong(f"the waits came to {told}")
+        # a step that was killed after its call asks anew; what it asked first stays without a time
+        if [info for info in self.app.store.inbox.waiting(self.run_id) if info.until is not None]:
+            raise Wrong("somebody is still to go on")
 
     def _check_witness(
         self,
@@ -355,25 +406,56 @@ def prefixes(base: Path, right: str, args: argparse.Namespace, work: Path) -> in
         # the run under test is the undisturbed one, cut off; it is compared with a copy elsewhere
         cut = App(folder / ".cellrail").store.journal_path(run_id)
         cut.write_bytes(path.read_bytes()[:end])
-        process = cellrail(folder, "recover", run_id, "--json")
-        out, err = process.communicate(timeout=300)
-        if process.returncode:
-            args.keep = True
-            raise Wrong(f"run {run_id} cut at {end} in {folder}: {process.returncode} {out}{err}")
+        untold = _cut_waits(folder, run_id, chance)
+        for words in _ways_on(folder, run_id):
+            process = cellrail(folder, *words)
+            out, err = process.communicate(timeout=300)
+            if process.returncode not in {0, 3}:
+                args.keep = True
+                raise Wrong(f"run {run_id} cut at {end} in {folder}: {words}: {out}{err}")
         compare(base, folder, run_id)
-        print(f"cut {place} of {len(some)}, run {run_id} at byte {end}", flush=True)
+        print(f"cut {place} of {len(some)}, run {run_id} at byte {end}{untold}", flush=True)
         shutil.rmtree(folder)
     return len(some)
 
 
+def _cut_waits(folder: Path, run_id: str, chance: random.Random) -> str:
+    """Leave of the run's waits what was there at the cut; what is special about them, in words."""
+    store, untold = App(folder / ".cellrail").store, ""
+    records = list(store.records(run_id))
+    asked = {r.job_id for r in records if isinstance(r, JobFinished) and r.wait is not None}
+    woken = {r.wait_id for r in records if isinstance(r, Woken)}
+    for path in (folder / ".cellrail" / "waits" / run_id).glob("*.done"):
+        wait_id, answer = f"{run_id}/{path.stem}", path.with_suffix(".answer")
+        if wait_id not in asked:
+            path.unlink()
+            answer.unlink()
+        elif wait_id not in woken:
+            path.rename(path.with_suffix(".open"))
+            untold = ", answered"
+            if chance.random() < 0.5:
+                untold = ""
+                answer.unlink()
+    return untold
+
+
+def _ways_on(folder: Path, run_id: str) -> Iterator[tuple[str, ...]]:
+    """Commands until the run has ended."""
+    app = App(folder / ".cellrail")
+    for _ in range(5):
+        history = app.history(run_id)
+        if history.status == "success":
+            return
+        pending = history.pending if history.status == "suspended" else None
+        if pending is not None and app.store.inbox.answered(pending.wait_id) is None:
+            yield ("resume", run_id, "--data", ANSWER)
+        else:
+            yield ("recover", run_id)
+
+
 def restarted(base: Path, right: str) -> str:
     """A restart inside the loops of the undisturbed run; its id."""
-    process = cellrail(base, "restart", right, "--from", RESTART, "--json")
-    out, err = process.communicate(timeout=300)
-    if process.returncode:
-        raise Wrong(f"the restart: {out}{err}")
-    run_id: str = json.loads(out)["run_id"]
-    return run_id
+    return undisturbed(base, "restart", right, "--from", RESTART)
 
 
 def _has_tried(path: Path, end: int, region: str) -> bool:
@@ -389,10 +471,10 @@ def _has_tried(path: Path, end: int, region: str) -> bool:
     )
 
 
-def committed(app: App, run_id: str) -> collections.Counter[tuple[int, Turns, int]]:
+def committed(app: App, run_id: str) -> collections.Counter[tuple[int, Turns, int, int]]:
     """How often each attempt of each job was committed, but for cells that ran again."""
     jobs = [r for r in app.store.records(run_id) if isinstance(r, JobFinished) and not r.replaces]
-    return collections.Counter((job.step, job.turns, job.attempt) for job in jobs)
+    return collections.Counter((job.step, job.turns, job.runs, job.attempt) for job in jobs)
 
 
 def compare(base: Path, folder: Path, run_id: str) -> None:

@@ -126,6 +126,8 @@ class FrontEnd:
 
     def __init__(self, folder: Path) -> None:
         self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(folder))
+        #: states of the widgets that the kernel has made, by comm
+        self.widgets: dict[str, dict[str, Any]] = {}
 
     def run(self, code: str, cell_id: str = "c") -> str:
         """Execute a cell; what a person reads."""
@@ -138,8 +140,9 @@ class FrontEnd:
         metadata: Mapping[str, Any] | None = None,
         *,
         interrupt_at: str = "",
+        interrupt_on: str = "",
     ) -> Executed:
-        """Execute a cell; interrupt it as soon as it says something."""
+        """Execute a cell; interrupt it as soon as it says something, or shows such an output."""
         content = {
             "code": code, "silent": False, "store_history": True, "user_expressions": {},
             "allow_stdin": False, "stop_on_error": True,
@@ -151,9 +154,10 @@ class FrontEnd:
         done, mine = Executed(), message["header"]["msg_id"]
         while True:
             reply = self.client.get_iopub_msg(timeout=60)
+            kind, content = reply["msg_type"], reply["content"]
+            self._follow(kind, content)
             if reply["parent_header"].get("msg_id") != mine:
                 continue
-            kind, content = reply["msg_type"], reply["content"]
             if kind == "status" and content["execution_state"] == "idle":
                 break
             if kind in {"stream", "execute_result", "display_data", "error"}:
@@ -161,11 +165,54 @@ class FrontEnd:
             if interrupt_at and interrupt_at in done.text:
                 interrupt_at = ""
                 self.manager.interrupt_kernel()
+            if interrupt_on == kind:
+                interrupt_on = ""
+                self.manager.interrupt_kernel()
         while (reply := self.client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != mine:
             continue
         done.status = reply["content"]["status"]
         done.execution_count = reply["content"]["execution_count"]
         return done
+
+    def _follow(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Keep the widgets as a front end does."""
+        if kind == "comm_open" and content["target_name"] == "jupyter.widget":
+            self.widgets[content["comm_id"]] = dict(content["data"]["state"])
+        elif kind == "comm_msg" and content["data"].get("method") == "update":
+            self.widgets.setdefault(content["comm_id"], {}).update(content["data"]["state"])
+
+    def widget(self, description: str) -> str:
+        """The newest widget with this description."""
+        return [c for c, state in self.widgets.items() if state.get("description") == description][
+            -1
+        ]
+
+    def said(self) -> str:
+        """What the newest line of HTML says."""
+        model = "HTMLModel"
+        return [s["value"] for s in self.widgets.values() if s.get("_model_name") == model][-1]
+
+    def click(self, description: str) -> None:
+        """Press a button, and wait until the kernel is done with that."""
+        self._send(description, {"method": "custom", "content": {"event": "click"}})
+
+    def type(self, description: str, text: str) -> None:
+        """Type into a field."""
+        state = {"value": text}
+        self._send(description, {"method": "update", "state": state, "buffer_paths": []})
+
+    def _send(self, description: str, data: dict[str, Any]) -> None:
+        content = {"comm_id": self.widget(description), "data": data}
+        session = self.client.session
+        message = session.msg("comm_msg", content)
+        session.send(self.client.shell_channel.socket, message)
+        while True:
+            reply = self.client.get_iopub_msg(timeout=60)
+            kind, content = reply["msg_type"], reply["content"]
+            self._follow(kind, content)
+            mine = reply["parent_header"].get("msg_id") == message["header"]["msg_id"]
+            if mine and kind == "status" and content["execution_state"] == "idle":
+                return
 
     @staticmethod
     def _take(done: Executed, output: dict[str, Any]) -> None:
@@ -178,10 +225,9 @@ class FrontEnd:
 
     def close(self) -> None:
         """End the kernel, as a person does."""
-        if not self.manager.has_kernel:
-            return
         self.client.stop_channels()
-        self.manager.shutdown_kernel(now=False)
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel(now=False)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def tree(folder):
         (["run", "old.ipynb"], "notebook of version 3"),
         (["run", "twice.ipynb"], "is already that of cell #1"),
         (["run", "option.ipynb"], "unknown option --tiemout; did you mean --timeout?"),
-        (["run", "later.ipynb"], "--on-failure is not available yet"),
+        (["run", "handler.ipynb"], "--on-failure and --in exclude each other"),
         (["run", "good.ipynb", "-p", "dya", "1"], "did you mean 'day'?"),
         (["run", "good.ipynb", "-p", "day", "soon"], "parameter 'day' is a date; 'soon' is none"),
         (["run", "good.ipynb", "--to", "nope"], "there is no step 'nope'"),
@@ -56,7 +56,7 @@ def test_it_is_refused_and_nothing_changes(make, cellrail, tmp_path, words, told
     (tmp_path / "old.ipynb").write_text('{"nbformat": 3, "worksheets": []}')
     make("%%step a\n1", "%%step a\n2", name="twice.ipynb")
     make("%%step a --tiemout 3\n1", name="option.ipynb")
-    make("%%step a --on-failure\n1", name="later.ipynb")
+    make("%%step a --on-failure --in b\n1", name="handler.ipynb")
     make(
         "from datetime import date\nday: date = date(2013, 1, 1)", "day",
         name="good.ipynb", tags={1: ["parameters"]},

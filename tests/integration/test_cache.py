@@ -173,6 +173,20 @@ def test_items_of_loops_are_kept_one_by_one(more, make, app, times, edit):
     assert printed(again, "s") == "10\n40\n30\n"
 
 
+@pytest.mark.parametrize("more", ["", " --parallel 2"])
+def test_a_kept_item_has_not_written_what_it_only_shares_memory_with(more, make, app, times):
+    path = make(
+        "import numpy as np\ntable = np.arange(6).reshape(2, 3)\nalso = table",
+        f"%%step s --foreach x in [0, 1] --collect y --cache 1d{more}\n"
+        "row = table[x]\ny = int(row.sum())" + COUNT,
+        "print(y, also is table)",
+    )
+    runs = [app.run(path) for _ in range(2)]
+
+    assert [(printed(run, "#3"), run.cause) for run in runs] == [("[3, 12] True\n", "")] * 2
+    assert times() == 2
+
+
 def test_files_that_a_step_reads_and_writes_are_looked_at(make, app, times, tmp_path):
     path = make(
         "%%step slow --cache 1d --reads in.txt --writes out.txt\n"

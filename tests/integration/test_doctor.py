@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 
 import duckdb
+import msgspec
 import pytest
 
 from cellrail_state import journal as journals
 from cellrail_state.doctor import examine
-from cellrail_state.model import JobFinished
+from cellrail_state.model import JobFinished, RunEnded, RunStatus
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
-from cellrail_state.testing import RUN, a_run, open_store
+from cellrail_state.testing import RUN, a_run, finished, first_record, open_store
+from cellrail_state.waits import RESUME, SUSPEND, Answer, WaitInfo
 
 
 def kinds(store: Store, **options: object) -> list[str]:
@@ -95,3 +97,81 @@ def test_rows_that_differ_from_the_journals_are_found_and_mended(tmp_path: Path)
         connection.execute("UPDATE jobs SET status = 'failed'")
     assert kinds(store, fix=True) == ["catalog"]
     assert store.catalog.query("SELECT DISTINCT status FROM jobs") == [{"status": "success"}]
+
+
+# --- waits -----------------------------------------------------------------------------------
+
+
+def a_suspended_run(store: Store) -> WaitInfo:
+    """A run that waits behind its first step."""
+    wait = WaitInfo(wait_id=f"{RUN}/1", kind=SUSPEND, step=1, asked=1.0, until=9e9, label="step1")
+    journal = store.create_journal(first_record(RUN, steps=2))
+    store.inbox.tell(wait)
+    journal.append(msgspec.structs.replace(finished(store, RUN, 1), wait=wait))
+    journal.append(RunEnded(time=2.0, status=RunStatus.SUSPENDED, cause="waits", step="step1"))
+    journal.sync()
+    journal.close()
+    return wait
+
+
+def test_a_suspended_run_is_whole_and_one_that_was_answered_too(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    wait = a_suspended_run(store)
+    assert not kinds(store)
+    store.inbox.answer(wait.wait_id, Answer(by=RESUME, time=3.0))
+    assert not kinds(store, fix=True)
+    assert [found.wait_id for found in store.inbox.waiting()] == [wait.wait_id]
+    assert store.inbox.answered(wait.wait_id) is not None
+
+
+def test_a_wait_that_tick_does_not_know_is_told_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    wait = a_suspended_run(store)
+    store.inbox.forget(RUN)
+    assert kinds(store) == ["wait"]
+    assert kinds(store, fix=True) == ["wait"]
+    assert store.inbox.waiting() == [wait]
+    assert not kinds(store)
+
+
+@pytest.mark.parametrize("name", ["1.open", "1.answer"])
+def test_a_file_of_a_wait_that_cannot_be_read_goes_and_the_wait_can_be_answered(
+    tmp_path: Path, name: str
+) -> None:
+    store = open_store(tmp_path)
+    wait = a_suspended_run(store)
+    store.inbox.answer(wait.wait_id, Answer(by=RESUME, time=3.0))
+    path = store.path / "waits" / RUN / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert set(kinds(store, fix=True)) == {"wait"}
+    assert not kinds(store)
+    assert store.inbox.waiting() == [wait]
+    answer = store.inbox.answer(wait.wait_id, Answer(by=RESUME, time=4.0))
+    assert answer.time == (4.0 if name == "1.answer" else 3.0)
+
+
+def test_what_nobody_waits_for_is_closed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    a_run(store)
+    store.inbox.tell(WaitInfo(wait_id=f"{RUN}/9", kind=SUSPEND, step=2, asked=1.0))
+    store.inbox.tell(WaitInfo(wait_id="gone/9", kind=SUSPEND, step=2, asked=1.0))
+    half = store.path / "waits" / RUN / ".9.open.1.tmp"
+    half.touch()
+    os.utime(half, (1, 1))
+    assert sorted(kinds(store, fix=True)) == ["temporary file", "wait", "wait"]
+    assert not kinds(store)
+    assert store.inbox.waiting() == []
+
+
+def test_the_waits_of_a_run_that_lives_or_is_somebody_elses_are_left_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    journal = store.create_journal(first_record(RUN, steps=2))
+    store.inbox.tell(WaitInfo(wait_id=f"{RUN}/1", kind=SUSPEND, step=1, asked=1.0))
+    assert "wait" not in kinds(store, fix=True)
+    assert len(store.inbox.waiting()) == 1
+    journal.close()
+    assert "wait" in kinds(store)
+
+    stranger = open_store(tmp_path, keys=tmp_path / "others")
+    assert "wait" not in kinds(stranger, fix=True)
+    assert len(store.inbox.waiting()) == 1

@@ -18,7 +18,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from cellrail.errors import NotSet, RestartRefused, UserError
-from cellrail_state.errors import StateConflict
+from cellrail_state.errors import StateConflict, StoreError
 from cellrail_state.model import JobFinished
 from cellrail_state.testing import LEDGER_POINTS, open_store
 
@@ -639,6 +639,36 @@ def test_states_resources_and_variables_from_the_command_line(cellrail, app):
         app.variable_get("nix")
     with pytest.raises(StateConflict):
         app.variable_set("pw", "x", if_version=7)
+
+
+def test_a_query_sees_what_outlives_runs_and_no_secret(make, app, cellrail):
+    app.run(make("nothing = 'was set'"))
+    assert app.sql("SELECT * FROM state") == []
+    large = "x" * 100_000
+    run = app.run(make(IMPORT, f"%%step w\nset_state({{'n': [1, None, {large!r}]}})"))
+    app.variable_set("db/password", "hunter2-hunter2", secret=True)
+    app.variable_set("db/user", 'ann "a"')
+    app.resource_set("f/x", None, resource_type="thing")
+
+    done = cellrail("sql", "SELECT * FROM State ORDER BY path", "--json")
+
+    assert "hunter2" not in done.stdout
+    rows = {row["path"]: row for row in json.loads(done.stdout)["rows"]}
+    assert {path: (row["kind"], row["type"], row["run_id"]) for path, row in rows.items()} == {
+        "db/password": ("variable", "", None), "db/user": ("variable", "", None),
+        "f/x": ("resource", "thing", None),
+        app.state_list()[0].path: ("state", "state", run.id),
+    }  # fmt: skip
+    assert (rows["db/password"]["secret"], rows["db/password"]["value"]) == (True, None)
+    assert json.loads(rows["db/user"]["value"]) == 'ann "a"'
+    (length,) = app.sql("SELECT length(value->>'$.n[2]') AS n FROM state WHERE kind = 'state'")
+    assert length == {"n": 100_000}
+    assert "state" in {row["name"] for row in app.sql("SHOW TABLES")}
+    wrong = cellrail("sql", "SELECT path FROM states")
+    assert "state" in wrong.stderr.partition("tables: ")[2]
+    with pytest.raises(StoreError, match="no_such"):
+        app.sql("SELECT no_such FROM state")
+    assert len(app.sql("SELECT * FROM state")) == 4
 
 
 def test_states_follow_a_notebook_that_was_renamed(make, app):

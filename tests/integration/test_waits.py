@@ -460,6 +460,44 @@ def test_an_answer_that_nobody_went_on_from_is_not_lost(make, app, tmp_path, clo
         app.recover(app.run(make(*APPROVAL)).id)
 
 
+def test_a_run_killed_while_its_always_cell_runs_again_runs_it_again(make, app, cellrail, tmp_path):
+    run = app.run(
+        make(
+            WITNESS,
+            "%%step setup --always\nwitness('setup')\n"
+            "if Path('kill').exists():\n"
+            "    Path('kill').unlink(); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)",
+            "%%step ask\nurls = flow.suspend('1h')",
+            "%%step after\nwitness('after'); print(flow.resume_data)",
+        )
+    )
+    (tmp_path / "kill").touch()
+    assert cellrail("resume", run.id, "--data", "1").returncode == -signal.SIGKILL
+    again = app.recover(run.id)
+    assert (again.status, set(statuses(again).values())) == ("success", {"success"})
+    assert printed(again, "after") == "1\n"
+    assert counts(tmp_path) == {"setup": 3, "after": 1}
+
+
+def test_what_an_interrupted_step_asked_for_is_void(make, app, cellrail, tmp_path):
+    notebook = make(
+        WITNESS,
+        "%%step ask\nurls = flow.suspend('1h')\n"
+        "if not Path('was').exists():\n"
+        "    Path('was').touch(); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    assert cellrail("run", notebook).returncode == -signal.SIGKILL
+    (left,) = app.store.inbox.waiting()
+    assert app.recover("last").status == "suspended"
+    (info,) = app.store.inbox.waiting()
+    assert info.wait_id != left.wait_id
+    voided = app.store.inbox.answered(left.wait_id)
+    assert voided is not None
+    assert voided.by == "void"
+    assert app.resume("last", data=2).status == "success"
+
+
 def test_a_run_killed_behind_the_wake_up_goes_on_with_the_same_answer(
     make, app, cellrail, tmp_path
 ):
@@ -609,12 +647,3 @@ def test_where_no_run_is_recorded_the_notebook_goes_on_as_if_resumed(capsys):
     assert capsys.readouterr().out == line * 2
     with pytest.raises(BadState):
         flow.suspend(-1)
-
-
-def test_an_open_notebook_goes_on_as_if_resumed(front):
-    front.run("%load_ext cellrail")
-    line = "cellrail: no run waits here; the notebook goes on as if resumed without data\n"
-    assert front.run("%%step ask\nfrom cellrail import flow\nurls = flow.suspend('1h')") == line
-    assert front.run("%%step poll\nflow.rerun(5, context=1).resume_url is None") == line + "True"
-    assert front.run("flow.step('ask').resume_data, flow.woke_by") == "(None, None)"
-    assert front.run("%flow tick") == "[]"

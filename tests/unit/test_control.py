@@ -33,6 +33,7 @@ from cellrail.notebook.control import (
     Woke,
     address,
     conduct,
+    conduct_handler,
     conduct_item,
 )
 from cellrail.notebook.model import Step
@@ -630,3 +631,42 @@ def test_a_step_sleeps_before_a_parallel_loop_and_behind_it():
         "a[p] = success", "a[p] turned", "leave a", "b", "b = success", "wait 4", "c",
         "c = success",
     ]  # fmt: skip
+
+
+def handle(driver: Driver, line: str) -> list[str]:
+    """Conduct a step with `--on-failure` of a run that has failed."""
+    machine = conduct_handler(flow(line)[0])
+    answer = None
+    while True:
+        try:
+            action = machine.send(answer)
+        except StopIteration:
+            return driver.log
+        answer = driver.do(action)
+
+
+def test_a_step_for_failures_is_skipped_by_the_run_itself():
+    driver = Driver()
+    driver.run(flow("a", "tell --on-failure --when x"))
+    assert driver.log == ["a", "a = success", "tell skipped: it runs when a headless run fails"]
+
+
+@pytest.mark.parametrize(
+    ("line", "answers", "log"),
+    [
+        ("t --on-failure", {}, ["t", "t = success"]),
+        ("t --on-failure", {"t": Ended(ending="error", error=ERROR)}, ["t", "t = failed"]),
+        ("t --on-failure", {"t": Ended(ending="died", alive=False)}, ["t", "t = failed"]),
+        ("t --on-failure", {"t": Ended(ending="ok", waits=True)}, ["t", "t = success"]),
+        ("t --on-failure --when x", {"t ?when": Told(value=False)},
+         ["t ?when", "t skipped: x is false"]),
+        ("t --on-failure --when x", {"t ?when": Told(error=ERROR)}, ["t ?when", "t = failed"]),
+        ("t --on-failure --retry 1 --backoff 1s",
+         {"t": [Ended(ending="error", error=ERROR), Ended(ending="ok")]},
+         ["t", "t = failed", "roll back t", "wait 1", "t", "t = success #2"]),
+        ("t --on-failure --on-error continue", {"t": Ended(ending="error", error=ERROR)},
+         ["t", "t = failed accepted"]),
+    ],
+)  # fmt: skip
+def test_a_step_for_failures_is_conducted_like_a_step_and_ends_nothing(line, answers, log):
+    assert handle(Driver(answers), line) == log

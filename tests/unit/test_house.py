@@ -44,8 +44,6 @@ def test_every_module_can_be_imported_and_flow_stays_the_in_cell_api(package):
         if not name.endswith("__main__"):
             assert import_module(name).__doc__, name
     assert repr(cellrail.flow) == "<cellrail flow>"
-    with pytest.raises(cellrail.CellrailError, match=r"flow\.each is not available yet"):
-        _ = cellrail.flow.each
     with pytest.raises(AttributeError):
         _ = cellrail.flow.nonsense
 

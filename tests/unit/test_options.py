@@ -85,11 +85,15 @@ def test_a_wrong_line_says_what_is_wrong(line, told):
     assert told in str(error.value)
 
 
-@pytest.mark.parametrize("line", ["x --on-failure"])
-def test_options_that_are_still_to_come_are_checked_and_named(line):
-    with pytest.raises(OptionError, match="is not available yet") as error:
-        parse_line(line)
-    assert error.value.later
+@pytest.mark.parametrize(
+    "other",
+    ["--always", "--foreach x in y", "--while x", "--in loop", "--branch b:default",
+     "--stop-if x", "--sleep 1", "--cache 1d"],
+)  # fmt: skip
+def test_what_runs_on_failures_takes_no_part_in_the_flow(other):
+    with pytest.raises(OptionError, match=r"--on-failure and --[a-z-]+ exclude each other"):
+        parse_line(f"x --on-failure {other}")
+    assert parse_line("x --on-failure --retry 2 --timeout 5 --when y")[1].on_failure
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellrail.errors import BadNotebook, NotANotebook, NotAvailableYet
+from cellrail.errors import BadNotebook, NotANotebook
 from cellrail.notebook.parse import load, parse
 
 
@@ -86,11 +86,6 @@ def test_every_problem_of_a_notebook_is_named_at_once():
     with pytest.raises(BadNotebook) as error:
         flow(cell("%%step 1\n"), cell("%%step b --zz\n"))
     assert str(error.value).count("\n") == 1
-
-
-def test_what_is_still_to_come_is_named():
-    with pytest.raises(NotAvailableYet, match="--on-failure is not available yet"):
-        flow(cell("%%step a --on-failure\nx"))
 
 
 def test_misplaced_loop_steps_are_named():

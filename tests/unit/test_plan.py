@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellrail.errors import RestartRefused
+from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.parse import parse
@@ -185,3 +186,40 @@ def test_an_unfinished_step_before_the_cut_is_refused_forced_or_not(now, data):
         if found.refusals:
             with pytest.raises(RestartRefused):
                 found.check()
+
+
+HANDLING = ("x = 1", "%%step tell --on-failure\nx = 2", "y = x", "%%step z --on-failure\ny = 3",
+            "z = y")  # fmt: skip
+
+
+def test_steps_for_failures_are_skipped_and_change_no_plan():
+    made = flow(*HANDLING)
+    assert [str(step.fate) for step in plan_run(made, to="#3").steps] == [
+        "executes", "skipped", "executes", "skipped", "pending",
+    ]  # fmt: skip
+    then = origin(made, {1: StepStatus.FAILED, 3: StepStatus.SUCCESS, 4: StepStatus.FAILED})
+    for place in (1, 3):
+        told = made.steps[place]
+        info = msgspec.structs.replace(then[place].info, options=str(told.options))
+        then[place] = msgspec.structs.replace(then[place], info=info)
+
+    found = plan(made, then)
+
+    assert (found.cut, found.refusals) == ("#5", ())
+    assert [str(step.fate) for step in found.steps] == [
+        "kept", "skipped", "kept", "skipped", "executes",
+    ]  # fmt: skip
+
+
+def test_one_that_was_edited_or_came_to_be_is_no_reason_to_refuse():
+    made = flow(*HANDLING)
+    then = [step for step in origin(made, {4: StepStatus.FAILED}) if step.number in {1, 3, 5}]
+    found = plan(made, then)
+    assert (found.cut, found.refusals) == ("#5", ())
+
+
+@pytest.mark.parametrize("request_", [{"cut": "tell"}, {"cut": "#3", "to": "tell"}])
+def test_no_plan_begins_or_ends_with_a_step_for_failures(request_):
+    made = flow(*HANDLING)
+    with pytest.raises(StepNotFound, match="has --on-failure"):
+        plan(made, origin(made), **request_)

@@ -46,6 +46,8 @@ def _checkpoint(store: Memory, source: str, *, after: int = 0) -> Checkpoint:
 
 
 _CLASS = "class P:\n    k = {k}\n    def m(self):\n        return {m}\np = P()"
+_ARROW = "import pyarrow as pa\na = pa.array(['a', 'bb'] * 40_000)"
+_BITMAP = "\na = pa.Array.from_buffers(a.type, len(a), [pa.py_buffer(b'\\x{}' * 10_000), *a.buffers()[1:]])"
 PAIRS = {
     "equal strings, one object or two": ("s = ['ab', 'ab']", "a = 'ab'\ns = [a, 'a' + str('b')]\ndel a", "s", True),
     "other strings": ("s = ['ab', 'ab']", "s = ['ab', 'ac']", "s", False),
@@ -64,6 +66,8 @@ PAIRS = {
     "shared with another name": ("a = [1]\nb = a", "a = [1]\nb = [1]", "a", False),
     "what cannot be stored": ("import threading\na = threading.Lock()", "import threading\na = threading.Lock()", "a", True),
     "gone": ("a = 1", "b = 1", "a", False),
+    "an Arrow column with a bitmap of its nulls": (_ARROW, _ARROW + _BITMAP.format("ff"), "a", True),
+    "an Arrow column with a null": (_ARROW, _ARROW + _BITMAP.format("fe"), "a", False),
 }  # fmt: skip
 
 

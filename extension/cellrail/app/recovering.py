@@ -102,6 +102,8 @@ class Recovering(AppBase):
         return [
             self._one_of_many(row.run_id, plan=plan, progress=progress, tell=tell)
             for row in reversed(self._interrupted())
+            # one before it may have gone on with it (`flow.call`)
+            if self.history(row.run_id).status is RunStatus.INTERRUPTED
         ]
 
     def _run_id(self, run: str) -> str:

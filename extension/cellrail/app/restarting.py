@@ -271,7 +271,7 @@ class Restarting(Starting):
                 progress=progress, rerun=decided,
                 told=options_told(
                     to=origin.options.get("to"), shared=origin.options.get("shared", False),
-                    selectors=words,
+                    selectors=words, forced=list(decided.forced),
                 ),
                 ticked=claimed,
             )  # fmt: skip

@@ -32,7 +32,7 @@ from cellrail.views import Run
 from cellrail_state import waits
 from cellrail_state.errors import RunIsOwned, StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import RunStatus
+from cellrail_state.model import RunKind, RunStatus, StepStatus
 from cellrail_state.waits import Answer, WaitInfo
 
 _POLL_SECONDS = 0.1
@@ -101,7 +101,7 @@ class Waking(Recovering):
         """
         run_id = self._run_id(run)
         history = self.history(run_id)
-        if history.status is RunStatus.RUNNING:
+        if history.status is RunStatus.RUNNING and not (history.is_live and history.pending):
             return self._stop(history)
         info = self._info(run_id, None)
         self._first(info, waits.CANCEL, tell=tell)
@@ -122,6 +122,10 @@ class Waking(Recovering):
         done = []
         for info in self.store.inbox.waiting():
             if self.store.inbox.due(info, now) is None or self.store.is_owned(info.run_id):
+                continue
+            if self._is_live(info.run_id):
+                # its kernel was killed: nothing goes on, and the wait is told of in its journal
+                self.store.inbox.done(info.wait_id)
                 continue
             with contextlib.suppress(RunIsOwned, NotWaiting):
                 done.append(self._one(info))
@@ -166,7 +170,10 @@ class Waking(Recovering):
     def _info(self, run_id: str, step: str | None) -> WaitInfo:
         """What a run waits for, or will at the end of the step that runs."""
         history = self.history(run_id)
+        self._check_kernel(history)
         info = history.pending
+        if history.is_live and step is not None:
+            info = self._of_step(history, step) or info
         if info is None and history.owned and history.firing:
             info = self.store.inbox.wait(history.firing)
         if info is None:
@@ -180,6 +187,35 @@ class Waking(Recovering):
         if step not in {None, info.label} and find_step(str(step), infos).number != info.step:
             raise StepNotFound(f"run {run_id} does not wait behind {step!r}, but {info.label!r}")
         return info
+
+    def _is_live(self, run_id: str) -> bool:
+        with contextlib.suppress(StateError):
+            return self.store.started(run_id).kind is RunKind.LIVE
+        return False
+
+    @staticmethod
+    def _check_kernel(history: RunHistory) -> None:
+        """Refuse what waits in a notebook whose kernel has ended.
+
+        Raises:
+            NotWaiting: nothing can go on; the hint says what can be done.
+        """
+        if not history.is_live or history.owned:
+            return
+        found = [s.info.label for s in history.states if s.status is StepStatus.SUSPENDED]
+        if found:
+            raise NotWaiting(
+                f"{history.run_id} is a live run, and its kernel has ended: nothing goes on "
+                f"behind {found[-1]!r}",
+                hint="execute that cell again in the notebook, or make a new run: cellrail "
+                f"restart {history.run_id} --from {found[-1]}",
+            )
+
+    @staticmethod
+    def _of_step(history: RunHistory, step: str) -> WaitInfo | None:
+        """What an open notebook waits for behind a step: it may wait behind several."""
+        number = find_step(step, [state.info for state in history.states]).number
+        return next((info for info in history.held if info.step == number), None)
 
     def _last_answer(self, history: RunHistory) -> str:
         own = [woken for woken in history.woken.values() if not woken.origin]
@@ -232,6 +268,7 @@ class Waking(Recovering):
             NotWaiting: it has failed, or was interrupted, or the run has ended.
         """
         history = self.history(info.run_id)
+        self._check_kernel(history)
         if info.wait_id in history.waits:
             over = history.ended is not None and history.ended.status is not RunStatus.SUSPENDED
             if over and info.wait_id not in history.woken:
@@ -253,6 +290,9 @@ class Waking(Recovering):
         tell: Callable[[str], None] = lambda _: None,
     ) -> Run:
         """Go on with a run that was answered, unless somebody else does."""
+        if (history := self.history(info.run_id)).is_live:
+            tell(f"{info.label}: the open notebook is told when its next cell is executed")
+            return self._view(history)
         try:
             continuer = self._continuer(
                 info.run_id, reason="resume", expects=info.wait_id, progress=progress, tell=tell

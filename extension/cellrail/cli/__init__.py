@@ -37,6 +37,8 @@ _COMMANDS = {
     "mv": "keeping",
     "key": "keeping",
 }
+#: commands that we start ourselves
+_HIDDEN = {"called": "calling"}
 #: commands of the specification that are still to come
 LATER = ("serve",)
 
@@ -51,10 +53,11 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The command of this name."""
-        if name in _COMMANDS:
+        home = _COMMANDS.get(name) or _HIDDEN.get(name)
+        if home is not None:
             from importlib import import_module
 
-            module = import_module(f"cellrail.cli.{_COMMANDS[name]}")
+            module = import_module(f"cellrail.cli.{home}")
             command: click.Command = getattr(module, name)
             return command
         if name in LATER:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cellrail.cli.common import Context, common_options, count, moment, seconds, size, span, table
-from cellrail.views import ItemView, Run, StepView, TurnView, first_line, status_words
+from cellrail.views import ChildView, ItemView, Run, StepView, TurnView, first_line, status_words
 from cellrail_state.model import RunStatus
 
 #: items of a loop that a run's listing shows
@@ -193,10 +193,24 @@ def _say_run(context: Context, run: Run) -> None:
             ],
         )
     )
+    _say_children(context, run.children)
     for step in run.steps:
         items = run.items(step)
         if items:
             _say_items(context, step, items)
+
+
+def _say_children(context: Context, children: Sequence[ChildView]) -> None:
+    """List the runs that steps have called."""
+    if not children:
+        return
+    context.say("\ncalled runs")
+    context.say(
+        table(
+            ("run", "notebook", "status", "step", "key"),
+            [(c.run_id, c.notebook, c.status or "gone", c.step, c.key) for c in children],
+        )
+    )
 
 
 def _say_items(context: Context, step: StepView, items: Sequence[ItemView]) -> None:

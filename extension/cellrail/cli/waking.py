@@ -23,7 +23,8 @@ def resume(*, context: Context, run: str, step: str | None, data: str | None) ->
     result = app.resume(run, step=step, data=value, progress=bar(context), tell=context.note)
     if result.status is RunStatus.RUNNING or app.store.is_owned(result.id):
         context.json(result.to_dict())
-        context.say(f"run {result.id}: the answer is kept; the run goes on by itself")
+        if not result.is_live:
+            context.say(f"run {result.id}: the answer is kept; the run goes on by itself")
         return 0
     return tell_result(context, result, None)
 
@@ -37,7 +38,9 @@ def cancel(*, context: Context, run: str) -> int:
     result = app.cancel(run, tell=context.note)
     if context.as_json:
         context.json(result.to_dict())
-    else:
+    if result.is_live:
+        return 0
+    if not context.as_json:
         say_run(context, result, None)
     return 0 if result.status is RunStatus.CANCELLED else exit_code(result)
 

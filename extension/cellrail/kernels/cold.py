@@ -38,6 +38,7 @@ class ColdKernel:
         *,
         cwd: Path,
         environment: Mapping[str, str],
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the process; `wait_ready` waits until it can be used.
 
@@ -45,6 +46,7 @@ class ColdKernel:
             name: a kernel specification's name.
             cwd: the working directory.
             environment: variables added to this process's own.
+            settings: those that `wait_ready_alike` tells the hooks.
 
         Raises:
             KernelNotInstalled: there is no kernel of that name, or its program is missing.
@@ -55,7 +57,7 @@ class ColdKernel:
 
         self.name = name
         self._cwd, self._environment = cwd, dict(environment)
-        self._settings: dict[str, Any] = {}
+        self._settings = dict(settings or {})
         self._folder = Path(tempfile.mkdtemp(prefix="cellrail-"))
         transport: dict[str, str] = {}
         if sys.platform != "win32":
@@ -111,9 +113,9 @@ class ColdKernel:
 
     def another(self) -> ColdKernel:
         """Start a further kernel of the same kind; `wait_ready_alike` waits for it."""
-        made = ColdKernel(self.name, cwd=self._cwd, environment=self._environment)
-        made._settings = self._settings
-        return made
+        return ColdKernel(
+            self.name, cwd=self._cwd, environment=self._environment, settings=self._settings
+        )
 
     # --- readiness ---------------------------------------------------------------------------
 

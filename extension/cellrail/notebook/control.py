@@ -43,10 +43,14 @@ parallel item wrote beyond its own is `failed`, and never tolerated.
 
 Items of a parallel loop are conducted apart (`conduct_item`), each by a machine of its own; there a
 dead kernel is the item's failure and no more. The first machine waits for all of them (`Fork`).
+
+A step with `--on-failure` is skipped. Once a headless run has failed each of them is conducted by a
+machine of its own (`conduct_handler`); what becomes of it changes nothing of what the run came to.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -222,6 +226,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     #: address of the step that decided it
     step: str = ""
+    #: what would have to pass before a step behind the last one (its `--sleep`)
+    rest: Wait | None = None
 
 
 class ItemEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,7 +301,7 @@ def conduct(
         yield from machine.sequence(blocks, path, dict(taken or {}))
     except _Stop as stop:
         return stop.end
-    return End(status=RunStatus.SUCCESS)
+    return End(status=RunStatus.SUCCESS, rest=machine.rest)
 
 
 def conduct_item(
@@ -323,6 +329,26 @@ def conduct_item(
         return ItemEnd(leaves=failed.loop.label)
 
 
+#: why a step with `--on-failure` is skipped
+ON_FAILURE = "it runs when a headless run fails"
+
+
+def conduct_handler(
+    step: Step, *, jitter: Callable[[], float] = lambda: 1.0
+) -> Generator[Action, Any, None]:
+    """Conduct a step with `--on-failure` of a run that has failed.
+
+    Args:
+        step: the step.
+        jitter: a factor for each wait before a retry.
+
+    Yields:
+        What is to be done; `Ask` and `Fire` are answered, everything else by None.
+    """
+    with contextlib.suppress(_Stop):
+        yield from _Machine(jitter, item=True).handler(step)
+
+
 _Steps = Generator[Action, Any, None]
 
 
@@ -338,7 +364,7 @@ class _Machine:
     ) -> None:
         self._jitter, self._apart, self._parallel = jitter, apart, parallel
         #: what has to pass before anything else happens
-        self._sleep: Wait | None = None
+        self.rest: Wait | None = None
         #: the loops around, outermost first
         self._loops: list[Step] = list(around)
         #: it conducts one item apart: the flow goes on without its kernel
@@ -357,11 +383,21 @@ class _Machine:
             else:
                 yield from self._job(step, path)
 
+    def handler(self, step: Step) -> _Steps:
+        """A step with `--on-failure`, of a run that has failed."""
+        when = step.options.when
+        if when and not (yield from self._ask(step, (), Purpose.WHEN, when)):
+            yield Skip(step=step, reason=f"{when} is false")
+            return
+        yield from self._job(step, ())
+
     # --- conditions --------------------------------------------------------------------------
 
     def _skips(self, step: Step, path: Path, taken: dict[str, str]) -> Generator[Action, Any, str]:
         """Why a step is skipped; empty where it is not."""
         options = step.options
+        if options.on_failure:
+            return ON_FAILURE
         if options.branch is not None and options.branch.group in taken:
             return f"branch {options.branch.group}: {taken[options.branch.group]} was taken"
         if options.when:
@@ -512,7 +548,7 @@ class _Machine:
             woke: Woke = yield Suspend(step=step, path=path, attempt=attempt, runs=runs)
             self._over(step, path, woke)
         if options.sleep is not None:
-            self._sleep = Wait(
+            self.rest = Wait(
                 step=step, path=path, seconds=options.sleep, why="sleep", attempt=attempt,
                 runs=runs,
             )  # fmt: skip
@@ -521,7 +557,7 @@ class _Machine:
 
     def _rest(self) -> _Steps:
         """Sleep, where the step before says so: there is something behind it."""
-        wait, self._sleep = self._sleep, None
+        wait, self.rest = self.rest, None
         if wait is not None:
             woke: Woke | None = yield wait
             self._over(wait.step, wait.path, woke)

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from cellrail.notebook.options import StepOptions
+from cellrail.notebook.options import OptionError, StepOptions, parse_options
+from cellrail_state.model import StepInfo
 
 #: the step that papermill's `parameters` and `injected-parameters` cells make together
 PARAMETERS = "parameters"
@@ -88,6 +89,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     def may_fail(self) -> bool:
         """Whether the flow tolerates its failure (`raises-exception`)."""
         return "raises-exception" in self.tags
+
+
+def handles_failures(info: StepInfo) -> bool:
+    """Whether a step of a run had `--on-failure`."""
+    if "--on-failure" not in info.options:
+        return False
+    try:
+        return parse_options(info.options).on_failure
+    except OptionError:  # another version wrote it
+        return False
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,6 +89,8 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache: float = 0.0
     #: stop, continue or skip
     on_error: str = "stop"
+    #: the cell runs when a headless run has failed, and never otherwise
+    on_failure: bool = False
     stop_if: str = ""
     #: files that the step reads and writes, as globs
     reads: tuple[str, ...] = ()
@@ -106,7 +108,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
         """The options that decide whether and how often the step runs."""
         fields = (
             "retry", "when", "branch", "foreach", "while_", "in_", "parallel", "on_error",
-            "stop_if", "sleep",
+            "on_failure", "stop_if", "sleep",
         )  # fmt: skip
         given = (f for f in fields if getattr(self, f) != getattr(_DEFAULTS, f))
         return tuple(f"--{field.strip('_').replace('_', '-')}" for field in given)
@@ -114,7 +116,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         words = []
         for spec in SPECS:
-            value = getattr(self, spec.field, None) if spec.available else None
+            value = getattr(self, spec.field)
             if value is None or value is False or value == getattr(_DEFAULTS, spec.field):
                 continue
             told = "" if value is True else f" {spec.text(value)}"
@@ -123,7 +125,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One option: how it is written and whether this version has it."""
+    """One option: how it is written."""
 
     name: str
     #: what a person reads behind the option; "" for a flag
@@ -131,7 +133,6 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     read: Callable[[str], Any] | None = None
     text: Callable[[Any], str] = str
-    available: bool = False
 
     @property
     def field(self) -> str:
@@ -235,60 +236,43 @@ def _seconds_text(seconds: float) -> str:
 
 
 SPECS: tuple[OptionSpec, ...] = (
-    OptionSpec(name="always", help="run again whenever a new kernel continues a run",
-               available=True),
+    OptionSpec(name="always", help="run again whenever a new kernel continues a run"),
     OptionSpec(name="timeout", value="DUR", help="limit of the step's code", read=duration,
-               text=_seconds_text, available=True),
+               text=_seconds_text),
     OptionSpec(name="outputs", value="NAME,…", help="store only these names", read=_names,
-               text=",".join, available=True),
-    OptionSpec(name="no-checkpoint", help="no checkpoint right after this step", available=True),
-    OptionSpec(name="retry", value="N", help="try again after a failure", read=_positive,
-               available=True),
-    OptionSpec(name="backoff", value="SPEC", help="how long to wait between tries", read=_backoff,
-               available=True),
-    OptionSpec(name="retry-if", value="EXPR", help="try again only if", read=_expression,
-               available=True),
-    OptionSpec(name="when", value="EXPR", help="skip the step when false", read=_expression,
-               available=True),
+               text=",".join),
+    OptionSpec(name="no-checkpoint", help="no checkpoint right after this step"),
+    OptionSpec(name="retry", value="N", help="try again after a failure", read=_positive),
+    OptionSpec(name="backoff", value="SPEC", help="how long to wait between tries", read=_backoff),
+    OptionSpec(name="retry-if", value="EXPR", help="try again only if", read=_expression),
+    OptionSpec(name="when", value="EXPR", help="skip the step when false", read=_expression),
     OptionSpec(name="branch", value="GROUP[:default]", help="first true step of a group",
-               read=_branch, available=True),
-    OptionSpec(name="foreach", value="VAR in EXPR", help="once per item", read=_foreach,
-               available=True),
-    OptionSpec(name="key", value="EXPR", help="an item's key", read=_expression,
-               available=True),
-    OptionSpec(name="while", value="EXPR", help="as long as true", read=_expression,
-               available=True),
-    OptionSpec(name="max-turns", value="N", help="bound of --while", read=_positive,
-               available=True),
-    OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=_step_name,
-               available=True),
+               read=_branch),
+    OptionSpec(name="foreach", value="VAR in EXPR", help="once per item", read=_foreach),
+    OptionSpec(name="key", value="EXPR", help="an item's key", read=_expression),
+    OptionSpec(name="while", value="EXPR", help="as long as true", read=_expression),
+    OptionSpec(name="max-turns", value="N", help="bound of --while", read=_positive),
+    OptionSpec(name="in", value="LOOP", help="belongs to this loop", read=_step_name),
     OptionSpec(name="collect", value="NAME", help="gather a name into a list", read=_names,
-               text=",".join, available=True),
-    OptionSpec(name="parallel", value="N", help="so many items at a time", read=_positive,
-               available=True),
-    OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error,
-               available=True),
+               text=",".join),
+    OptionSpec(name="parallel", value="N", help="so many items at a time", read=_positive),
+    OptionSpec(name="on-error", value="stop|continue|skip", help="after a failure", read=_on_error),
     OptionSpec(name="on-failure", help="runs when a headless run fails"),
-    OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression,
-               available=True),
+    OptionSpec(name="stop-if", value="EXPR", help="end the run as success", read=_expression),
     OptionSpec(name="cache", value="DUR", help="keep an equal job instead", read=duration,
-               text=_seconds_text, available=True),
+               text=_seconds_text),
     OptionSpec(name="reads", value="GLOB,…", help="files the step reads", read=_words,
-               text=",".join, available=True),
+               text=",".join),
     OptionSpec(name="writes", value="GLOB,…", help="files the step writes", read=_words,
-               text=",".join, available=True),
+               text=",".join),
     OptionSpec(name="sleep", value="DUR", help="wait after the step", read=duration,
-               text=_seconds_text, available=True),
+               text=_seconds_text),
 )  # fmt: skip
 _BY_NAME = {spec.name: spec for spec in SPECS}
 
 
 class OptionError(ValueError):
-    """A step line is wrong; `later` where it is right but still to come."""
-
-    def __init__(self, message: str, *, later: bool = False) -> None:
-        super().__init__(message)
-        self.later = later
+    """A step line is wrong."""
 
 
 def parse_line(line: str) -> tuple[str, StepOptions]:
@@ -345,9 +329,6 @@ def _options(pieces: list[str]) -> StepOptions:
         if spec.field in values:
             message = f"--{word} is given twice"
             raise OptionError(message)
-        if not spec.available:
-            message = f"--{word} is not available yet"
-            raise OptionError(message, later=True)
         values[spec.field] = value
     options = StepOptions(**values)
     _check_together(options, values)
@@ -359,7 +340,12 @@ _NEEDS = {
     "backoff": ("retry",), "retry_if": ("retry",), "key": ("foreach",), "max_turns": ("while_",),
     "collect": ("foreach", "while_"), "parallel": ("foreach",),
 }  # fmt: skip
-_EXCLUDES = (("foreach", "while_"), ("always", "foreach"), ("always", "while_"), ("always", "in_"))
+_EXCLUDES = (
+    ("foreach", "while_"), ("always", "foreach"), ("always", "while_"), ("always", "in_"),
+    *(("on_failure", other) for other in (
+        "always", "foreach", "while_", "in_", "branch", "stop_if", "sleep", "cache"
+    )),
+)  # fmt: skip
 
 
 def _check_together(options: StepOptions, given: Collection[str]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from cellrail.notebook.address import find_step
 from cellrail.notebook.match import match
-from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.model import Step
 from cellrail.notebook.reads import lineage
 from cellrail_state.model import StepInfo, StepStatus
 
@@ -92,14 +92,16 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
     reached: list[frozenset[str] | None]
 
     @staticmethod
-    def of(flow: Flow, origin: Sequence[OriginStep], request: RestartRequest) -> SideBySide:
+    def of(
+        steps: Sequence[Step], origin: Sequence[OriginStep], request: RestartRequest
+    ) -> SideBySide:
         """Find out which step is which, and what each can reach."""
         return SideBySide(
-            steps=flow.steps,
+            steps=tuple(steps),
             origin=origin,
             request=request,
-            pairs=match(origin, flow.steps),
-            reached=lineage(flow.steps),
+            pairs=match(origin, steps),
+            reached=lineage(steps),
         )
 
     def old(self, place: int) -> OriginStep | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.errors import BadNotebook, NotANotebook, NotAvailableYet
+from cellrail.errors import BadNotebook, NotANotebook
 from cellrail.notebook import apart
 from cellrail.notebook.blocks import mistakes
 from cellrail.notebook.fingerprint import source_hash
@@ -38,7 +38,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     cell: str
     message: str
-    later: bool = False
 
     def __str__(self) -> str:
         return f"{self.cell}: {self.message}"
@@ -100,7 +99,6 @@ def parse(notebook: Mapping[str, Any], path: Path) -> Flow:
 
     Raises:
         BadNotebook: a cell cannot be a step as it is; every problem is named.
-        NotAvailableYet: a cell uses an option that is still to come.
     """
     steps, problems = read_steps(notebook)
     problems += _duplicates(steps)
@@ -109,9 +107,10 @@ def parse(notebook: Mapping[str, Any], path: Path) -> Flow:
         wrong = list(apart.mistakes(steps))
     problems += [Problem(cell=f"cell #{step.number}", message=told) for step, told in wrong]
     if problems:
-        kind = NotAvailableYet if problems[0].later else BadNotebook
         rest = "".join(f"\n{problem}" for problem in problems[1:])
-        raise kind(f"{problems[0]}{rest}", hint="cellrail steps NOTEBOOK checks without running")
+        raise BadNotebook(
+            f"{problems[0]}{rest}", hint="cellrail steps NOTEBOOK checks without running"
+        )
     metadata = notebook.get("metadata") or {}
     kernel = metadata.get("kernelspec") or {}
     parameters = next((step for step in steps if step.name == PARAMETERS), None)
@@ -140,9 +139,7 @@ def read_steps(notebook: Mapping[str, Any]) -> tuple[list[Step], list[Problem]]:
         try:
             steps.append(_step(cell, index, number, tags))
         except OptionError as error:
-            problems.append(
-                Problem(cell=_where(cell, number), message=str(error), later=error.later)
-            )
+            problems.append(Problem(cell=_where(cell, number), message=str(error)))
             steps.append(Step(number=number, cell_indices=(index,)))
     return _join_injected(steps, injected, notebook), problems
 

@@ -10,6 +10,8 @@ A restart keeps the steps before a cut and executes from the cut on. What a plan
 4. names that cannot be stored and that an executed step can reach are rebuilt by the cells that
    made them, in order; lost ones refuse the cut (`rebuilding`).
 
+Steps with `--on-failure` are no part of all this: they leave nothing to later ones.
+
 `origin` has what is compared, `plan` what comes out.
 """
 
@@ -17,10 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cellrail.errors import RestartRefused
+import msgspec
+
+from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.address import find_step
+from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import is_blank
-from cellrail.notebook.model import PARAMETERS, Flow, Step
+from cellrail.notebook.model import PARAMETERS, Flow, Step, handles_failures
 from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.rebuilding import Rebuilding
@@ -34,11 +39,23 @@ def plan_run(flow: Flow, *, to: str | None = None) -> Plan:
     Raises:
         StepNotFound: there is no step `to`.
     """
-    last = find_step(to, flow.steps).number if to is not None else None
+    last = _planned_step(flow, to).number if to is not None else None
     return Plan(steps=tuple(_fresh(step, last) for step in flow.steps))
 
 
+def _on_failure(step: Step) -> PlannedStep:
+    return PlannedStep(number=step.number, label=step.label, fate=Fate.SKIPPED, reason=ON_FAILURE)
+
+
+def _with_handlers(flow: Flow, planned: Sequence[PlannedStep]) -> tuple[PlannedStep, ...]:
+    """The planned steps, and between them those that are not planned."""
+    known = {step.number: step for step in planned}
+    return tuple(known.get(step.number) or _on_failure(step) for step in flow.steps)
+
+
 def _fresh(step: Step, last: int | None) -> PlannedStep:
+    if step.options.on_failure:
+        return _on_failure(step)
     if last is not None and step.number > last:
         return PlannedStep(number=step.number, label=step.label, fate=Fate.PENDING,
                            reason="after --to")  # fmt: skip
@@ -48,6 +65,21 @@ def _fresh(step: Step, last: int | None) -> PlannedStep:
     return PlannedStep(
         number=step.number, label=step.label, fate=Fate.EXECUTES, reason=_unless_cached(step)
     )
+
+
+def _planned_step(flow: Flow, address: str) -> Step:
+    """The step at an address that a plan can begin or end with.
+
+    Raises:
+        StepNotFound: there is none, or it runs on failures only.
+    """
+    step = find_step(address, flow.steps)
+    if step.options.on_failure:
+        raise StepNotFound(
+            f"step {step.label!r} has --on-failure: {ON_FAILURE}, and no run begins or ends there",
+            hint="name a step of the flow itself",
+        )
+    return step
 
 
 def _unless_cached(step: Step) -> str:
@@ -76,8 +108,21 @@ def plan_restart(
         StepNotFound: there is no such step.
         RestartRefused: everything succeeded and no cut is named.
     """
-    both = SideBySide.of(flow, origin, request)
-    return _Planner(both, Rebuilding(both, variables_before)).plan()
+    for address in (request.cut, request.to):
+        if address is not None:
+            _planned_step(flow, address)
+    both = _of_the_chain(flow, origin, request)
+    plan = _Planner(both, Rebuilding(both, variables_before)).plan()
+    return msgspec.structs.replace(plan, steps=_with_handlers(flow, plan.steps))
+
+
+def _of_the_chain(flow: Flow, origin: Sequence[OriginStep], request: RestartRequest) -> SideBySide:
+    """Today's steps beside the origin's, without those that run on failures only."""
+    return SideBySide.of(
+        [step for step in flow.steps if not step.options.on_failure],
+        [step for step in origin if not handles_failures(step.info)],
+        request,
+    )
 
 
 def plan_rebuilds(
@@ -100,10 +145,10 @@ def plan_rebuilds(
     Returns:
         The names to rebuild by number of the step that makes them, and refusals.
     """
-    both = SideBySide.of(flow, origin, RestartRequest(to=to))
-    place = next(place for place, step in enumerate(flow.steps) if step.number == cut)
+    both = _of_the_chain(flow, origin, RestartRequest(to=to))
+    place = next(place for place, step in enumerate(both.steps) if step.number == cut)
     makers, refusals = Rebuilding(both, variables_before).rebuilds(place)
-    names = {flow.steps[p].number: tuple(sorted(found)) for p, found in makers.items()}
+    names = {both.steps[p].number: tuple(sorted(found)) for p, found in makers.items()}
     return names, tuple(told for _, told in refusals)
 
 
@@ -127,9 +172,37 @@ def plan_beside(
     Returns:
         The cells that run again, in order, and why the namespace cannot be had.
     """
-    both = SideBySide.of(flow, origin, RestartRequest(cut=first.label, to=last.label))
+    both = _of_the_chain(flow, origin, RestartRequest(cut=first.label, to=last.label))
     planner = _Planner(both, Rebuilding(both, lambda _: variables))
-    return planner.beside(flow.steps.index(find_step(first.label, flow.steps)))
+    return planner.beside(both.steps.index(find_step(first.label, both.steps)))
+
+
+def plan_behind(
+    flow: Flow,
+    origin: Sequence[OriginStep],
+    *,
+    handlers: Sequence[Step],
+    variables_before: Callable[[int], Mapping[str, Variable]],
+) -> tuple[list[PlannedStep], list[str]]:
+    """What a further kernel has to run before it can carry out steps with `--on-failure`.
+
+    Args:
+        flow: the run's steps.
+        origin: the same steps as they have ended; those that have not, without a job.
+        handlers: the steps to be carried out.
+        variables_before: the namespace right before a step that has ended, by its number; of any
+            other number, as the last one has left it.
+
+    Returns:
+        The cells that run again, in order, and what cannot be made again.
+    """
+    ended = {step.number for step in origin if step.job_id and step.ended_well}
+    done = [s for s in flow.steps if s.number in ended and not s.options.on_failure]
+    known = [step for step in origin if step.number in {s.number for s in done}]
+    # what is lost is missed by a cell that uses it, and by no other
+    request = RestartRequest(cut=handlers[0].label, to=handlers[-1].label, force=True)
+    both = SideBySide.of([*done, *handlers], known, request)
+    return _Planner(both, Rebuilding(both, variables_before)).beside(len(done))
 
 
 class _Planner:

@@ -386,7 +386,7 @@ class Judge:
 
     def why(self, unit: Unit, old: OldUnit) -> Cause | None:
         """Why the unit executes here; None where it is kept."""
-        forced = self._reads_forced(unit, old)
+        forced = self.reads_forced(unit, old)
         if forced is not None:
             return forced
         reason = (
@@ -442,7 +442,8 @@ class Judge:
 
     # --- the reasons -------------------------------------------------------------------------
 
-    def _reads_forced(self, unit: Unit, old: OldUnit) -> Cause | None:
+    def reads_forced(self, unit: Unit, old: OldUnit) -> Cause | None:
+        """The cause where a unit reads a variable that was named; None where it reads none."""
         forced = self._changes.forced_names
         if not forced or PARAMETERS in {step.name for step in unit.steps}:
             return None

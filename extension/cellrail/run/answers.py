@@ -62,6 +62,7 @@ class Answers:
         roots: Collection[str],
         before: Replay | None = None,
         own: Replay | None = None,
+        forced: frozenset[int] = frozenset(),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read the journal.
@@ -73,10 +74,13 @@ class Answers:
             roots: what the checkpoint holds beside the notebook's variables: items of loops.
             before: of a restart, what leads to its cut inside a loop.
             own: tells what the run's journal has of the items of parallel loops.
+            forced: of a rerun, the steps that were named as changed.
             clock: seconds since the epoch.
         """
         self._job, self._outputs, self._roots = job, outputs, roots
         self._before, self._own, self._clock = before, own, clock
+        #: numbers of steps that a person has named (`flow.forced`)
+        self.forced = forced
         self._attempts: dict[_Place, JobFinished] = {}
         #: waits by what they stand behind, and how they ended
         self._waits: dict[tuple[str, _Place], WaitInfo] = {}
@@ -111,7 +115,7 @@ class Answers:
             self._skipped.add((record.step, record.turns))
         elif isinstance(record, StepKept) and not record.forks:
             self._kept[record.step, record.turns] = record.job_id
-        elif isinstance(record, JobFinished) and not record.forks:
+        elif isinstance(record, JobFinished) and not (record.forks or record.handles):
             self._finish(record)
 
     def _expect(self, wait: WaitInfo) -> None:
@@ -172,8 +176,9 @@ class Answers:
         return self._before.apart if self._before is not None else ""
 
     def forces(self, step: Step, path: Path) -> bool:
-        """Whether a job was asked for by the restart that the run is."""
-        return self._before is not None and self._before.forces(step, path)
+        """Whether a job was asked for by the restart or rerun that the run is."""
+        asked = self._before is not None and self._before.forces(step, path)
+        return asked or step.number in self.forced
 
     def items(self, fork: control.Fork) -> list[ItemPlan] | None:
         """What becomes of each item of a parallel loop that was under way."""

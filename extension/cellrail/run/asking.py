@@ -12,13 +12,16 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cellrail import errors
 from cellrail.errors import CellrailError, InternalError, OutsideStep
 from cellrail.kernels.channel import Message
 from cellrail_state import errors as state_errors
 from cellrail_state.errors import StateError
+
+if TYPE_CHECKING:
+    from cellrail.run.midway import Midway
 
 #: a wait without end cannot be interrupted everywhere
 _PATIENCE_SECONDS = 1.0
@@ -36,14 +39,21 @@ class Backend(Protocol):
 class Asking:
     """Asks over the channel."""
 
-    def __init__(self, send: Callable[[Message], None], learn: Learn) -> None:
+    def __init__(
+        self,
+        send: Callable[[Message], None],
+        learn: Learn,
+        midway: Callable[[], Midway] | None = None,
+    ) -> None:
         """Know the way.
 
         Args:
             send: to the driver.
             learn: is told of secrets before the cell gets them.
+            midway: stores names of this kernel in mid-cell.
         """
         self._send, self._learn = send, learn
+        self.midway = midway
         self._process = os.getpid()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[threading.Event, list[Message]]] = {}
@@ -111,14 +121,21 @@ class Asking:
 class Direct:
     """Asks a desk of this very process."""
 
-    def __init__(self, reply: Callable[[Message], Message], learn: Learn) -> None:
+    def __init__(
+        self,
+        reply: Callable[[Message], Message],
+        learn: Learn,
+        midway: Callable[[], Midway] | None = None,
+    ) -> None:
         """Know the desk.
 
         Args:
             reply: the desk's.
             learn: is told of secrets before the cell gets them.
+            midway: stores names of this kernel in mid-cell.
         """
         self._reply, self._learn = reply, learn
+        self.midway = midway
         self._process = os.getpid()
 
     def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:

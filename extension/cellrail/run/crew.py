@@ -131,6 +131,7 @@ class Place:
         ahead: list[str] | None,
         start: Callable[[], ColdKernel],
         stop: threading.Event,
+        what: str = "a parallel item",
     ) -> None:
         """Prepare.
 
@@ -143,7 +144,9 @@ class Place:
             ahead: names that the loop's steps use; None where they may use any.
             start: starts a kernel.
             stop: once it is set, what runs is interrupted.
+            what: that the kernel is for, in words.
         """
+        self._what = what
         self._ground, self._recorder, self._notebook = ground, recorder, notebook
         self._steps = {step.number: step for step in flow.steps}
         self._sources, self._ahead, self._start, self._stop = sources, ahead, start, stop
@@ -225,7 +228,7 @@ class Place:
             if result.ending is not Ending.OK and not step.may_fail:
                 error = result.error
                 told = f"{error.name}: {error.value}" if error is not None else result.ending.value
-                raise CannotRestore(f"step {planned.label!r} ran again for a parallel item: {told}")
+                raise CannotRestore(f"step {planned.label!r} ran again for {self._what}: {told}")
         if planned.fate is Fate.REBUILDS:
             self._recorder.rebuilt(planned.number, planned.names, time.monotonic() - began)
 

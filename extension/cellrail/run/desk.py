@@ -24,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -58,6 +58,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     #: its step runs again whenever a new kernel goes on with the run
     always: bool = False
+    #: digest of its step's source
+    source_hash: str = ""
 
     @classmethod
     def of(
@@ -73,7 +75,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         name = step.name or step.cell_id or step.source_hash[:16]
         return cls(
             number=step.number, step=name, job_id=job_id, turns=turns, attempt=attempt, runs=runs,
-            label=address(step, turns), always=step.options.always,
+            label=address(step, turns), always=step.options.always, source_hash=step.source_hash,
         )  # fmt: skip
 
 
@@ -123,6 +125,9 @@ class Clerk:
         return self
 
 
+C = TypeVar("C", bound=Clerk)
+
+
 class Desk:
     """Answers the questions of one run's cells."""
 
@@ -169,6 +174,10 @@ class Desk:
         """Let a clerk answer."""
         self._clerks.append(clerk)
         self._handlers.update(clerk.handlers())
+
+    def clerks(self, kind: type[C]) -> list[C]:
+        """The clerks of this kind."""
+        return [clerk for clerk in self._clerks if isinstance(clerk, kind)]
 
     def learn(self, secret: str) -> None:
         """The run knows a secret from now on; the kernel is told with the answer."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from cellrail.run.desk import Desk
+from cellrail.run.eachs import Eachs
 from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
 from cellrail.run.recorder import Recorder
 from cellrail.run.states import Past, States
-from cellrail.run.waits import GoesOn, Waiter, WaitRules
+from cellrail.run.waits import Waiter, WaitRules
+from cellrail_state.eachs import EachBook
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import OnceDone, Tick, WaitInfo, Woken
+from cellrail_state.model import EachStored, OnceDone, Tick, WaitInfo, Woken
 from cellrail_state.store import Store
 
 
@@ -53,6 +55,8 @@ def desk_of(
     once: Mapping[str, OnceDone] | None = None,
     tick: Tick | None = None,
     waiting: Waiting | None = None,
+    each: Iterable[EachStored] = (),
+    live: bool = False,
 ) -> Desk:
     """The desk of a run.
 
@@ -63,7 +67,10 @@ def desk_of(
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
         tick: the tick that it is of; None where it was started by hand.
-        waiting: how it waits, and what it has waited for; None where it cannot.
+        waiting: how it waits, and what it has waited for; None where an open notebook's clerk is
+            added, which knows the notebook.
+        each: what `flow.each` has stored in mid-cell, and can be gone on from.
+        live: a person executes its cells.
     """
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
@@ -71,14 +78,13 @@ def desk_of(
     desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick.stamp if tick is not None else ""))
     if tick is not None:
         desk.facts["tick"] = {"moment": tick.key.moment.isoformat(), "zone": tick.zone}
+    desk.add(Eachs(desk, EachBook(each, live=live)))
     if waiting is not None:
         desk.waiter = Waiter(
             desk, rules=waiting.rules, woken=waiting.woken, infos=waiting.infos,
             after=waiting.after,
         )  # fmt: skip
         desk.add(desk.waiter)
-    else:
-        desk.add(GoesOn())
     return desk
 
 

@@ -85,7 +85,7 @@ class KernelHooks:
         self._packages = PackageWatch()
         self._base = Base.now()
         self._state: ShellState | None = None
-        self.asking = Asking(channel.send, self._learn)
+        self.asking = Asking(channel.send, self._learn, lambda: self.state.midway)
 
     def install(self) -> None:
         """Register with the shell, greet the driver and begin to listen."""

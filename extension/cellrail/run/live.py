@@ -8,9 +8,10 @@ ends with the kernel.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,18 +21,22 @@ from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
 from cellrail.run.asking import Direct
 from cellrail.run.desk import Desk, Job
+from cellrail.run.eachs import Eachs
 from cellrail.run.kernel import PackageWatch
+from cellrail.run.livewaits import LiveWaiter
 from cellrail.run.outputs import Outputs
 from cellrail.run.recorder import Recorder
 from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
 from cellrail_state.model import (
     Delta,
+    EachStored,
     JobFinished,
     RunStatus,
     StepError,
     StepInfo,
     StepStatus,
+    WaitInfo,
 )
 
 
@@ -49,7 +54,10 @@ class StepBook:
     """The steps of a live run: the notebook's cells, and cells that the file does not have yet."""
 
     def __init__(self, flow: Flow | None) -> None:
+        self._path = flow.path if flow is not None else None
         self._steps: list[Step] = list(flow.steps) if flow is not None else []
+        #: as they were executed last
+        self._known = {step.number: step for step in self._steps}
         self._numbers: dict[str, int] = {
             step.cell_id: step.number for step in self._steps if step.cell_id
         }
@@ -101,8 +109,33 @@ class StepBook:
             writes=tuple(sorted(step.writes)),
             options=str(step.options),
         )
+        self._known[number] = step
         told = "; ".join(problem.message for problem in problems)
         return LiveStep(info=info, step=step, problem=told)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of the notebook, and cells that were executed since."""
+        return [step for _, step in sorted(self._known.items())]
+
+    def is_behind(self, number: int, other: int) -> bool:
+        """Whether a step stands behind another one: as the notebook is saved now.
+
+        A cell that was executed before it was ever saved is behind all that were known before.
+        """
+        places = self._places()
+        here, there = (self._known[n].cell_id if n in self._known else "" for n in (number, other))
+        if here in places and there in places:
+            return places[here] > places[there]
+        return number > other
+
+    def _places(self) -> dict[str, int]:
+        """The places of the notebook's cells, by id."""
+        try:
+            cells = json.loads(self._path.read_text("utf-8"))["cells"] if self._path else []
+            return {str(cell["id"]): place for place, cell in enumerate(cells) if "id" in cell}
+        except (OSError, ValueError, LookupError, TypeError):  # it is being written, or gone
+            return {}
 
 
 def _metadata(step: Step) -> dict[str, Any]:
@@ -133,14 +166,18 @@ class LiveRun:
         recorder: Recorder,
         state: ShellState,
         book: StepBook,
-        desk: Desk | None = None,
+        desk: Desk,
+        waiter: LiveWaiter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.recorder = recorder
         self.state = state
-        self.desk = desk or Desk(recorder)
+        self.desk = desk
+        self.waiter = waiter
+        #: shows a person how to answer a wait in a cell, and is told what came of it
+        self.offer: Callable[[WaitInfo], Callable[[str], None]] = lambda _: lambda _: None
         # whom `cellrail.api` asks
-        shell.cellrail_desk = Direct(self.desk.reply, state.learn)
+        shell.cellrail_desk = Direct(self.desk.reply, state.learn, lambda: state.midway)
         self.book = book
         self._shell = shell
         self._clock = clock
@@ -157,6 +194,22 @@ class LiveRun:
     def is_idle(self) -> bool:
         """Whether no cell is being recorded."""
         return self._open is None
+
+    def goes_on_with(self, stored: Iterable[EachStored], steps: Iterable[Step]) -> None:
+        """The namespace is as it was before a step in which `flow.each` has stored these.
+
+        Args:
+            stored: with the numbers that their steps have in the notebook.
+            steps: the notebook's.
+        """
+        cells = {step.number: step for step in steps}
+        mine = []
+        for record in stored:
+            cell = cells[record.step]
+            number = self.book.look_up(cell.source, cell.cell_id).info.number
+            mine.append(msgspec.structs.replace(record, step=number))
+        for clerk in self.desk.clerks(Eachs):
+            clerk.take_over(mine)
 
     def next_execution(self) -> None:
         """A cell begins: its jobs have the next place in the order of executions."""
@@ -205,6 +258,7 @@ class LiveRun:
         if refused:
             print(f"cellrail: what this cell set is not kept: {refused}", file=sys.stderr)
         success = result.success and not refused
+        wait = self.waiter.take(success=success)
         self.finished(
             JobFinished(
                 time=self._clock(),
@@ -220,10 +274,13 @@ class LiveRun:
                 delta=delta,
                 source=cell.info.source,
                 source_hash=cell.info.source_hash,
+                wait=wait,
             ),
             result.info,
         )
         self.recorder.sync()
+        if wait is not None:
+            self.waiter.gate(wait)
         return delta
 
     def finished(self, job: JobFinished, code: Any) -> None:
@@ -253,9 +310,14 @@ class LiveRun:
         """The kernel ends, or recording was switched off."""
         if self._open is not None:
             self._open.gathering.close()
+        gate = self.waiter.unanswered
         self.desk.close()
         del self._shell.cellrail_desk
-        self.recorder.end(RunStatus.SUCCESS)
+        if gate:
+            cause = f"it ended while {gate} waited to be resumed"
+            self.recorder.end(RunStatus.CANCELLED, cause=cause, step=gate)
+        else:
+            self.recorder.end(RunStatus.SUCCESS)
 
 
 def _error(result: Any) -> StepError | None:

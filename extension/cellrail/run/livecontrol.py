@@ -8,9 +8,10 @@ What a person sees of it, a closed set of endings (`_Conducted._end`):
 
 * the cell is done: its last turn went well, it was skipped (one line), or its failure is tolerated;
 * the user's own traceback, and Run All stops;
-* one line, and Run All stops: an expression of the step's line failed, a loop had too many turns,
-  `--stop-if` is true (a `SystemExit`, which papermill takes for a good end), a cell with `--in` is
-  executed that its loop has not executed as it is now.
+* one line, and Run All stops: it stands behind a step that waits for somebody, or waits itself; an
+  expression of the step's line failed, a loop had too many turns, `--stop-if` is true (a
+  `SystemExit`, which papermill takes for a good end), a cell with `--in` is executed that its loop
+  has not executed as it is now.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ import msgspec
 
 from cellrail.errors import CellrailError, UserError
 from cellrail.notebook.blocks import Block
-from cellrail.notebook.control import Action, Commit, End, conduct
+from cellrail.notebook.control import Action, Commit, End, address, conduct
 from cellrail.notebook.model import Step
 from cellrail.run.cellcode import CellCode, Shown, code_of, show, wrapper
 from cellrail.run.frontend import is_headless
 from cellrail.run.live import LiveRun, LiveStep, StepBook, only_looks
 from cellrail.run.liveloops import loop_of
-from cellrail.run.liveperformer import LivePerformer
+from cellrail.run.liveperformer import LivePerformer, may_rerun
+from cellrail.run.livewaits import Gate
 from cellrail.run.shellstate import ShellState
 from cellrail_state.ambient import Base
 from cellrail_state.model import Delta, RunStatus, StepStatus
 from cellrail_state.objects import Objects
+from cellrail_state.waits import CANCEL
 
 #: waits before a retry vary by so much
 _JITTER = (0.9, 1.1)
@@ -107,10 +110,13 @@ class LiveControl:
             return False
         options = cell.step.options
         asks = bool(options.control) or options.timeout is not None
+        gate = live.waiter.holds(cell.info.number) if live is not None else None
+        asks = asks or gate is not None
+        asks = asks or (live is not None and may_rerun(cell.step, self._shell.user_ns))
         wrong = bool(cell.problem) and not cell.info.source.lstrip().startswith("%%")
         if not (asks or wrong) or only_looks(cell.info.source):
             return False
-        conducted = _Conducted(self, self._shell, info, cell, live)
+        conducted = _Conducted(self, self._shell, info, cell, live, gate=gate)
         self._open.append(conducted)
         conducted.prepare()
         return True
@@ -221,9 +227,18 @@ class _Conducted:
     """One execution of one cell."""
 
     def __init__(
-        self, control: LiveControl, shell: Any, info: Any, cell: LiveStep, live: LiveRun | None
+        self,
+        control: LiveControl,
+        shell: Any,
+        info: Any,
+        cell: LiveStep,
+        live: LiveRun | None,
+        *,
+        gate: Gate | None,
     ) -> None:
         self.info = info
+        #: what it waits for, or why it is not executed
+        self._gate = gate
         #: its code began; otherwise IPython refused it
         self.began = False
         self._control, self._shell, self.cell, self.live = control, shell, cell, live
@@ -302,6 +317,8 @@ class _Conducted:
         try:
             if self.cell.problem:
                 raise Refused(self.cell.problem)
+            if self._gate is not None and not self._gate.is_time:
+                raise Refused(str(self._gate))
             if step.options.in_:
                 print(f"cellrail: {self._control.inside(self.cell)}")
                 return
@@ -318,7 +335,10 @@ class _Conducted:
     async def _conduct(self, block: Block, cells: dict[int, LiveStep]) -> End:
         performer = self._performer = self._new_performer(cells)
         if self.live is not None:
+            self.live.waiter.made = None
             self.live.next_execution()
+        if self._gate is not None:
+            await self._let_pass(performer, self._gate)
         taken = self._control.taken_above(block.step)
         if any(step.options.parallel for step in block.steps()):
             print("cellrail: in an open notebook items run one after another, not --parallel")
@@ -337,6 +357,13 @@ class _Conducted:
             except (KeyboardInterrupt, asyncio.CancelledError):
                 await performer.perform(_cancelled(action))
                 raise
+
+    async def _let_pass(self, performer: LivePerformer, gate: Gate) -> None:
+        """Wait until the time is over that has to pass before this cell."""
+        woke = await performer.wait_for(gate.info)
+        closed = self.live.waiter.holds(self.cell.info.number) if self.live is not None else None
+        if woke.by == CANCEL and closed is not None:
+            raise Refused(str(closed))
 
     def _new_performer(self, cells: dict[int, LiveStep]) -> LivePerformer:
         awaits = self._shell.should_run_async(
@@ -373,6 +400,10 @@ class _Conducted:
         if performer is None:
             return
         label = block.step.label
+        if self.live is not None and self.live.waiter.made is not None:
+            return  # it waits: that is told behind it
+        if self.live is not None and end.rest is not None:
+            self.live.waiter.rest(end.rest, address(end.rest.step, end.rest.path))
         if end.status is RunStatus.SUCCESS and not end.step:
             told = f"ran in the turns of {label}" if performer.has_run else f"skipped with {label}"
             self._control.looped(block, cells, told)

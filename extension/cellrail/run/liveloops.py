@@ -55,16 +55,22 @@ def _read(path: Path) -> tuple[list[Step], list[Problem]]:
 
 
 def _by_source(source: str, folder: Path) -> Path | None:
-    """The one notebook of a folder with this cell: nbval and nbconvert tell no name."""
-    found = []
+    """The notebook of a folder with this cell: nbval and nbconvert tell no name.
+
+    Of several one will do if they are the same from that cell on: what papermill writes beside its
+    source is.
+    """
+    found: list[tuple[Path, list[str]]] = []
     for path in sorted(folder.glob("*.ipynb")):
         try:
             cells: Sequence[Any] = load(path)["cells"]
         except CellrailError:
             continue
-        if any("".join(c.get("source", "")) == source for c in cells if c["cell_type"] == "code"):
-            found.append(path)
-    return found[0] if len(found) == 1 else None
+        codes = ["".join(c.get("source", "")) for c in cells if c["cell_type"] == "code"]
+        if source in codes:
+            found.append((path, codes[codes.index(source) :]))
+    alike = bool(found) and all(codes == found[0][1] for _, codes in found)
+    return found[0][0] if alike else None
 
 
 def _found(

@@ -11,22 +11,27 @@ import asyncio
 import functools
 import sys
 import time
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from cellrail.errors import InternalError
 from cellrail.notebook import control
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.run import orders, shellspace
 from cellrail.run.alarm import StepAlarm
 from cellrail.run.cellcode import CellCode, Executed, execute, failed, show, syntax_error
+from cellrail.run.countdown import Countdown
 from cellrail.run.desk import Job
 from cellrail.run.live import LiveRun, LiveStep
 from cellrail.run.shellstate import ShellState
 from cellrail.run.turns import Turns
-from cellrail_state.model import Delta, JobFinished, StepError, StepStatus, Turn
+from cellrail.run.waits import in_words
+from cellrail_state import waits
+from cellrail_state.model import Delta, JobFinished, StepError, StepStatus, Turn, WaitInfo
 
 #: seconds after which what was recorded is made durable, in a cell of many turns
 _SYNC_SECONDS = 1.0
@@ -116,6 +121,8 @@ class LivePerformer:
             return await self._fire(action)
         if isinstance(action, control.Wait):
             return await self._wait(action)
+        if isinstance(action, control.Suspend):
+            return await self._suspend(action)
         return self._methods[type(action)](action)
 
     @property
@@ -146,17 +153,64 @@ class LivePerformer:
             self._live.recorder.decided(action, told)
         return told
 
-    async def _wait(self, action: control.Wait) -> None:
+    async def _wait(self, action: control.Wait) -> control.Woke | None:
+        if self._live is not None and action.seconds > self._live.waiter.park_after:
+            label = control.address(action.step, action.path)
+            info = self._live.waiter.time(action, label)
+            self._live.waiter.tell(info)
+            return await self.wait_for(info)
         until = time.monotonic() + action.seconds
         while (left := until - time.monotonic()) > 0:
-            if self._awaits:  # a loop that nothing wakes learns of no interrupt
-                await asyncio.sleep(min(left, _NAP_SECONDS))
-            else:
-                time.sleep(left)
+            await self._nap(left)
+        return None
+
+    async def _nap(self, seconds: float) -> None:
+        if self._awaits:  # a loop that nothing wakes learns of no interrupt
+            await asyncio.sleep(min(seconds, _NAP_SECONDS))
+        else:
+            time.sleep(min(seconds, _NAP_SECONDS))
+
+    async def _suspend(self, action: control.Suspend) -> control.Woke:
+        """Let the notebook wait as the last job has asked; in a loop, the cell."""
+        waiter = self._live.waiter if self._live is not None else None
+        info = waiter.of(action) if waiter is not None else None
+        if waiter is None or info is None:
+            message = f"{action.step.label} waits for nothing"
+            raise InternalError(message)
+        if info.kind == waits.SUSPEND and not action.path:
+            return waiter.gate(info)
+        waiter.tell(info)
+        return await self.wait_for(info)
+
+    async def wait_for(self, info: WaitInfo) -> control.Woke:
+        """Wait in this cell until somebody answers, or the time is up.
+
+        An interrupt cancels the wait; time that passes behind an earlier cell is over then.
+        """
+        live = self._live
+        if live is None:
+            message = f"{info.label} waits, and nothing is recorded"
+            raise InternalError(message)
+        waiter = live.waiter
+        said = live.offer(info) if info.kind == waits.SUSPEND else None
+        with Countdown(self._shell, f"cellrail: {in_words(info)}") as countdown:
+            try:
+                while (left := waiter.left(info)) is not None:
+                    countdown.show(left)
+                    await self._nap(left)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                sleeps = info.kind == waits.SLEEP
+                waiter.press(info, waits.RESUME if sleeps else waits.CANCEL)
+                waiter.ended(info)
+                raise
+        if said is not None:
+            said(waiter.told(info))
+        return waiter.ended(info)
 
     def _roll_back(self, action: control.RollBack) -> None:
         names = self._state.roll_back(action.step.touches)
         if self._live is not None:
+            self._live.desk.roll_back()
             self._live.recorder.rolled_back(action.step.number, names, action.path)
 
     @property
@@ -167,15 +221,17 @@ class LivePerformer:
 
     async def _fire(self, action: control.Fire) -> control.Ended:
         step = action.step
-        job_id = self._start(step, action.path, attempt=action.attempt)
-        self._look_before(step, first=action.attempt == 1)
+        job_id = self._start(step, action.path, attempt=action.attempt, runs=action.runs)
+        self._look_before(step, first=action.attempt == 1 and action.runs == 1)
         began = self._clock()
         executed, rang = await self._execute(step)
         self._fired = _Fired(job_id=job_id, began=began, ended=self._clock(), executed=executed)
         raised = executed.raised
         if raised is None:
             refused = self._live.desk.claim() if self._live is not None else ""
-            return control.Ended(ending="ok", refused=refused)
+            asked = self._live.waiter.asked if self._live is not None else None
+            again = asked is not None and asked.kind == waits.RERUN
+            return control.Ended(ending="ok", refused=refused, waits=asked is not None, again=again)
         self._turns.failed(raised, orders.error_name(step))
         if rang:
             cause = f"timeout after {step.options.timeout:g} s"
@@ -189,8 +245,11 @@ class LivePerformer:
         if self._live is not None and step != self._entered:
             self._live.state.look_before(step.touches)
         self._entered = None
-        if first and step.options.retry:
+        again = self._live is not None and may_rerun(step, self._shell.user_ns)
+        if first and (step.options.retry or again):
             self._state.baseline(step.touches)
+        if self._live is not None and again:
+            self._live.waiter.repeatable()
 
     async def _execute(self, step: Step) -> tuple[Executed, bool]:
         """Execute the step's code; and whether its time was up."""
@@ -272,12 +331,17 @@ class LivePerformer:
                 delta=delta,
                 source_hash=cell.info.source_hash,
                 turns=action.path,
+                runs=action.runs,
+                again=action.again,
+                wait=live.waiter.take(success=action.status is StepStatus.SUCCESS),
             ),
             cell,
         )
 
     def _delta(self, action: control.Commit) -> Delta:
         step, state = action.step, self._state
+        if action.again:  # it will be put back to what it was before
+            return Delta()
         if not action.final:
             missed = state.missed(step.touches)
             return Delta(failure="the step did not end well", audited=True, missed=missed)
@@ -285,7 +349,7 @@ class LivePerformer:
             return Delta(failure=NO_CHECKPOINT)
         return state.delta(only=step.options.outputs or None, touched=step.touches)
 
-    def _start(self, step: Step, path: tuple[Turn, ...], *, attempt: int = 1) -> str:
+    def _start(self, step: Step, path: tuple[Turn, ...], *, attempt: int = 1, runs: int = 1) -> str:
         """Record that a job begins; its id."""
         if self._live is None:
             return ""
@@ -294,7 +358,7 @@ class LivePerformer:
         info = None if number in self._told else self._cells[number].info
         self._told.add(number)
         recorder.started(number, job_id, info, attempt=attempt, turns=path)
-        self._live.desk.begin(Job.of(step, job_id, turns=path, attempt=attempt))
+        self._live.desk.begin(Job.of(step, job_id, turns=path, attempt=attempt, runs=runs))
         return job_id
 
     def _finish(self, job: JobFinished, cell: LiveStep) -> None:
@@ -368,6 +432,29 @@ class LivePerformer:
             ),
             cell,
         )
+
+
+def may_rerun(step: Step, namespace: Mapping[str, Any]) -> bool:
+    """Whether a step's code may call `flow.rerun`: itself, or in functions that it names."""
+    if "rerun" in step.source:
+        return True
+    waiting, known = list(step.touches or ()), set[str]()
+    while waiting:
+        name = waiting.pop()
+        code = getattr(namespace.get(name), "__code__", None)
+        if name in known or not isinstance(code, types.CodeType):
+            continue
+        known.add(name)
+        if "rerun" in (names := _names_in(code)):
+            return True
+        waiting += names
+    return False
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Names that a function's code uses, with those of the functions inside it."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 class _AsRun(msgspec.Struct, frozen=True):

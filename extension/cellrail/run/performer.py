@@ -138,6 +138,8 @@ class Performer:
         self._shown: dict[int, list[Any]] = {}
         #: id of the origin's job that the next commit stands for
         self.replaces = ""
+        #: the run has failed, and what is committed now handles that
+        self.handles = False
         #: why the namespace as it is now is nowhere but in this kernel; "" where it is stored
         self._not_restorable = ""
         #: whether the cell that runs is the run's last
@@ -388,6 +390,7 @@ class Performer:
             magics=tuple(report.get("magics", ())),
             packages=dict(report.get("packages", {})),
             replaces=self.replaces,
+            handles=self.handles,
             turns=action.path,
             modules=self._news(step) if fired else {},
             files=fired.files if fired else {},

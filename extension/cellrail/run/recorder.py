@@ -19,8 +19,10 @@ from cellrail.run.masking import Masker
 from cellrail_state.history import RunHistory, stand_in
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    Called,
     Decided,
     Delta,
+    EachStored,
     JobFinished,
     JobStarted,
     KeptReason,
@@ -312,10 +314,21 @@ class Recorder:
         self._append(done)
         self.sync()
 
+    def called(self, *records: Called) -> None:
+        """Cells have other notebooks run: that is durable before anything of them begins."""
+        for record in records:
+            self._append(record)
+        self.sync()
+
     def once_inherited(self, origin: RunHistory) -> None:
         """What the origin has done once, this run does not do again."""
         for done in origin.once.values():
             self._append(msgspec.structs.replace(done, origin=done.origin or origin.run_id))
+
+    def each(self, stored: EachStored) -> None:
+        """`flow.each` has stored names: that is durable before the loop goes on."""
+        self._append(stored)
+        self.sync()
 
     def end(
         self, status: RunStatus, *, cause: str = "", step: str = "", missed: Sequence[str] = ()

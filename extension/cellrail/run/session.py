@@ -38,6 +38,7 @@ from cellrail.notebook.control import (
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
+from cellrail.run import failing
 from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult, Ending
@@ -135,6 +136,7 @@ class Session:
         modules: Mapping[int, Mapping[str, str]] | None = None,
         folder: pathlib.Path | None = None,
         desk: Desk | None = None,
+        spare: Callable[[], ColdKernel] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the run.
@@ -158,8 +160,12 @@ class Session:
             folder: the working directory that the run begins in.
             modules: digests of the local modules that steps import, as the run begins.
             desk: answers what cells ask.
+            spare: starts a further kernel (needed where `kernel` is None).
             clock: seconds since the epoch.
         """
+        self._spare = spare
+        #: carries the run out
+        self._conducts: Performer | None = None
         self._modules = modules or {}
         self._folder = folder or flow.path.parent
         self._desk = desk or Desk(recorder)
@@ -189,12 +195,9 @@ class Session:
             BaseException: only what is no fault of the user's code; the run is recorded as failed.
         """
         try:
-            outcome = self._run()
-        except KeyboardInterrupt:
-            outcome = Outcome(status=RunStatus.CANCELLED, cause="interrupted")
-        except ChannelClosed:
-            # between cells: no step is to blame
-            outcome = Outcome(status=RunStatus.FAILED, cause=self._kernel_death())
+            outcome = self._cancelled(self._carried_out())
+            if outcome.status is RunStatus.FAILED:
+                self._handle(outcome)
         except RunTakenOver:
             raise  # what happens in it now is another process's to tell
         except BaseException as error:
@@ -204,11 +207,54 @@ class Session:
             self._desk.close()
             if self._progress is not None:
                 self._progress.close()
-        outcome = self._cancelled(outcome)
         self._recorder.end(
             outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
         )
         return outcome
+
+    def _carried_out(self) -> Outcome:
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            return Outcome(status=RunStatus.CANCELLED, cause="interrupted")
+        except ChannelClosed:
+            # between cells: no step is to blame
+            return Outcome(status=RunStatus.FAILED, cause=self._kernel_death())
+
+    def _handle(self, outcome: Outcome) -> None:
+        """Carry out the steps with `--on-failure`; the run has failed, whatever they come to."""
+        if not any(step.options.on_failure for step in self._flow.steps):
+            return
+        kernel, start = self._kernel, self._spare
+        if start is None:
+            if kernel is None:
+                raise InternalError("there is no kernel to begin another like it")
+            start = kernel.another
+        means = failing.Means(
+            flow=self._flow, recorder=self._recorder, notebook=self._notebook, desk=self._desk,
+            limits=self._limits, sources=self._sources, start=start, jitter=_jitter,
+            rest={
+                "refresh": self._refresh, "news": self._module_news, "digests": self._digests,
+                "clock": self._clock,
+            },
+            tell=self._tell_handler,
+        )  # fmt: skip
+        try:
+            failing.carry_out(
+                means, self._conducts if kernel is not None else None, step=outcome.step,
+                cause=outcome.cause, alive=lambda: kernel is not None and kernel.alive(),
+            )  # fmt: skip
+        except RunTakenOver:
+            raise
+        except KeyboardInterrupt:
+            _LOGGER.warning("interrupted while it ran what runs when the run has failed")
+        except Exception as error:  # noqa: BLE001 - it must not hide why the run has failed
+            told = f"{type(error).__name__}: {error}"
+            _LOGGER.warning("what runs when the run has failed could not be run: %s", told)
+
+    def _tell_handler(self, action: Action) -> None:
+        if self._progress is not None and isinstance(action, Fire):
+            self._progress.step(action.step.label)
 
     def _cancelled(self, outcome: Outcome) -> Outcome:
         """Somebody has cancelled the run: that is why it was interrupted."""
@@ -225,7 +271,7 @@ class Session:
     # --- the plan ----------------------------------------------------------------------------
 
     def _run(self) -> Outcome:
-        performer = self._performer()
+        performer = self._conducts = self._performer()
         if self._rerun is not None:
             return self._run_what_changed(performer, self._rerun)
         self._keep()
@@ -247,7 +293,8 @@ class Session:
     def _run_what_changed(self, performer: Performer, plan: RerunPlan) -> Outcome:
         """Conduct the whole notebook; steps are kept where nothing that they read has changed."""
         for planned in self._plan.steps:
-            if planned.fate is Fate.SKIPPED and self._steps[planned.number].skips:
+            step = self._steps[planned.number]
+            if planned.fate is Fate.SKIPPED and (step.skips or step.options.on_failure):
                 self._recorder.skipped(planned.number, planned.reason)
         numbers = {number for unit in plan.units for number in unit.numbers}
         blocks = blocks_of([step for step in self._flow.steps if step.number in numbers])
@@ -383,6 +430,8 @@ class Session:
                 continue
             if isinstance(replay, Answers | Rerun):
                 replay.live(action)
+            if isinstance(replay, Answers) and isinstance(action, Fire | Fork):
+                self.fact("forced", action.step.number in replay.forced)
             if isinstance(action, Fork):
                 answer = self._carry_out_items(performer, action, replay)
                 continue

@@ -16,6 +16,7 @@ from cellrail.run import shellspace
 from cellrail.run.busy import Bystanders
 from cellrail.run.fitness import Fitness
 from cellrail.run.layover import LayOver
+from cellrail.run.midway import Midway
 from cellrail.run.setup import run_setup_line
 from cellrail.run.together import made_again, stay
 from cellrail.run.turns import Turns
@@ -92,6 +93,11 @@ class ShellState:
             limits=limits or Limits(),
             secrets=tuple(secrets),
         )
+        #: what `flow.each` stores and puts back in mid-cell
+        self.midway = Midway(
+            shell, objects, self._capture, base=base, limits=limits or Limits(),
+            secrets=tuple(secrets), bring=self.bring, compatible=_refuse_incompatible_in_cell,
+        )  # fmt: skip
         self._bystanders = Bystanders(shell)
         self._fitness = Fitness(self._ambient, self._bystanders)
         self._audits = AuditClock()
@@ -144,8 +150,9 @@ class ShellState:
         """
         try:
             roots = shellspace.capture_roots(self._shell)
-            touched = None if self._beside else self._any_or(touched)
+            touched = None if self._beside else self._any_or(self._with_put(touched))
             self._beside = False
+            self.midway.put.clear()
             audit = last or self._audits.are_due(lambda: self._capture.stored_bytes)
             delta = self._capture.checkpoint(roots, only=only, touched=touched, audit=audit)
             if delta.audited:
@@ -163,6 +170,7 @@ class ShellState:
         """The run knows more secrets from now on: no checkpoint holds them."""
         self._capture.learn(secrets)
         self._ambient.learn(secrets)
+        self.midway.learn(secrets)
 
     def baseline(self, touched: Collection[str] | None, *, last: bool = False) -> None:
         """Before a first attempt: take the namespace as it is now, for `roll_back`.
@@ -202,7 +210,8 @@ class ShellState:
     def missed(self, touched: Collection[str] | None) -> tuple[str, ...]:
         """After a cell that failed: names that changed before it, though no code showed it."""
         try:
-            return self._capture.missed(shellspace.capture_roots(self._shell), touched)
+            roots = shellspace.capture_roots(self._shell)
+            return self._capture.missed(roots, self._with_put(touched))
         except Exception:  # noqa: BLE001 - what cannot be looked at has not been found
             return ()
 
@@ -291,7 +300,10 @@ class ShellState:
         gone = [name for name in order["deleted"] if not shellspace.is_hidden(name)]
         shellspace.remove(self._shell, gone)
         delta = self.delta(touched={*placed, *gone, *order["written"]}, last=order["last"])
-        return {"delta": to_plain(delta)}
+        # names that only share objects with what the job wrote: it has not written them
+        beside = placed.keys() - set(order["written"])
+        written = tuple(name for name in delta.written if name not in beside)
+        return {"delta": to_plain(msgspec.structs.replace(delta, written=written))}
 
     def _gathered(self, checkpoint: Checkpoint, names: Collection[str]) -> dict[str, Any]:
         """What an item that had a kernel of its own left for the loop to collect."""
@@ -426,6 +438,10 @@ class ShellState:
         """
         self._waiting.bring(self._any_or(names))
 
+    def _with_put(self, touched: Collection[str] | None) -> Collection[str] | None:
+        """With what was put back in mid-cell: the code need not name it."""
+        return None if touched is None else {*touched, *self.midway.put}
+
     def _any_or(self, names: Collection[str] | None) -> Collection[str] | None:
         return None if self._bystanders.may_run() else names
 
@@ -438,7 +454,7 @@ class ShellState:
         Returns:
             Names that cannot be stored and stay as they are now.
         """
-        touched = self._any_or(touched)
+        touched = self._any_or(self._with_put(touched))
         change = self._capture.change(shellspace.capture_roots(self._shell), touched)
         shellspace.remove(self._shell, change.new)
         checkpoint = self._capture.current
@@ -535,6 +551,10 @@ def _refuse_incompatible(
     )
     if found:
         raise StateError("; ".join(found) + " (--force loads them all the same)")
+
+
+def _refuse_incompatible_in_cell(checkpoint: Checkpoint) -> None:
+    _refuse_incompatible(checkpoint, "")
 
 
 def _versions(packages: Collection[str]) -> dict[str, str]:

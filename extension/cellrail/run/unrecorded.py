@@ -6,12 +6,16 @@ except that nothing outlives the process, and that what is set is there at once.
 
 from __future__ import annotations
 
+import itertools
+import json
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from cellrail.errors import BadState, InternalError
+from cellrail.errors import BadCall, BadState, InternalError
+from cellrail.run.children import Child, Request
 from cellrail.run.states import ANY, STATE, checked_path, nothing_there
 
 #: what is said the first time something is set
@@ -37,6 +41,8 @@ class Unrecorded:
         self._variables: dict[str, str] = {}
         self._once: dict[str, dict[str, Any]] = {}
         self._running: set[str] = set()
+        self._calls: dict[str, Child] = {}
+        self._numbers = itertools.count(1)
         self._shared = ""
         self._told = False
         self._lock = threading.RLock()
@@ -119,6 +125,41 @@ class Unrecorded:
     ) -> dict[str, Any]:
         del seconds, context, max_retries, on_exceeded
         return goes_on()
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def _answer_call_place(self) -> None:
+        """No run is recorded."""
+
+    def _answer_call_begin(self, asked: Mapping[str, Any]) -> dict[str, str]:
+        """The run is recorded in the store of its own notebook; nobody is its parent."""
+        path = Path(asked["notebook"]).resolve()
+        if not path.is_file():
+            raise BadCall(f"flow.call({asked['notebook']!r}): there is no notebook {path}")
+        number = str(next(self._numbers))
+        self._calls[number] = Child(
+            Request(
+                action="run", notebook=str(path), parameters=json.loads(asked["parameters"]),
+                labels=asked["labels"], secrets=tuple(asked["secrets"]), timeout=asked["timeout"],
+            )
+        )  # fmt: skip
+        return {"key": number}
+
+    def _answer_call_look(self, key: str) -> dict[str, Any]:
+        if not self._calls[key].ended():
+            return {"wait": True}
+        told = self._calls.pop(key).told()
+        if "error" in told:
+            error = told["error"]
+            raise BadCall(str(error.get("message")), hint=str(error.get("hint", "")))
+        run_id, why = told["run_id"], f": {told['cause']}" if told["cause"] else ""
+        words = f"{told['flow']}: {told['status']}{why} (cellrail show {run_id})"
+        place = {"store": told["store"], "keys": told["keys"]}
+        return {"run": run_id, "status": told["status"], "told": words, **place}
+
+    def _answer_call_stop(self, key: str) -> None:
+        if key in self._calls:
+            self._calls.pop(key).end()
 
     def _answer_step_facts(self, step: str) -> dict[str, Any]:
         del step

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from cellrail.errors import HoldsSecret, RerunExceeded, UserError
 from cellrail.notebook import control
-from cellrail.notebook.address import find_step
+from cellrail.notebook.address import Addressed, find_step
 from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail.run.jsontext import from_text
 from cellrail.run.masking import Masker
-from cellrail.run.unrecorded import goes_on
 from cellrail_state import waits
 from cellrail_state.keys import KeyRing
 from cellrail_state.model import Effects, Turn, WaitInfo, Woken
@@ -76,6 +75,8 @@ class Waiter(Clerk):
         self._seconds, self._urls = 0.0, dict[str, str | None]()
         #: how the wait right before the current step ended
         self._here = next((w for w in self._woken if w.wait_id == after), None)
+        #: why no job can wait any more; "" where it can
+        self.refuses = ""
         #: how the current step's last execution was woken, by step and turns
         self._again: dict[tuple[int, tuple[Turn, ...]], Woken] = {}
         for record in self._woken:
@@ -91,6 +92,11 @@ class Waiter(Clerk):
         return ItemWaiter(
             desk, rules=self._rules, woken=self._woken, infos=self._infos, after=after
         )
+
+    @property
+    def steps(self) -> Sequence[Addressed]:
+        """The steps that cells can name."""
+        return self._recorder.steps
 
     # --- questions ---------------------------------------------------------------------------
 
@@ -127,6 +133,8 @@ class Waiter(Clerk):
 
     def _ask(self, what: str, asked: dict[str, Any], context: str | None) -> dict[str, Any]:
         job = self._desk.current(what)
+        if self.refuses:
+            raise UserError(f"{what}: {self.refuses}")
         if job.always:
             raise UserError(
                 f"{what}: a step with --always cannot wait: it runs again whenever the run goes on",
@@ -164,7 +172,7 @@ class Waiter(Clerk):
             StepNotFound: there is no such step.
         """
         del job
-        number = find_step(step, self._recorder.steps).number
+        number = find_step(step, self.steps).number
         found = [w for w in self._woken if w.step == number]
         return self._facts(found[-1]) if found else {}
 
@@ -280,15 +288,20 @@ class Waiter(Clerk):
             time.sleep(max(0.0, min(_POLL_SECONDS, until - clock())))
         if answer is None:
             return control.Woke(by="parked", cause=in_words(info))
-        recorder = self._recorder
-        record = woken_of(info, answer, recorder.masker, recorder.store.keyring)
-        self._recorder.woken(record)
-        self._inbox.done(info.wait_id)
-        self._woken.append(record)
-        self._remember(record)
+        record = self.settle(info, answer)
         if info.kind == waits.SUSPEND:
             self._here = record
         return woke(record)
+
+    def settle(self, info: WaitInfo, answer: Answer) -> Woken:
+        """A wait is over: record it."""
+        recorder = self._recorder
+        record = woken_of(info, answer, recorder.masker, recorder.store.keyring)
+        recorder.woken(record)
+        self._inbox.done(info.wait_id)
+        self._woken.append(record)
+        self._remember(record)
+        return record
 
     def _remember(self, record: Woken) -> None:
         info = self._infos.get(record.wait_id)
@@ -305,19 +318,6 @@ class ItemWaiter(Waiter):
             f"{what}: an item of a parallel loop cannot wait, other items run beside it",
             hint="wait in a step before or behind the loop, or leave --parallel out",
         )
-
-
-class GoesOn(Clerk):
-    """Answers where nothing can wait: in an open notebook."""
-
-    def handlers(self) -> Mapping[str, Handler]:
-        """What cells can ask."""
-        return {"suspend": self.goes_on, "rerun": self.goes_on, "step_facts": lambda *_, **__: {}}
-
-    def goes_on(self, job: Job | None, **asked: Any) -> dict[str, Any]:
-        """The notebook goes on as if it were resumed without data."""
-        del job, asked
-        return goes_on()
 
 
 def woken_of(info: WaitInfo, answer: Answer, masker: Masker, keyring: KeyRing) -> Woken:

@@ -99,3 +99,17 @@ WHERE status = 'running' AND run_id IN (SELECT unnest($runs))
 -- name: digest_of_table
 -- A table's content, whatever its order.
 SELECT count(*) AS rows, sum(hash(t)) AS digest FROM TABLE_NAME AS t
+
+-- name: make_state
+-- What outlives runs, as the ledger has it (never committed): state, resource or variable.
+CREATE TEMP TABLE state (
+    kind VARCHAR NOT NULL,
+    path VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    value JSON,
+    secret BOOLEAN NOT NULL,
+    run_id VARCHAR,
+    who VARCHAR NOT NULL,
+    changed DOUBLE NOT NULL
+)
