@@ -270,12 +270,19 @@ class Driver:
                 return
             why = f"the process that executed it died {_DEATHS} times"
             done = msgspec.structs.replace(done, status="failed", cause=why)
-        elif done.elsewhere:
+        elif done.elsewhere or self._was_recovered(item, done):
             self._again(item)
             return
         self._claims.pop(item.key, None)
         self.counts.done += 1
         self._count(item, done.status or "error", done.run_id, done.cause or done.error)
+
+    def _was_recovered(self, item: Item, done: Done) -> bool:
+        """Whether a run could not be recovered because somebody else has."""
+        if item.decision.todo is not Todo.RECOVER or not done.error:
+            return False
+        now = stand(self._store, self._backfill.flow, item.key)
+        return now.standing is not Standing.INTERRUPTED
 
     def _count(self, item: Item, status: str, run_id: str, why: str) -> None:
         ended = self.counts.ended

@@ -252,6 +252,44 @@ def test_a_tick_whose_run_has_not_ended_is_not_restarted(timed, clock, make):
     assert run.status is RunStatus.SUSPENDED
 
 
+def test_a_failed_run_is_not_recovered_when_its_tick_has_had_another(timed, clock, make, tmp_path):
+    flow = make(
+        "import os, signal\n"
+        "if not os.path.exists('calm'): os.kill(os.getpid(), signal.SIGKILL)"
+    )  # fmt: skip
+    timed.trigger_add(flow, cron=HOURLY, id="t")
+    clock.now = at("2025-06-01T01:01")
+    (done,) = timed.tick()
+    assert done.run.cause.startswith("the kernel died")
+    assert timed.recover(done.run_id).status is RunStatus.FAILED
+    (tmp_path / "calm").touch()
+    clock.advance(1)
+    assert timed.restart(done.run_id).status is RunStatus.SUCCESS
+    with pytest.raises(TickIsTaken, match="has had another run since"):
+        timed.recover(done.run_id)
+    assert timed.store.claims.numbers("flow.ipynb").popitem()[1] == 3
+
+
+def test_once_is_once_per_tick_and_inputs(timed, clock, make, tmp_path):
+    flow = make(
+        "n = 0",
+        "from cellrail import flow\nflow.once('mail', lambda: open('mails', 'a').write('m'))",
+        "import os\nassert os.path.exists('good')", tags={1: ["parameters"]},
+    )  # fmt: skip
+    timed.trigger_add(flow, cron=HOURLY, id="t")
+    clock.now = at("2025-06-01T01:01")
+    (done,) = timed.tick()
+    (tmp_path / "good").touch()
+    clock.advance(1)
+    assert timed.restart(done.run_id, from_step="#2").status is RunStatus.SUCCESS
+    assert (tmp_path / "mails").read_text() == "m"
+    clock.advance(1)
+    timed.restart(done.run_id, from_step="#2", parameters={"n": 1})  # of another tick
+    clock.now = at("2025-06-01T02:01")
+    timed.tick()
+    assert (tmp_path / "mails").read_text() == "mmm"
+
+
 def test_a_disabled_trigger_fires_nothing_and_an_enabled_one_from_now_on(timed, clock, make):
     timed.trigger_add(make("1"), cron=HOURLY, id="t")
     timed.trigger_disable("t")

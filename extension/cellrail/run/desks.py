@@ -75,7 +75,8 @@ def desk_of(
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
     desk.add(Folder(desk))
-    desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick.stamp if tick is not None else ""))
+    key = f"{tick.stamp}-{tick.inputs}" if tick is not None else ""
+    desk.add(Onces(desk, flow=flow, done=once or {}, tick=key))
     if tick is not None:
         desk.facts["tick"] = {"moment": tick.key.moment.isoformat(), "zone": tick.zone}
     desk.add(Eachs(desk, EachBook(each, live=live)))
