@@ -298,6 +298,72 @@ def test_pause_now_cancel_and_an_interrupt_are_heeded_at_once(app, days, tmp_pat
         app.backfill_cancel()
 
 
+def test_a_schedule_goes_on_through_two_overlapping_backfills_and_no_tick_runs_twice(
+    tmp_path, days
+):
+    clock = FakeClock(1_735_689_600.0)  # 2025-01-01T00:00:00Z
+    app = App(tmp_path / ".cellrail", clock=clock)
+    days(WITNESS + "witness(f'a{day}')")
+    app.trigger_add(
+        tmp_path / "flow.ipynb", cron="0 6 * * *", id="t",
+        parameters={"day": "{date}"}, max_active=3,
+    )  # fmt: skip
+    fills = [
+        start(tmp_path, "start", "flow.ipynb", "--start", begin, "--end", end, "--trigger", "t")
+        for begin, end in (("2025-01-01", "2025-01-05"), ("2025-01-03", "2025-01-07"))
+    ]
+    ticked = 0
+    clock.now += 7 * 3600 + 6 * 86_400  # all seven are due, while the backfills run
+    until(lambda: witnessed(tmp_path))
+    ticked += len(app.tick())
+    for fill in fills:
+        said, _ = fill.communicate(timeout=120)
+        assert fill.returncode == 0, said
+    ticked += len(app.tick())
+    assert app.tick() == []
+    counted = collections.Counter(witnessed(tmp_path))
+    assert counted == {f"a2025-01-0{n}": 1 for n in range(1, 8)}
+    runs = [app.history(row.run_id).started.tick for row in app.runs(limit=100)]
+    assert len(runs) == 7
+    fired = collections.Counter(tick.by.partition(":")[0] for tick in runs)
+    assert fired["trigger"] == ticked
+
+
+def test_a_backfill_has_its_ticks_and_inputs_of_its_own_once_it_has_begun(app, days):
+    flow = days("print(day)")
+    app.trigger_add(flow, cron="0 0 * * *", id="t", parameters=DAY)
+    fill = app.backfill_start(
+        flow, start="2025-01-01", end="2025-01-03", watch=Meddler(app.backfill_pause)
+    )
+    assert fill.status == "paused"
+    app.trigger_disable("t")
+    app.trigger_remove("t")
+    done = app.backfill_resume(fill.id)
+    assert (done.status, done.counts()) == ("done", {"success": 3})
+
+
+def test_ends_are_inclusive_and_an_open_end_is_the_moment_of_the_start(tmp_path, days):
+    clock = FakeClock(1_735_776_000.0)  # 2025-01-02T00:00:00Z
+    app = App(tmp_path / ".cellrail", clock=clock)
+    flow = days("1")
+
+    def ticks(**options):
+        found = app.backfill_start(flow, every="day", plan=True, **options)
+        return [item.tick.isoformat()[:16] for item in found.items]
+
+    assert ticks(start="2025-01-01") == ["2025-01-01T00:00", "2025-01-02T00:00"]
+    assert ticks(start="2025-01-01T00:00", end="2025-01-01T00:00") == ["2025-01-01T00:00"]
+    assert ticks(start="2025-01-01T00:01", end="2025-01-02") == ["2025-01-02T00:00"]
+    assert ticks(start="2030-01-01", end="2030-01-01") == ["2030-01-01T00:00"]
+    fill = app.backfill_start(
+        flow, every="day", start="2025-01-01", watch=Meddler(app.backfill_pause)
+    )
+    clock.advance(86_400)
+    again = app.backfill_start(flow, every="day", start="2025-01-01")
+    assert again.id == fill.id
+    assert len(again.plan().items) == 2  # it does not slide
+
+
 def test_a_detached_backfill_runs_in_the_background(app, days, tmp_path):
     flow = days("1")
     fill = app.backfill(flow, **RANGE)
