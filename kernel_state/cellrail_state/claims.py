@@ -106,7 +106,8 @@ class Claims:
             try:
                 yield name
             finally:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # Windows deletes no open file
+                    path.unlink()
 
     def lives(self, claim: Claim) -> bool:
         """Whether the owner of a claim lives."""
