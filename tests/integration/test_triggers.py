@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -343,6 +346,38 @@ def test_triggers_follow_a_flow_to_its_new_name(timed, clock, make):
     assert timed.tick() == []
     clock.now = at("2025-06-01T02:01")
     assert [done.run.status for done in timed.tick()] == [RunStatus.SUCCESS]
+
+
+def test_of_many_processes_that_look_at_once_and_are_killed_each_tick_has_one_run(
+    app, make, tmp_path
+):
+    flow = make(
+        "import os\nfrom cellrail import flow\n"
+        "fd = os.open('witness', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
+        "os.write(fd, f'{flow.tick:%H}\\n'.encode())\nos.close(fd)",
+        "import time\ntime.sleep(0.5)",
+    )  # fmt: skip
+    trigger = app.trigger_add(flow, cron=HOURLY, id="t", max_active=2)
+    app.store.triggers.change(_with(trigger, created=trigger.created - 4 * 3600))
+
+    def looks(count):
+        words = [sys.executable, "-m", "cellrail", "tick", "-q"]
+        return [subprocess.Popen(words, cwd=tmp_path) for _ in range(count)]
+
+    witness, first = tmp_path / "witness", looks(2)
+    deadline = time.monotonic() + 60
+    while not witness.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in first:
+        process.kill()
+    for process in [*first, *looks(3)]:
+        process.wait(timeout=120)
+    app.tick()
+    rows = app.runs(limit=100)
+    assert {row.status for row in rows} == {"success"}
+    hours = [app.history(row.run_id).started.tick.stamp for row in rows]
+    assert len(hours) == len(set(hours)) >= 4  # five where an hour has just begun
+    assert len(set(witness.read_text().split())) == len(hours)
 
 
 def test_the_command_line_keeps_triggers(cellrail, make):
