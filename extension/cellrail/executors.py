@@ -125,7 +125,7 @@ class LocalProcesses:
             if worker.give(task):
                 return
             self._workers.remove(worker)
-        worker = _Worker(self._start(Path(task.notebook).parent), self._done)
+        worker = _Worker(self._start(), self._done)
         self._workers.append(worker)
         worker.give(task)
 
@@ -164,16 +164,17 @@ class LocalProcesses:
                 worker.join()
         self._workers.clear()
 
-    def _start(self, folder: Path) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         environment: Mapping[str, str] = os.environ
         if self._keys:
             environment = {**os.environ, "CELLRAIL_KEYS": self._keys}
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        # (-P: what lies in this folder is no module of ours, whatever it is called)
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "cellrail.worker", str(self._store)],
+                [sys.executable, "-P", "-m", "cellrail.worker", str(self._store)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
-                cwd=folder if folder.is_dir() else None, start_new_session=True,
+                start_new_session=True,
             )  # fmt: skip
 
 

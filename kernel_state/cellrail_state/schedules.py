@@ -24,6 +24,7 @@ import msgspec
 from cellrail_state import locks
 from cellrail_state.errors import StoreError
 from cellrail_state.keys import KeyRing
+from cellrail_state.objects import sync_folder
 from cellrail_state.signed import SignedFiles
 
 _TRIGGER, _LOOKED = ".trigger", ".looked"
@@ -123,6 +124,13 @@ class Triggers:
         """Every trigger, by id."""
         found = [self.get(path.stem) for path in sorted(self._folder.glob(f"*{_TRIGGER}"))]
         return [trigger for trigger in found if trigger is not None]
+
+    def adopt(self) -> None:
+        """Take somebody else's triggers, disabled: none fires because a store was trusted."""
+        self._files.adopt(
+            f"*{_TRIGGER}", Trigger, lambda one: msgspec.structs.replace(one, enabled=False)
+        )
+        self._files.adopt(f"*{_LOOKED}", _Looked, lambda looked: looked)
 
     def looked(self, trigger: Trigger) -> float:
         """Up to which moment its ticks have been decided on."""
@@ -236,6 +244,8 @@ class Backfills:
         """
         folder = self.folder(backfill.id)
         folder.mkdir(parents=True)
+        sync_folder(self._folder)
+        sync_folder(self._folder.parent)
         if backfill.pinned:
             with (folder / "notebook.ipynb").open("wb") as file:
                 file.write(content)
@@ -264,6 +274,12 @@ class Backfills:
     def remove(self, backfill_id: str) -> None:
         """Forget a backfill; its runs stay."""
         shutil.rmtree(self.folder(backfill_id), ignore_errors=True)
+
+    def adopt(self) -> None:
+        """Take somebody else's backfills."""
+        self._files.adopt("*/backfill", Backfill, lambda backfill: backfill)
+        self._files.adopt("*/state", BackfillState, lambda state: state)
+        self._files.adopt("*/cancelled", BackfillState, lambda state: state)
 
     # --- states ------------------------------------------------------------------------------
 

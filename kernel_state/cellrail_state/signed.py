@@ -10,18 +10,19 @@ from __future__ import annotations
 import hmac
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from cellrail_state.errors import StoreError, StoreNotWritable
+from cellrail_state.errors import StoreError, StoreNotWritable, Untrusted
 from cellrail_state.keys import KeyRing, signature, untrusted
 from cellrail_state.objects import sync_folder
 
 _MAC_BYTES = 32
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class SignedFiles:
@@ -77,15 +78,20 @@ class SignedFiles:
             raise self._not_writable(paths[0], error) from error
         return made
 
-    def replace(self, name: str, record: msgspec.Struct) -> None:
+    def replace(self, name: str, record: msgspec.Struct, *, signed_as: str = "") -> None:
         """Make a file, or make it anew. Durable.
+
+        Args:
+            name: relative to the folder.
+            record: its content.
+            signed_as: what it stands for, where that is not its name.
 
         Raises:
             StoreNotWritable: there is no room or no permission.
         """
         path = self.folder / name
         try:
-            self._written(path, record, name).replace(path)
+            self._written(path, record, signed_as or name).replace(path)
             sync_folder(path.parent)
         except OSError as error:
             raise self._not_writable(path, error) from error
@@ -127,6 +133,31 @@ class SignedFiles:
             return msgspec.json.decode(payload, type=kind)
         except msgspec.MsgspecError as error:
             raise StoreError(f"{path} is damaged: {error}") from error
+
+    def adopt(
+        self, pattern: str, kind: type[S], change: Callable[[S], S | None], *, signed_as: str = ""
+    ) -> None:
+        """Sign what somebody else has signed, for whoever trusts where it comes from.
+
+        Args:
+            pattern: of the files, below the folder.
+            kind: of their records.
+            change: what is adopted of a record; None for nothing.
+            signed_as: what they stand for, where that is not their names.
+        """
+        for path in list(self.folder.glob(pattern)):
+            name = path.relative_to(self.folder).as_posix()
+            try:
+                self.read(name, kind, signed_as=signed_as)
+                continue
+            except Untrusted:
+                payload = path.read_bytes()[_MAC_BYTES:]
+            try:
+                record = change(msgspec.json.decode(payload, type=kind))
+            except msgspec.MsgspecError:
+                continue
+            if record is not None:
+                self.replace(name, record, signed_as=signed_as)
 
     def keys(self) -> Sequence[bytes]:
         """The keys that may have signed, for whoever reads many files."""

@@ -342,6 +342,8 @@ class Store:
         """Adopt every journal as it is now; their number."""
         found = {run_id: self._fingerprint(run_id) for run_id in self.run_ids()}
         self.keyring.trust(self.id, found)
+        for signed in (self.claims, self.triggers, self.backfills):
+            signed.adopt()
         return len(found)
 
     def _fingerprint(self, run_id: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ import pytest
 from cellrail import App
 from cellrail.errors import BadSchedule, NoSuchBackfill, UserError
 from cellrail.filling import Counts
-from cellrail_state.errors import StoreError
+from cellrail_state.errors import StoreError, Untrusted
 from cellrail_state.model import JobFinished
 from cellrail_state.testing import FakeClock
 
@@ -81,6 +81,12 @@ def test_every_tick_runs_once_with_its_inputs_labels_and_time(app, days):
     assert (started.scope, started.labels["why"]) == (f"backfill:{fill.id}", "test")
     again = app.backfill_start(flow, **RANGE, tz="Europe/Paris", labels={"why": "test"}, parallel=2)
     assert again.driven.total == 0
+
+
+def test_modules_beside_the_notebook_are_no_modules_of_ours(app, days, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tomllib.py").write_text("raise ImportError('not yours')")
+    assert app.backfill_start(days("1"), **RANGE).driven.ended == {"success": 3}
 
 
 def test_a_plan_runs_nothing_and_makes_nothing(app, days, tmp_path):
@@ -362,6 +368,26 @@ def test_ends_are_inclusive_and_an_open_end_is_the_moment_of_the_start(tmp_path,
     again = app.backfill_start(flow, every="day", start="2025-01-01")
     assert again.id == fill.id
     assert len(again.plan().items) == 2  # it does not slide
+
+
+def test_a_store_of_somebody_else_is_used_once_it_is_trusted_and_fires_nothing_by_itself(
+    app, days, tmp_path, monkeypatch
+):
+    flow = days("assert day != '2025-01-02'")
+    app.trigger_add(flow, cron="* * * * * *", id="t", parameters=DAY)
+    fill = app.backfill_start(flow, **RANGE, stop_after=1)
+    monkeypatch.setenv("CELLRAIL_KEYS", str(tmp_path / "other"))
+    other = App(tmp_path / ".cellrail")
+    with pytest.raises(Untrusted):
+        other.trigger_list()
+    failed = next(row.run_id for row in other.runs(status="failed"))
+    with pytest.raises(Untrusted):
+        other.restart(failed)
+    other.trust()
+    assert [trigger.enabled for trigger in other.trigger_list()] == [False]
+    assert other.tick() == []
+    assert other.restart(failed).status == "failed"
+    assert other.backfill_resume(fill.id).counts() == {"failed": 1, "success": 2}
 
 
 def test_a_detached_backfill_runs_in_the_background(app, days, tmp_path):

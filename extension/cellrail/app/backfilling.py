@@ -298,8 +298,9 @@ class Backfilling(Wishing):
         environment = {**os.environ, **({"CELLRAIL_KEYS": self.keys} if self.keys else {})}
         with (self.store.backfills.folder(backfill.id) / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cellrail", *words], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, env=environment, start_new_session=True,
+                [sys.executable, "-P", "-m", "cellrail", *words],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                start_new_session=True,
             )  # fmt: skip
         # nobody waits for it, but the system wants to be asked once
         threading.Thread(target=process.wait, name="cellrail-backfill", daemon=True).start()

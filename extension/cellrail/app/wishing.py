@@ -16,6 +16,7 @@ from cellrail.run import prepare
 from cellrail.run.desks import own_user
 from cellrail.schedule.cron import EVERY, Cron
 from cellrail.schedule.spans import moment_of
+from cellrail_state.errors import StateError
 from cellrail_state.schedules import Backfill, Filling, Trigger, Which
 
 #: two commands that differ in nothing else ask for the same backfill
@@ -155,13 +156,20 @@ class Wishing(Triggering):
                 return known
         return None
 
+    def _clear(self, token: str) -> str:
+        """A secret; one that somebody else has encrypted is like no other."""
+        try:
+            return self.keyring.decrypt(token)
+        except StateError:
+            return token
+
     def _likeness(self, backfill: Backfill) -> dict[str, Any]:
         names = [name for name in Backfill.__struct_fields__ if name not in _OWN]
         return {
             **{name: getattr(backfill, name) for name in names},
             "end": "" if backfill.open_end else backfill.end,
             "latest": not backfill.pinned,
-            "secrets": {n: self.keyring.decrypt(t) for n, t in backfill.secrets.items()},
+            "secrets": {n: self._clear(t) for n, t in backfill.secrets.items()},
         }
 
 

@@ -69,6 +69,6 @@ def tick(*, context: Context) -> int:
                 context.note(f"hint: {one.hint}")
         elif not context.as_json:
             say_run(context, one.run, None)
-    if not done:
+    if not done and not context.quiet:
         context.say("nothing is due")
     return code
