@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# tests run side by side in so many processes
-WORKERS ?= logical
+# tests run side by side in so many processes: one more than processors, as many of them wait
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
 .PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops nbval crash-test clean
@@ -24,7 +24,7 @@ demo: $(STAMP)  ## run the daily flights pipeline, break it, mend it, restart it
 test: $(STAMP)  ## all tests, and the notebooks under nbval
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
-	$(BIN)/python -m pytest --nbval notebooks/
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval notebooks/
 
 check: $(STAMP)  ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -270,11 +270,33 @@ def test_models_are_fitted_once_for_the_same_rows_and_again_for_others(book, app
     assert printed(other, "table") != printed(whole, "table")
 
 
+# --- calls -----------------------------------------------------------------------------------
+
+
+def test_of_several_calls_only_the_one_that_failed_is_made_again(book, app, edit):
+    path, called = book("storm_days"), book("daily_delays")
+    good = "today = date.fromisoformat(str(day))"
+    edit(called, good, f"{good}\nif today.day == 8: raise ValueError('no data')")
+    failed = app.run(path)
+    assert (failed.status, failed["report"].status) == ("failed", "failed")
+    assert "no data" in printed(failed, "tell")
+    edit(called, "raise ValueError('no data')", "pass")
+
+    run = app.restart(failed.id)
+
+    assert run.status == "success", run.cause
+    assert printed(run, "worst") == "2013-02-08 51% cancelled\n"
+    called = [app.show(row.run_id) for row in app.runs() if row.labels.get("parent")]
+    days = [str(run.parameters["day"]) for run in called]
+    assert sorted(days) == ["2013-02-07", "2013-02-08", "2013-02-08", "2013-02-10"]
+
+
 # --- the pages -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "page", ["checkpoints", "control_flow", "waits", "state", "recover", "rerun"]
+    "page",
+    ["calls", "checkpoints", "control_flow", "each", "recover", "rerun", "state", "waits"],
 )
 def test_each_page_names_notebooks_that_there_are(page):
     text = (DOCS / f"{page}.md").read_text("utf-8")
