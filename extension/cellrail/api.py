@@ -19,6 +19,8 @@ from cellrail.errors import BadState, CallFailed, CellrailError, NotJson
 from cellrail_state.errors import StateError
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from cellrail.called import CalledRun
     from cellrail.each import Each
     from cellrail.previous import Previous
@@ -497,6 +499,8 @@ class FlowApi:
     def __getattr__(self, name: str) -> Any:
         if name in _FACTS:
             found = _ask("fact", name=name)
+            if name == "tick" and found is not None:
+                return _moment(found)
             return _FACTS[name] if found is None else found
         message = f"flow has no attribute {name!r}"
         raise AttributeError(message)
@@ -509,6 +513,14 @@ class FlowApi:
 
     def __repr__(self) -> str:
         return "<cellrail flow>"
+
+
+def _moment(told: dict[str, str]) -> dt.datetime:
+    """The tick in its zone."""
+    import datetime as dt
+    from zoneinfo import ZoneInfo
+
+    return dt.datetime.fromisoformat(told["moment"]).astimezone(ZoneInfo(told["zone"]))
 
 
 def _run_once(key: str, fn: Callable[[], Any], scope: str) -> Any:

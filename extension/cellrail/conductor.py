@@ -35,7 +35,7 @@ from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
-from cellrail_state.model import EachStored, Origin, RunKind, RunStarted
+from cellrail_state.model import EachStored, Origin, RunKind, RunStarted, Tick
 from cellrail_state.store import Store
 
 
@@ -66,6 +66,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[int, int] = {}
     #: how it waits
     waits: WaitRules = WaitRules()
+    #: the tick that it is of
+    tick: Tick | None = None
     #: its id; "" for a new one
     run_id: str = ""
 
@@ -268,6 +270,7 @@ class RunConductor:
             kept=request.kept,
             options=request.told,
             scope=request.scope,
+            tick=request.tick,
             cellrail=__version__,
         )
 
@@ -285,7 +288,7 @@ def open_desk(
     once = history.once if history is not None else {}
     desk = desk_of(
         recorder, flow=request.flow_id, scope=request.scope, past=past, once=once,
-        waiting=_waiting(request, history), each=each,
+        tick=request.tick, waiting=_waiting(request, history), each=each,
     )  # fmt: skip
     desk.add(Previously(desk, origin=history, numbers=request.numbers))
     here = {there: here for here, there in request.numbers.items()}

@@ -347,7 +347,8 @@ class Continuer(msgspec.Struct, kw_only=True):
         )  # fmt: skip
         desk = desk_of(
             recorder, flow=flow, scope=history.started.scope, past=past, once=once,
-            waiting=waiting, each=_stored_in_cells(continuation, numbers),
+            tick=history.started.tick, waiting=waiting,
+            each=_stored_in_cells(continuation, numbers),
         )  # fmt: skip
         desk.add(Previously(desk, origin=origin, numbers=numbers))
         here = {there: here for here, there in numbers.items()}

@@ -13,6 +13,10 @@ The tree::
     │   ├── StepNotFound           the run, or the notebook, has no such step
     │   ├── RecoverRefused         the run cannot go on; names what can be done instead
     │   ├── RestartRefused         the plan of a restart refuses; names the earliest legal cut
+    │   ├── BadSchedule            a cron expression, zone, range or template of ticks is wrong
+    │   ├── NoSuchTrigger          there is no trigger of this id
+    │   ├── NoSuchBackfill         there is no backfill at this address
+    │   ├── TickIsTaken            a run of the tick is under way
     │   ├── BadSelector            a `--changed` is none, or selects nothing
     │   ├── NotWaiting             the run waits for nothing that could be answered
     │   ├── AlreadyAnswered        somebody has answered the wait before, or its time is up
@@ -116,6 +120,30 @@ class RecoverRefused(UserError):
     """The run cannot go on as it is."""
 
     code = "recover-refused"
+
+
+class BadSchedule(UserError):
+    """A cron expression, a zone, a range or a template of ticks is wrong."""
+
+    code = "bad-schedule"
+
+
+class NoSuchTrigger(UserError):
+    """There is no such trigger."""
+
+    code = "no-such-trigger"
+
+
+class NoSuchBackfill(UserError):
+    """There is no such backfill."""
+
+    code = "no-such-backfill"
+
+
+class TickIsTaken(UserError):
+    """A run of the tick is under way."""
+
+    code = "tick-is-taken"
 
 
 class BadSelector(UserError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 from cellrail.conductor import Request, RunConductor
 from cellrail.errors import InternalError, UserError
 from cellrail.kernels.cold import ColdKernel
-from cellrail.notebook.fingerprint import local_modules
+from cellrail.notebook.fingerprint import modules_of, source_digest
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parameters import expressions, plain_values, to_json
 from cellrail.notebook.plan import Plan
@@ -32,7 +32,7 @@ from cellrail.run.session import Progress
 from cellrail.run.waits import WaitRules
 from cellrail.settings import Settings
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Origin
+from cellrail_state.model import Origin, Tick
 from cellrail_state.store import Store
 
 _ENGINE = "cellrail"
@@ -62,7 +62,11 @@ class Launcher(msgspec.Struct, kw_only=True):
     restart: RestartPlan | None = None
     rerun: Rerunning | None = None
     changed: tuple[str, ...] = ()
-    #: the run is made by `flow.call`: its id, and whose states its steps see
+    #: the file that holds the notebook as it is to be run, where that is not the notebook's own
+    pinned: Path | None = None
+    #: the tick that it is of
+    tick: Tick | None = None
+    #: the run is made by `flow.call`, or was claimed for a tick: its id; whose states its steps see
     run_id: str = ""
     scope: str = ""
     clock: Callable[[], float] = time.time
@@ -151,7 +155,7 @@ class Launcher(msgspec.Struct, kw_only=True):
         # papermill raises on any error output, tolerated ones too; our record knows better
         with contextlib.suppress(PapermillExecutionError), _without_papermills_guess():
             execute_notebook(
-                str(self.path).replace("{", "{{").replace("}", "}}"),
+                str(self.pinned or self.path).replace("{", "{{").replace("}", "}}"),
                 None,
                 parameters=plain_values(self.values),
                 engine_name=_ENGINE,
@@ -194,6 +198,7 @@ class Launcher(msgspec.Struct, kw_only=True):
 
     def _request(self, seed: int | None, output: Path | None) -> Request:
         restart, history = self.restart, self._origin()
+        modules = modules_of(self.flow)
         return Request(
             flow=self.flow,
             flow_id=self.flow_id,
@@ -207,18 +212,30 @@ class Launcher(msgspec.Struct, kw_only=True):
             origin=self._told_origin(),
             chain=restart.chain if restart is not None else (),
             kept=restart.kept if restart is not None else {},
-            modules={
-                step.number: local_modules(step.imports, self.path.parent)
-                for step in self.flow.steps
-                if step.imports
-            },
+            modules=modules,
             options=self.options,
             told=self._told(output),
-            scope=self.scope or (history.started.scope if history is not None else own_scope()),
+            scope=self._scope(history),
+            tick=self._tick(modules),
             run_id=self.run_id,
             numbers=self._numbers(),
             waits=wait_rules(self.settings),
         )
+
+    def _scope(self, history: RunHistory | None) -> str:
+        """Whose states its steps see."""
+        if self.scope:
+            return self.scope
+        if history is not None:
+            return history.started.scope
+        by = self.tick.by if self.tick is not None else ""
+        return by or own_scope()
+
+    def _tick(self, modules: Mapping[int, Mapping[str, str]]) -> Tick | None:
+        """The tick, with what is run for it."""
+        if self.tick is None:
+            return None
+        return msgspec.structs.replace(self.tick, source=source_digest(self.flow, modules))
 
     def _told(self, output: Path | None) -> dict[str, Any]:
         """What the record tells of how to run: enough to go on with the run in another process."""

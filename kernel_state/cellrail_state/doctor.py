@@ -348,7 +348,8 @@ def _orphans(store: Store, pointed: set[str], now: float, *, fix: bool) -> Itera
 def _unbegun(store: Store) -> Iterator[Path]:
     """Journals whose owner was killed before it wrote anything; files half made."""
     yield from store.path.glob(".*.tmp")
-    yield from (store.path / "journals").glob("*/.*.tmp")
+    for pattern in ("journals/*/.*.tmp", "ticks/*/.*.tmp", "triggers/.*.tmp", "backfills/*/.*.tmp"):
+        yield from store.path.glob(pattern)
     for path in (store.path / "journals").glob(f"*/*{journals.SUFFIX}"):
         if path.stat().st_size <= len(journals.MAGIC) and not store.is_owned(path.stem):
             yield path

@@ -10,6 +10,7 @@ The tree::
     │   └── StoreOnNetwork         the catalog would lie on a network file system
     ├── JournalError               a run's journal
     │   ├── RunIsOwned             its owner is alive: it is still running
+    │   │   └── RunBegun           another process has begun it
     │   ├── RunTakenOver           another process went on with it: this one may not write any more
     │   └── JournalDamaged         a record is torn or changed
     ├── ObjectError                a content-addressed object
@@ -86,6 +87,12 @@ class RunIsOwned(JournalError):
     """The run is still running."""
 
     code = "run-is-running"
+
+
+class RunBegun(RunIsOwned):
+    """Another process has begun the run."""
+
+    code = "run-was-begun"
 
 
 class RunTakenOver(JournalError):

@@ -17,11 +17,11 @@ older epoch, and refused.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import struct
 import sys
 import threading
+import uuid
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ from cellrail_state import locks
 from cellrail_state.crashpoints import CrashPoints, NoCrash
 from cellrail_state.errors import (
     JournalDamaged,
+    RunBegun,
     RunIsOwned,
     RunTakenOver,
     StoreNotWritable,
@@ -117,16 +118,16 @@ class Journal:
 
         Raises:
             StoreNotWritable: the file cannot be made.
+            RunBegun: somebody else has begun this run.
         """
         # Windows gives no open file another name
-        made = path if sys.platform == "win32" else path.with_name(f".{path.stem}.tmp")
+        named = sys.platform == "win32"
+        made = path if named else path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
             descriptor = os.open(made, flags, 0o600)
-            if made != path and path.exists():
-                os.close(descriptor)
-                made.unlink()
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        except FileExistsError as error:
+            raise _begun(run_id) from error
         except OSError as error:
             raise StoreNotWritable(
                 f"a journal cannot be made ({error.strerror}): {path}",
@@ -139,18 +140,26 @@ class Journal:
         try:
             journal._append(MAGIC, journal._frame(first))
             journal.sync()
-            if made != path:
-                made.rename(path)
-                made = path
+            if not named:
+                # of several processes that begin the same run one succeeds
+                os.link(made, path)
+                named = True
             sync_folder(path.parent)
         except BaseException as error:
             # a run that could not begin is none
             journal.close()
-            with contextlib.suppress(OSError):
-                made.unlink()
+            if named:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            if isinstance(error, FileExistsError):
+                raise _begun(run_id) from error
             if isinstance(error, OSError):
                 raise journal._not_writable(error) from error
             raise
+        finally:
+            if made != path:
+                with contextlib.suppress(OSError):
+                    made.unlink()
         return journal
 
     @classmethod
@@ -351,6 +360,10 @@ def _damaged(path: Path, offset: int) -> JournalDamaged:
     return JournalDamaged(
         f"{path.name} is damaged at byte {offset}", hint="`cellrail doctor` tells what it hurts"
     )
+
+
+def _begun(run_id: str) -> RunBegun:
+    return RunBegun(f"run {run_id} was begun by another process", hint=f"cellrail show {run_id}")
 
 
 def whole_length(path: Path) -> int:

@@ -17,6 +17,7 @@ import msgspec
 
 from .effects import Effects, SharedFile, Written
 from .stored import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
+from .ticks import Tick
 from .turns import Turn
 from .waits import WaitInfo
 
@@ -50,6 +51,7 @@ __all__ = [
     "StepRebuilt",
     "StepSkipped",
     "StepStatus",
+    "Tick",
     "Turn",
     "Variable",
     "Verdict",
@@ -199,6 +201,8 @@ class RunStarted(_Struct, frozen=True, tag="run"):
     options: dict[str, Any] = {}
     #: whose states its steps see: `user:NAME`, `trigger:ID` or `backfill:ID`
     scope: str = ""
+    #: the tick that it is of; None where it was started by hand
+    tick: Tick | None = None
     cellrail: str = ""
 
 

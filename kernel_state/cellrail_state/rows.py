@@ -107,7 +107,7 @@ def rows_of(store: Store, run_id: str, size: int, known: int = 0, *, into: Rows)
 
 def _run(store: Store, history: RunHistory) -> dict[str, Any]:
     started, ended = history.started, history.ended
-    origin = started.origin
+    origin, tick = started.origin, started.tick
     status = RunStatus.RUNNING if ended is None else ended.status
     return {
         "run_id": started.run_id,
@@ -129,6 +129,11 @@ def _run(store: Store, history: RunHistory) -> dict[str, Any]:
         "host": started.owner.host,
         "command": started.command,
         "cwd": started.cwd,
+        "tick": tick.stamp if tick is not None else None,
+        "inputs": tick.inputs if tick is not None else None,
+        "fired_by": tick.by if tick is not None else None,
+        "claim": tick.number if tick is not None else None,
+        "source": tick.source if tick is not None else None,
     }
 
 

@@ -3,8 +3,8 @@
 Layout: `store.json` (format, id), `journals/` (by day), `objects/`, `catalog.duckdb` (an index of
 the journals), `news/` (which runs the catalog may not know), `state/` (what outlives runs: the
 ledger of resources and variables), `shared/` (the runs' shared folders), `waits/` (what
-runs wait for, and the answers), `renames.json` (flows
-under new names), `.gitignore`.
+runs wait for, and the answers), `ticks/` (which run each tick has), `triggers/`, `backfills/`,
+`renames.json` (flows under new names), `.gitignore`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from cellrail_state import journal as journals
 from cellrail_state import locks
+from cellrail_state.claims import Claims
 from cellrail_state.crashpoints import CrashPoints, NoCrash
 from cellrail_state.errors import (
     JournalDamaged,
@@ -38,6 +39,7 @@ from cellrail_state.model import Record, RunStarted
 from cellrail_state.mounts import refuse_network
 from cellrail_state.news import News
 from cellrail_state.objects import Objects, sync_folder
+from cellrail_state.schedules import Backfills, Triggers
 
 if TYPE_CHECKING:
     from cellrail_state.catalog import Catalog
@@ -79,6 +81,9 @@ class Store:
         self.objects = Objects(path / "objects", points=points)
         self.news = News(path / "news")
         self.inbox = Inbox(path / "waits", keyring=keyring, points=points)
+        self.claims = Claims(path / "ticks", keyring=keyring, points=points)
+        self.triggers = Triggers(path / "triggers", keyring=keyring)
+        self.backfills = Backfills(path / "backfills", keyring=keyring)
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -337,6 +342,8 @@ class Store:
         """Adopt every journal as it is now; their number."""
         found = {run_id: self._fingerprint(run_id) for run_id in self.run_ids()}
         self.keyring.trust(self.id, found)
+        for signed in (self.claims, self.triggers, self.backfills):
+            signed.adopt()
         return len(found)
 
     def _fingerprint(self, run_id: str) -> tuple[int, str]:
@@ -387,7 +394,19 @@ class Store:
                 temporary.unlink(missing_ok=True)
                 raise _not_writable(self.path, error) from error
             self.__dict__.pop("renames", None)
+            self.claims.move(old, new)
         return runs
+
+    def rename_schedules(self, old: str, new: str) -> int:
+        """Have a flow's triggers and backfills be another flow's; how many those are."""
+        triggers = [trigger for trigger in self.triggers.all() if trigger.flow == old]
+        for trigger in triggers:
+            self.triggers.change(msgspec.structs.replace(trigger, flow=new))
+        backfills = [backfill for backfill in self.backfills.all() if backfill.flow == old]
+        for backfill in backfills:
+            notebook = str(self.path.parent / new)
+            self.backfills.change(msgspec.structs.replace(backfill, flow=new, notebook=notebook))
+        return len(triggers) + len(backfills)
 
 
 def _size(entry: os.DirEntry[str] | Path) -> int:

@@ -41,7 +41,12 @@ def tree(folder):
         (["mv", "good.ipynb", "nowhere.ipynb"], "nowhere.ipynb does not exist"),
         (["rerun"], "Missing argument 'RUN'"),
         (["rerun", "good.ipynb"], "there is no store"),
-        (["backfill"], "`cellrail backfill` is not available yet"),
+        (["serve"], "`cellrail serve` is not available yet"),
+        (
+            ["backfill", "start", "good.ipynb", "--start", "2025", "--every", "day"],
+            "neither a date nor a time",
+        ),
+        (["backfill", "start", "good.ipynb", "--start", "2025-01-01"], "which ticks?"),
         (["rnu", "good.ipynb"], "Did you mean 'run'?"),
         (["runs", "--label", "nonsense"], "a label is KEY=VALUE"),
     ],

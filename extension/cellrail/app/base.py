@@ -43,6 +43,8 @@ class AppBase:
         self.store_path = settings_module.find_store(folder, self.settings)
         keys_at = Path(keys) if keys is not None else settings_module.keys_folder(self.settings)
         self.keyring = KeyRing(keys_at)
+        #: the keys' folder, where it was named; processes of ours are told
+        self.keys = str(keys_at.absolute()) if keys is not None else ""
         self.clock = clock
         self._store: Store | None = None
 
@@ -104,6 +106,7 @@ class AppBase:
         RunHistory(run_id, self._sources(verify=True)).chain  # noqa: B018
         return load_values(self.store, checkpoint, names)
 
-    def _flow(self, notebook: str | Path) -> tuple[Path, Flow]:
+    def _flow(self, notebook: str | Path, *, pinned: Path | None = None) -> tuple[Path, Flow]:
+        """A notebook's path and steps; those of another file that holds it as it was."""
         path = Path(notebook).resolve()
-        return path, parse(load(Path(notebook)), path)
+        return path, parse(load(pinned if pinned is not None else Path(notebook)), path)

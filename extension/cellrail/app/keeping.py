@@ -38,7 +38,7 @@ class Keeping(AppBase):
         return self.store.trust()
 
     def mv(self, old: str | Path, new: str | Path) -> int:
-        """Follow a notebook's rename with its history and states; the number of runs that follow.
+        """Follow a notebook's rename with its history, states and triggers; how many runs follow.
 
         Raises:
             RunNotFound: no run is known under the old name.
@@ -52,7 +52,7 @@ class Keeping(AppBase):
         if before == after:
             raise UserError(f"{old} and {new} are the same notebook")
         moved = self.store.rename_flow(before, after, now=self.clock())
-        if not moved:
+        if not moved + self.store.rename_schedules(before, after):
             raise RunNotFound(f"no run of {before!r} is known", hint="cellrail runs lists them")
         self.store.ledger.move(before, after, by=own_user(), now=self.clock())
         return moved

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, overload
 
@@ -13,14 +13,16 @@ import msgspec
 
 from cellrail.app.base import AppBase
 from cellrail.continuing import Continuer
-from cellrail.errors import CellrailError, NotWaiting
+from cellrail.errors import CellrailError, NotWaiting, TickIsTaken
 from cellrail.launch import kernel_settings, wait_rules
 from cellrail.notebook.plan import Plan
+from cellrail.run import prepare
 from cellrail.run.session import Progress
 from cellrail.views import Run, RunList
 from cellrail_state.errors import RunIsOwned, StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunKind, RunStarted, RunStatus, WaitInfo
+from cellrail_state.standing import Claimer, claim, stand
 from cellrail_state.waits import SUSPEND
 
 #: of a store with more interrupted runs than this, the newest are recovered
@@ -136,8 +138,35 @@ class Recovering(AppBase):
             return Recovered(run_id=run_id, refused=str(error), hint=error.hint)
 
     def _go_on(self, continuer: Continuer) -> Run:
-        continuer.run()
+        with self._tick_of(continuer.run_id):
+            continuer.run()
         return self._followed(continuer.run_id, progress=continuer.progress, tell=continuer.tell)
+
+    @contextlib.contextmanager
+    def _tick_of(self, run_id: str) -> Iterator[None]:
+        """Of a run that has failed and can go on all the same: nobody else runs its tick meanwhile.
+
+        Raises:
+            TickIsTaken: another run is under way, or has come after it.
+        """
+        history = RunHistory(run_id, self._sources(verify=False))
+        tick, ended = history.started.tick, history.ended
+        if tick is None or ended is None or ended.status is not RunStatus.FAILED:
+            yield  # it is under way: nobody begins another
+            return
+        flow = self.store.current_flow(history.started)
+        with self.store.claims.owner() as lock:
+            seen = stand(self.store, flow, tick.key)
+            claimer = Claimer(owner=prepare.this_process(), lock=lock, by=tick.by)
+            last = not seen.under_way and seen.ended == run_id
+            if not last or not claim(
+                self.store, flow, [seen], claimer, new_id=lambda: run_id, now=self.clock()
+            ):
+                raise TickIsTaken(
+                    f"the tick {tick.moment.isoformat()} of run {run_id} has had another run "
+                    f"since: {seen.run_id}"
+                )
+            yield
 
     def _followed(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import msgspec
 
-from cellrail.app.starting import Starting, options_told
+from cellrail.app.starting import Starting, Ticked, options_told, pinned_of
 from cellrail.errors import RestartRefused, UserError
 from cellrail.launch import kernel_settings
 from cellrail.locate import flow_id
@@ -144,6 +144,7 @@ class Restarting(Starting):
         cwd: str | Path | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        ticked: Ticked | None = None,
     ) -> Run | Plan:
         if state not in {"origin", "current"}:
             raise UserError(f"state is origin or current, not {state!r}")
@@ -151,7 +152,7 @@ class Restarting(Starting):
             self._store_for(run)
         history = self.history(str(run), verify=True)
         path = self._notebook_of(history)
-        _, flow = self._flow(path)
+        _, flow = self._flow(path, pinned=pinned_of(ticked))
         values, changed = self._merged(history, flow, parameters)
         decided = plan_restart_of(
             flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen,
@@ -169,19 +170,20 @@ class Restarting(Starting):
             self._let_go(history, cancel=cancel_origin, keep=keep_waiting)
         origin = history.started
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
-        return self._launch(
-            path, flow, decided.plan, values,
-            secret={name: values[name] for name in secret if name in values},
-            output=output, labels={**origin.labels, **(labels or {})},
-            cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
-            options=self._options(timeout, None), kernel=origin.kernel_name or None,
-            progress=progress, restart=decided,
-            told=options_told(
-                to=to, shared=origin.options.get("shared", False),
-                state="" if state == "origin" else state,
-            ),
-            changed=changed,
-        )  # fmt: skip
+        with self._ticked(ticked, history, values, secret) as claimed:
+            return self._launch(
+                path, flow, decided.plan, values,
+                secret={name: values[name] for name in secret if name in values},
+                output=output, labels={**origin.labels, **(labels or {})},
+                cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
+                options=self._options(timeout, None), kernel=origin.kernel_name or None,
+                progress=progress, restart=decided,
+                told=options_told(
+                    to=to, shared=origin.options.get("shared", False),
+                    state="" if state == "origin" else state,
+                ),
+                changed=changed, ticked=claimed,
+            )  # fmt: skip
 
     @overload
     def rerun(
@@ -240,12 +242,13 @@ class Restarting(Starting):
         cwd: str | Path | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        ticked: Ticked | None = None,
     ) -> Run | Plan:
         if str(run).endswith(".ipynb"):
             self._store_for(run)
         history = self.history(str(run), verify=True)
         path = self._notebook_of(history)
-        _, flow = self._flow(path)
+        _, flow = self._flow(path, pinned=pinned_of(ticked))
         values, differing = self._merged(history, flow, parameters)
         words = [changed] if isinstance(changed, str) else list(changed)
         selectors = read_selectors(words, lambda file: Path(file).read_text("utf-8"))
@@ -259,17 +262,19 @@ class Restarting(Starting):
             return decided.plan
         decided.plan.check()
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
-        return self._launch(
-            path, flow, decided.plan, values,
-            secret={name: values[name] for name in secret if name in values},
-            output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
-            options=self._options(timeout, None), kernel=origin.kernel_name or None,
-            progress=progress, rerun=decided,
-            told=options_told(
-                to=origin.options.get("to"), shared=origin.options.get("shared", False),
-                selectors=words, forced=list(decided.forced),
-            ),
-        )  # fmt: skip
+        with self._ticked(ticked, history, values, secret) as claimed:
+            return self._launch(
+                path, flow, decided.plan, values,
+                secret={name: values[name] for name in secret if name in values},
+                output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
+                options=self._options(timeout, None), kernel=origin.kernel_name or None,
+                progress=progress, rerun=decided,
+                told=options_told(
+                    to=origin.options.get("to"), shared=origin.options.get("shared", False),
+                    selectors=words, forced=list(decided.forced),
+                ),
+                ticked=claimed,
+            )  # fmt: skip
 
     def plan_here(
         self,

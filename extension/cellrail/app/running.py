@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 import msgspec
 
 from cellrail.app.restarting import Restarting
-from cellrail.app.starting import options_told
+from cellrail.app.starting import Ticked, options_told, pinned_of
 from cellrail.errors import UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
@@ -117,6 +117,7 @@ class Running(Restarting):
         strict: bool | None = None,
         shared: bool = False,
         progress: Progress | None = None,
+        ticked: Ticked | None = None,
     ) -> Run | Plan:
         self._store_for(notebook)
         if only is not None:
@@ -126,7 +127,7 @@ class Running(Restarting):
             )  # fmt: skip
         if base is not None:
             raise UserError("--base goes with --only", hint="name the step with --only")
-        path, flow = self._flow(notebook)
+        path, flow = self._flow(notebook, pinned=pinned_of(ticked))
         given = coerce(flow.parameters, parameters or {})
         decided = plan_run(flow, to=to)
         if plan:
@@ -138,7 +139,7 @@ class Running(Restarting):
             output=output, labels=dict(labels or {}),
             cwd=Path(cwd) if cwd is not None else path.parent,
             options=self._options(timeout, strict), kernel=kernel, progress=progress,
-            told=options_told(to=to, shared=shared),
+            told=options_told(to=to, shared=shared), ticked=ticked,
         )  # fmt: skip
 
     def launcher_for_papermill(

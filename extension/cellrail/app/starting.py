@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cellrail.app.waking import Waking
-from cellrail.errors import RunNotFound
+from cellrail.errors import RunNotFound, TickIsTaken
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
 from cellrail.notebook.plan import Plan
 from cellrail.restarting import RestartPlan
+from cellrail.run import prepare
 from cellrail.run.performer import RunLimits
+from cellrail.schedule.inputs import inputs_digest
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
+from cellrail_state.model import Tick
+from cellrail_state.standing import Claimer, claim, stand
 
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
+
+
+class Ticked(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was claimed for a tick."""
+
+    tick: Tick
+    run_id: str
+    #: the file that holds the notebook as it is to be run; None for the notebook's own
+    pinned: Path | None = None
+
+
+def pinned_of(ticked: Ticked | None) -> Path | None:
+    """The file that holds the notebook as it is to be run, where that is not its own."""
+    return ticked.pinned if ticked is not None else None
 
 
 class Starting(Waking):
@@ -38,8 +57,13 @@ class Starting(Waking):
         options: RunLimits,
         restart: RestartPlan | None = None,
         changed: Sequence[str] = (),
+        ticked: Ticked | None = None,
         **rest: Any,
     ) -> Run:
+        if ticked is not None:
+            rest |= {
+                "tick": ticked.tick, "run_id": ticked.run_id, "pinned": ticked.pinned,
+            }  # fmt: skip
         launcher = Launcher(
             path=path, flow=flow, flow_id=flow_id(path, self.store_path), plan=plan,
             values=dict(values), secrets=dict(secret), labels=labels, options=options,
@@ -48,6 +72,48 @@ class Starting(Waking):
         )  # fmt: skip
         run_id = launcher.run()
         return self._followed(run_id, progress=launcher.progress)
+
+    @contextlib.contextmanager
+    def _ticked(
+        self,
+        ticked: Ticked | None,
+        history: RunHistory,
+        values: Mapping[str, Any],
+        secret: Collection[str],
+    ) -> Iterator[Ticked | None]:
+        """Claim the tick of a run that somebody restarts or reruns by hand.
+
+        Args:
+            ticked: what was claimed already; None by hand.
+            history: the origin.
+            values: the new run's parameters; with others than the origin's it is another tick.
+            secret: names of those that are secret.
+
+        Raises:
+            TickIsTaken: a run of it is under way.
+        """
+        tick = history.started.tick
+        if ticked is not None or tick is None:
+            yield ticked
+            return
+        digest = inputs_digest(to_json(dict(values)), secret)
+        tick = msgspec.structs.replace(tick, inputs=digest)
+        store, flow = self.store, self.store.current_flow(history.started)
+        with store.claims.owner() as lock:
+            seen = stand(store, flow, tick.key)
+            got = claim(
+                store, flow, [seen], Claimer(owner=prepare.this_process(), lock=lock, by=tick.by),
+                new_id=lambda: prepare.new_run_id(self.clock()), now=self.clock(),
+            )  # fmt: skip
+            if not got:
+                raise TickIsTaken(
+                    f"the tick {tick.moment.isoformat()} has a run that has not ended: "
+                    f"{seen.run_id}",
+                    hint=f"cellrail show {seen.run_id}; an interrupted one is recovered, a "
+                    "suspended one resumed or cancelled",
+                )
+            tick = msgspec.structs.replace(tick, number=got[0].number)
+            yield Ticked(tick=tick, run_id=got[0].run_id)
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
         return RunLimits(

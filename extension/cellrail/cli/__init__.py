@@ -26,6 +26,8 @@ _COMMANDS = {
     "diff": "looking",
     "export": "looking",
     "sql": "looking",
+    "trigger": "triggering",
+    "backfill": "backfilling",
     "state": "stating",
     "resource": "stating",
     "variable": "stating",
@@ -38,9 +40,7 @@ _COMMANDS = {
 #: commands that we start ourselves
 _HIDDEN = {"called": "calling"}
 #: commands of the specification that are still to come
-LATER = (
-    "backfill", "rerun", "serve", "trigger",
-)  # fmt: skip
+LATER = ("serve",)
 
 
 class CommandGroup(click.Group):

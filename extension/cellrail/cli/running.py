@@ -65,7 +65,7 @@ def run(
     """Run NOTEBOOK as a flow; write the executed notebook to OUTPUT."""
     _not_yet(kernels=kernels, detach=detach)
     app = context.app(notebook)
-    parameters = {**parameters, **_secret_values(secrets, parameters)}
+    parameters = {**parameters, **secret_values(secrets, parameters)}
     result = app.run(
         notebook, output, parameters=parameters, secrets=secrets, progress=bar(context), **options
     )
@@ -140,7 +140,7 @@ def _not_yet(**options: object) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is not available yet")
 
 
-def _secret_values(names: tuple[str, ...], given: dict[str, Any]) -> dict[str, str]:
+def secret_values(names: tuple[str, ...], given: dict[str, Any]) -> dict[str, str]:
     """Values of secret parameters that the command line does not hold."""
     import os
 

@@ -48,11 +48,11 @@ def cancel(*, context: Context, run: str) -> int:
 @click.command()
 @common_options
 def tick(*, context: Context) -> int:
-    """Fire what is due, once: suspended runs whose time is up, or that were answered, go on.
+    """Fire what is due, once: runs whose wait is over, and the ticks of triggers.
 
     For cron, where no server does it.
     """
-    done = context.app().tick()
+    done = context.app().tick(tell=context.note)
     plain = [
         one.run.to_dict()
         if one.run is not None
@@ -64,11 +64,11 @@ def tick(*, context: Context) -> int:
     for one in done:
         if one.run is None:
             code = 2
-            context.note(f"run {one.run_id}: {one.refused}")
+            context.note(f"run {one.run_id}: {one.refused}" if one.run_id else one.refused)
             if one.hint:
                 context.note(f"hint: {one.hint}")
         elif not context.as_json:
             say_run(context, one.run, None)
-    if not done:
+    if not done and not context.quiet:
         context.say("nothing is due")
     return code

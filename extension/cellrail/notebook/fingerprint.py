@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ast
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import blake3
+import msgspec
+
+from cellrail.notebook.model import Flow
 
 
 def source_hash(body: str) -> str:
@@ -87,6 +90,34 @@ def local_modules(imports: Iterable[str], folder: Path) -> dict[str, str]:
         found[module] = blake3.blake3(source).hexdigest()
         waiting += _imports_of(source, module, package=path.name == "__init__.py")
     return dict(sorted(found.items()))
+
+
+def modules_of(flow: Flow) -> dict[int, dict[str, str]]:
+    """Digests of the local modules that each step's imports reach, by step number."""
+    return {
+        step.number: local_modules(step.imports, flow.path.parent)
+        for step in flow.steps
+        if step.imports
+    }
+
+
+def source_digest(flow: Flow, modules: Mapping[int, Mapping[str, str]]) -> str:
+    """Digest of all that is run for a flow: its steps in order, and the local modules they reach.
+
+    Args:
+        flow: the steps.
+        modules: digests of their local modules, by step number.
+    """
+    parts = [
+        (
+            step.label,
+            step.source_hash,
+            str(step.options),
+            sorted(modules.get(step.number, {}).items()),
+        )
+        for step in flow.steps
+    ]
+    return blake3.blake3(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
 def _file_of(module: str, folder: Path) -> Path | None:

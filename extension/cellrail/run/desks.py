@@ -17,7 +17,7 @@ from cellrail.run.waits import Waiter, WaitRules
 from cellrail_state.eachs import EachBook
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import EachStored, OnceDone, WaitInfo, Woken
+from cellrail_state.model import EachStored, OnceDone, Tick, WaitInfo, Woken
 from cellrail_state.store import Store
 
 
@@ -53,7 +53,7 @@ def desk_of(
     scope: str = "",
     past: Past | None = None,
     once: Mapping[str, OnceDone] | None = None,
-    tick: str = "",
+    tick: Tick | None = None,
     waiting: Waiting | None = None,
     each: Iterable[EachStored] = (),
     live: bool = False,
@@ -66,7 +66,7 @@ def desk_of(
         scope: whose states its steps see; the user's own by default.
         past: what its steps saw in its origin.
         once: what it, or what it was restarted from, has done once, by key.
-        tick: the tick that it fills; "" where it fills none.
+        tick: the tick that it is of; None where it was started by hand.
         waiting: how it waits, and what it has waited for; None where an open notebook's clerk is
             added, which knows the notebook.
         each: what `flow.each` has stored in mid-cell, and can be gone on from.
@@ -75,7 +75,10 @@ def desk_of(
     desk = Desk(recorder, user=own_user())
     desk.add(States(desk, flow=flow, scope=scope or own_scope(), past=past))
     desk.add(Folder(desk))
-    desk.add(Onces(desk, flow=flow, done=once or {}, tick=tick))
+    key = f"{tick.stamp}-{tick.inputs}" if tick is not None else ""
+    desk.add(Onces(desk, flow=flow, done=once or {}, tick=key))
+    if tick is not None:
+        desk.facts["tick"] = {"moment": tick.key.moment.isoformat(), "zone": tick.zone}
     desk.add(Eachs(desk, EachBook(each, live=live)))
     if waiting is not None:
         desk.waiter = Waiter(

@@ -11,6 +11,21 @@ WHERE ($flow IS NULL OR flow = $flow)
 ORDER BY run_id DESC
 LIMIT $limit
 
+-- name: runs_of_ticks
+-- The runs of a flow's ticks in a range (stamps, both inclusive), oldest first.
+SELECT run_id, status, tick, inputs, coalesce(fired_by, '') AS fired_by,
+       coalesce(claim, 1) AS claim, coalesce(source, '') AS source
+FROM runs
+WHERE flow = $flow AND tick BETWEEN $first AND $last
+ORDER BY run_id
+
+-- name: fired_and_not_ended
+-- The runs that a trigger or backfill has fired and that have not come to an end, oldest first.
+SELECT run_id, flow, status, tick, inputs
+FROM runs
+WHERE fired_by = $by AND status NOT IN ('success', 'failed', 'cancelled')
+ORDER BY run_id
+
 -- name: read_so_far
 -- How far each journal has been read.
 SELECT run_id, bytes FROM journals

@@ -30,7 +30,14 @@ CREATE TABLE runs (
     packages JSON NOT NULL,
     host VARCHAR NOT NULL,
     command VARCHAR NOT NULL,
-    cwd VARCHAR NOT NULL
+    cwd VARCHAR NOT NULL,
+    -- of a tick: its instant (UTC), digest of its inputs, trigger:ID or backfill:ID, digest of what
+    -- was run; claim: place among the claims of the tick
+    tick VARCHAR,
+    inputs VARCHAR,
+    fired_by VARCHAR,
+    claim INTEGER,
+    source VARCHAR
 );
 
 -- a step in a run, and the job that stands for it (its own, or a kept one)

@@ -1,0 +1,73 @@
+"""Use case of workers: execute one task of a backfill or a trigger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cellrail.app.running import Running
+from cellrail.app.starting import Ticked
+from cellrail.errors import CellrailError, RestartRefused
+from cellrail.executors import Done, Task
+from cellrail.notebook.parameters import from_json
+from cellrail.notebook.plan import Plan
+from cellrail.schedule.deciding import Todo
+from cellrail.views import Run
+from cellrail_state.errors import RunIsOwned, StateError
+from cellrail_state.model import RunStatus
+
+
+class Executing(Running):
+    """Executes what was claimed."""
+
+    def execute(self, task: Task) -> Done:
+        """Execute a task; what became of it.
+
+        A restart or rerun that is refused (what it would keep cannot be put back) becomes a run
+        from the first step: the tick is wanted, and nobody is asked.
+        """
+        try:
+            run = self._execute(task)
+        except RunIsOwned as error:
+            return Done(run_id=task.run_id, error=str(error), elsewhere=True)
+        except (CellrailError, StateError) as error:
+            return Done(run_id=task.run_id, error=str(error), hint=error.hint)
+        return Done(run_id=run.id, status=str(run.status), cause=_cause(run))
+
+    def _execute(self, task: Task) -> Run:
+        if task.todo == Todo.RECOVER:
+            return self.recover(task.run_id)
+        result: Run | Plan
+        common: dict[str, Any] = {
+            "parameters": {name: from_json(value) for name, value in task.parameters.items()},
+            "labels": task.labels,
+            "plan": False,
+            "ticked": self._of_task(task),
+        }
+        output = task.output or None
+        try:
+            if task.todo == Todo.RESTART:
+                result = self._restart(task.origin, output, widen=True, **common)
+            elif task.todo == Todo.RERUN:
+                result = self._rerun(task.origin, output, **common)
+            else:
+                result = self._run(task.notebook, output, secrets=task.secrets, **common)
+        except RestartRefused:
+            result = self._run(task.notebook, output, secrets=task.secrets, **common)
+        assert isinstance(result, Run)
+        return result
+
+    @staticmethod
+    def _of_task(task: Task) -> Ticked | None:
+        if task.tick is None:
+            return None
+        pinned = Path(task.pinned) if task.pinned else None
+        return Ticked(tick=task.tick, run_id=task.run_id, pinned=pinned)
+
+
+def _cause(run: Run) -> str:
+    """Why a run is no success, with the step that says so."""
+    if run.status is RunStatus.SUCCESS:
+        return ""
+    broken = next((s for s in run.steps if s.status in {"failed", "cancelled"} and s.cause), None)
+    return f"step {broken.label}: {broken.cause}" if broken is not None else run.cause

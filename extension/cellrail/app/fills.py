@@ -1,0 +1,141 @@
+"""A backfill as people look at it, and its plan."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cellrail.filling import Counts, Item
+from cellrail.schedule.deciding import Todo
+from cellrail_state.schedules import Backfill, BackfillState, Filling
+
+if TYPE_CHECKING:
+    from cellrail.app.backfilling import Backfilling
+
+_SHOWN = 50
+#: told of a backfill whose process is gone
+INTERRUPTED = "interrupted"
+
+
+class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What would happen to each tick of a range."""
+
+    backfill: Backfill
+    items: list[Item]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Ticks by what is done with them."""
+        return dict(collections.Counter(str(item.decision.todo) for item in self.items))
+
+    def lines(self, *, limit: int = _SHOWN) -> list[str]:
+        """For people."""
+        backfill = self.backfill
+        counts = ", ".join(f"{n} {todo}" for todo, n in sorted(self.counts.items()))
+        lines = [
+            f"{len(self.items)} ticks of {backfill.cron!r} in {backfill.zone} "
+            f"from {backfill.start} to {backfill.end}",
+            counts or "nothing to do",
+        ]
+        wanted = [item for item in self.items if item.decision.todo is not Todo.NOTHING]
+        lines += [
+            f"  {item.tick.isoformat()}  {item.decision.todo:<8} {item.decision.why}"
+            for item in wanted[:limit]
+        ]
+        if len(wanted) > limit:
+            lines.append(f"  … and {len(wanted) - limit} more")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        backfill = self.backfill
+        return {
+            "flow": backfill.flow, "cron": backfill.cron, "zone": backfill.zone,
+            "start": backfill.start, "end": backfill.end, "counts": self.counts,
+            "ticks": [
+                {
+                    "tick": item.tick.isoformat(), "todo": str(item.decision.todo),
+                    "why": item.decision.why, "standing": str(item.stand.standing),
+                    "run_id": item.stand.run_id,
+                }
+                for item in self.items
+            ],
+        }  # fmt: skip
+
+
+class Fill:
+    """A backfill."""
+
+    def __init__(self, app: Backfilling, record: Backfill) -> None:
+        """Look at one.
+
+        Args:
+            app: whose store it is in.
+            record: the backfill.
+        """
+        self._app, self.record = app, record
+        #: how far it came while this process drove it; None where none of it did
+        self.driven: Counts | None = None
+
+    def __repr__(self) -> str:
+        return f"<backfill {self.id} of {self.record.flow}: {self.status}>"
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.record.id
+
+    @property
+    def state(self) -> BackfillState:
+        """What it is told to do."""
+        return self._app.store.backfills.state(self.id)
+
+    @property
+    def status(self) -> str:
+        """Running, paused, cancelled, done, or interrupted: to be running, but nobody drives it."""
+        filling = self.state.filling
+        if filling is Filling.RUNNING and not self._app.store.backfills.driven(self.id):
+            return INTERRUPTED
+        return str(filling)
+
+    def plan(self) -> FillPlan:
+        """How its ticks stand, and what is still to be done."""
+        found = self._app._range(self.record)  # noqa: SLF001 - a view of it
+        items = self._app._planned(self.record, found)  # noqa: SLF001
+        return FillPlan(backfill=self.record, items=items)
+
+    def counts(self) -> dict[str, int]:
+        """The ticks of its range by how they stand, whoever ran them."""
+        return dict(collections.Counter(str(i.stand.standing) for i in self.plan().items))
+
+    def failures(self, limit: int = 5) -> list[tuple[str, str]]:
+        """The first ticks whose last run failed, with that run."""
+        failed = [i for i in self.plan().items if i.stand.standing == "failed"]
+        return [(item.tick.isoformat(), item.stand.run_id) for item in failed[:limit]]
+
+    def pause(self, *, now: bool = False) -> Fill:
+        """Begin no more runs."""
+        return self._app.backfill_pause(self.id, now=now)
+
+    def resume(self, *, detach: bool = True) -> Fill:
+        """Go on."""
+        return self._app.backfill_resume(self.id, detach=detach)
+
+    def cancel(self, *, now: bool = False) -> Fill:
+        """End it for good."""
+        return self._app.backfill_cancel(self.id, now=now)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        record, state = self.record, self.state
+        told = {
+            name: value
+            for name, value in msgspec.to_builtins(record).items()
+            if name not in {"id", "secrets", "modules", "inputs"}
+        }
+        return {
+            "backfill_id": self.id, "status": self.status, "why": state.why, **told,
+            "inputs": {**record.inputs, **dict.fromkeys(record.secrets, "***")},
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""When flows run: pure functions from expressions, zones and ranges to ticks."""
