@@ -16,7 +16,8 @@ import msgspec
 
 from cellrail.conductor import Request, RunConductor
 from cellrail.errors import InternalError, UserError
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.ahead import leading_imports
+from cellrail.kernels.supply import Supplied, Wanted, cold
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parameters import expressions, plain_values, to_json
@@ -65,6 +66,8 @@ class Launcher(msgspec.Struct, kw_only=True):
     #: the run is made by `flow.call`: its id, and whose states its steps see
     run_id: str = ""
     scope: str = ""
+    #: where the kernel comes from
+    supply: Callable[[Wanted], Supplied] = cold
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -90,8 +93,8 @@ class Launcher(msgspec.Struct, kw_only=True):
         name = self.kernel or self.flow.kernel_name or _DEFAULT_KERNEL
         restart = self.restart
         origin = self._origin()
-        seed = origin.started.hash_seed if origin is not None else prepare.new_hash_seed()
-        kernel = ColdKernel(name, cwd=self.cwd, environment=prepare.kernel_environment(seed))
+        supplied = self.supply(self._wanted(name, origin))
+        kernel, seed = supplied.kernel, supplied.hash_seed
         try:
             output = self._output_path()
             _import_in_background("duckdb")
@@ -120,6 +123,18 @@ class Launcher(msgspec.Struct, kw_only=True):
         if conductor.outcome is None:
             raise InternalError("papermill did not hand the notebook to the engine")
         return conductor
+
+    def _wanted(self, name: str, origin: RunHistory | None) -> Wanted:
+        """The kernel for it."""
+        seed = origin.started.hash_seed if origin is not None else prepare.new_hash_seed()
+        return Wanted(
+            name=name,
+            cwd=self.cwd.resolve(),
+            environment=prepare.kernel_environment(),
+            hash_seed=seed,
+            any_seed=origin is None,
+            imports=tuple(leading_imports(prepare.first_sources(self.flow))),
+        )
 
     def _origin(self) -> RunHistory | None:
         """The run that it keeps steps of."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cellrail import settings as settings_module
+from cellrail.errors import UserError
+from cellrail.kernels.supply import KINDS, Supplied, Wanted, WarmSupply, cold
 from cellrail.locate import RunLocator
 from cellrail.notebook.parse import load, parse
 from cellrail.views import Run
@@ -45,6 +47,30 @@ class AppBase:
         self.keyring = KeyRing(keys_at)
         self.clock = clock
         self._store: Store | None = None
+        self._warm: WarmSupply | None = None
+
+    def close(self) -> None:
+        """Give back what is kept for further runs: the processes that warm kernels come from.
+
+        They end with this process, or when the App is no longer used, anyway.
+        """
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = None
+
+    def _supply(self, kernels: str) -> Callable[[Wanted], Supplied]:
+        """Where kernels come from.
+
+        Raises:
+            UserError: there is no such kind.
+        """
+        if kernels not in KINDS:
+            raise UserError(f"kernels are {' or '.join(KINDS)}, not {kernels!r}")
+        if kernels == "cold":
+            return cold
+        if self._warm is None:
+            self._warm = WarmSupply()
+        return self._warm.start
 
     @property
     def store(self) -> Store:

@@ -38,13 +38,15 @@ class Starting(Waking):
         options: RunLimits,
         restart: RestartPlan | None = None,
         changed: Sequence[str] = (),
+        kernels: str = "cold",
         **rest: Any,
     ) -> Run:
         launcher = Launcher(
             path=path, flow=flow, flow_id=flow_id(path, self.store_path), plan=plan,
             values=dict(values), secrets=dict(secret), labels=labels, options=options,
             settings=self.settings, store_path=self.store_path, open_store=self._open_or_create,
-            restart=restart, changed=tuple(changed), clock=self.clock, **rest,
+            restart=restart, changed=tuple(changed), clock=self.clock,
+            supply=self._supply(kernels), **rest,
         )  # fmt: skip
         run_id = launcher.run()
         return self._followed(run_id, progress=launcher.progress)

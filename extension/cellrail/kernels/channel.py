@@ -11,8 +11,11 @@ from there before any code of the user runs.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import secrets
+import socket
 import sys
 import threading
 from multiprocessing import AuthenticationError
@@ -22,9 +25,13 @@ from typing import Any
 
 import msgspec
 
+from cellrail.kernels.packets import PacketConnection
+
 #: how a kernel learns where its driver listens
 ADDRESS = "CELLRAIL_CHANNEL"
 KEY = "CELLRAIL_CHANNEL_KEY"
+#: an address that is a descriptor the kernel was given
+INHERITED = "fd:"
 
 Message = dict[str, Any]
 
@@ -39,7 +46,7 @@ class Channel:
     `send` may be used by any thread, `receive` by one at a time.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection | PacketConnection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
 
@@ -77,6 +84,34 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._connection.close()
+
+
+class PacketChannel(Channel):
+    """A channel that carries Jupyter's messages as well. Processes that a cell forks send, too."""
+
+    def send(self, message: Message) -> None:
+        """Send a JSON-able message; it goes out whole, so there is nothing to lock.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        try:
+            self._connection.send_bytes(msgspec.json.encode(message))
+        except (OSError, ValueError) as error:
+            raise ChannelClosed(str(error)) from error
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message, one of Jupyter's with its parts; None as in `Channel`.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        message = super().receive(timeout)
+        if message is not None and "jupyter" in message:
+            message |= json.loads(message.pop("jupyter"))
+            message["msg_type"] = message["header"]["msg_type"]
+            message["buffers"] = [base64.b64decode(text) for text in message["buffers"]]
+        return message
 
 
 class ChannelListener:
@@ -124,6 +159,9 @@ def connect_to_driver() -> Channel | None:
     subprocesses see them.
     """
     address, key = os.environ.pop(ADDRESS, None), os.environ.pop(KEY, None)
+    if address is not None and address.startswith(INHERITED):
+        own = socket.socket(fileno=int(address.removeprefix(INHERITED)))
+        return PacketChannel(PacketConnection(own))
     if address is None or key is None:
         return None
     return Channel(Client(address, authkey=bytes.fromhex(key)))

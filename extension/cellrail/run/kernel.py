@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellrail.errors import CellrailError
@@ -53,16 +53,23 @@ def load_ipython_extension(shell: Any) -> None:
 class PackageWatch:
     """Versions of the top-level packages that were imported since one last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Collection[str] = ()) -> None:
+        """Begin.
+
+        Args:
+            ahead: modules that were imported ahead of the first cell; not told the first time.
+        """
         self._modules = 0
         self._seen: set[str] = set(sys.stdlib_module_names)
+        self._later = {name.partition(".")[0] for name in ahead}
 
     def news(self) -> dict[str, str]:
         """Versions by name, each told once."""
         if len(sys.modules) == self._modules:
             return {}
-        self._modules = len(sys.modules)
-        names = {name.partition(".")[0] for name in list(sys.modules)} - self._seen
+        self._modules = len(sys.modules) if not self._later else 0
+        names = {name.partition(".")[0] for name in list(sys.modules)} - self._seen - self._later
+        self._later = set()
         self._seen |= names
         versions = {
             name: getattr(sys.modules.get(name), "__version__", None)
@@ -82,8 +89,11 @@ class KernelHooks:
         self._running: list[Any] = []
         self._cell_order: Message = {}
         self._started = 0.0
-        self._packages = PackageWatch()
-        self._base = Base.now()
+        # a kernel that was forked has modules that a cold one would not have yet
+        ahead = frozenset(getattr(shell.kernel, "cellrail_ahead", ()))
+        self._packages = PackageWatch(ahead)
+        base = Base.now()
+        self._base = Base(environment=base.environment, modules=base.modules - ahead)
         self._state: ShellState | None = None
         self.asking = Asking(channel.send, self._learn, lambda: self.state.midway)
 
@@ -110,6 +120,9 @@ class KernelHooks:
             while (message := self._channel.receive()) is not None:
                 if message["kind"] == "reply":
                     self.asking.take(message)
+                elif message["kind"] in {"request", "shutdown"}:
+                    # of a kernel without sockets: what others get through theirs
+                    self._shell.kernel.take(message)
                 else:
                     self._orders.put(message)
         except ChannelClosed:
