@@ -88,12 +88,9 @@ class Finder:
 
     def __init__(self) -> None:
         paths = sysconfig.get_paths()
-        self._installed = tuple(
-            {os.path.realpath(paths[name]) + os.sep for name in ("purelib", "platlib")}
-        )
-        self._library = tuple(
-            {os.path.realpath(paths[name]) + os.sep for name in ("stdlib", "platstdlib")}
-        )
+        own = (paths["purelib"], paths["platlib"], *site_folders(sys.path))
+        self._installed = _real(own)
+        self._library = _real((paths["stdlib"], paths["platstdlib"]))
 
     def why_not(self, name: str) -> str:
         """Why a module is not imported ahead; empty where it can be."""
@@ -123,6 +120,15 @@ class Finder:
         if origin is None:  # a namespace package: any folder may add to it
             return False
         return origin in {"built-in", "frozen"} or os.path.realpath(origin).startswith(folders)
+
+
+def _real(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple({os.path.realpath(folder) + os.sep for folder in folders})
+
+
+def site_folders(path: Iterable[str]) -> list[str]:
+    """The folders of a search path that distributions are installed in."""
+    return [entry for entry in path if Path(entry).name in {"site-packages", "dist-packages"}]
 
 
 def shadows(folder: Path, tops: Iterable[str]) -> list[str]:

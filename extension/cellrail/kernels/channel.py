@@ -12,12 +12,13 @@ from there before any code of the user runs.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
-import socket
 import sys
 import threading
+from collections import deque
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -30,8 +31,9 @@ from cellrail.kernels.packets import PacketConnection
 #: how a kernel learns where its driver listens
 ADDRESS = "CELLRAIL_CHANNEL"
 KEY = "CELLRAIL_CHANNEL_KEY"
-#: an address that is a descriptor the kernel was given
-INHERITED = "fd:"
+
+#: messages that are always followed by another: a request, or a request's end
+FOLLOWED = frozenset({"cell", "command", "report", "answer"})
 
 Message = dict[str, Any]
 
@@ -87,7 +89,15 @@ class Channel:
 
 
 class PacketChannel(Channel):
-    """A channel that carries Jupyter's messages as well. Processes that a cell forks send, too."""
+    """A channel that carries Jupyter's messages as well. Processes that a cell forks send, too.
+
+    What is followed at once by more waits for it: each packet wakes the other side up.
+    """
+
+    def __init__(self, connection: PacketConnection) -> None:
+        super().__init__(connection)
+        self._held: deque[bytes] = deque()
+        self._arrived: deque[Message] = deque()
 
     def send(self, message: Message) -> None:
         """Send a JSON-able message; it goes out whole, so there is nothing to lock.
@@ -95,8 +105,22 @@ class PacketChannel(Channel):
         Raises:
             ChannelClosed: the other side is gone.
         """
+        self._held.append(msgspec.json.encode(message))
+        if message["kind"] not in FOLLOWED:
+            self._flush()
+
+    def hold(self, message: Message) -> None:
+        """Send it together with the next one."""
+        self._held.append(msgspec.json.encode(message))
+
+    def _flush(self) -> None:
+        together = []
+        with contextlib.suppress(IndexError):  # another thread took the last one
+            while self._held:
+                together.append(self._held.popleft())
         try:
-            self._connection.send_bytes(msgspec.json.encode(message))
+            if together:
+                self._connection.send_bytes(b"[" + b",".join(together) + b"]")
         except (OSError, ValueError) as error:
             raise ChannelClosed(str(error)) from error
 
@@ -106,8 +130,13 @@ class PacketChannel(Channel):
         Raises:
             ChannelClosed: the other side is gone.
         """
-        message = super().receive(timeout)
-        if message is not None and "jupyter" in message:
+        if not self._arrived:
+            together: Any = super().receive(timeout)
+            if together is None:
+                return None
+            self._arrived.extend(together)
+        message = self._arrived.popleft()
+        if "jupyter" in message:
             message |= json.loads(message.pop("jupyter"))
             message["msg_type"] = message["header"]["msg_type"]
             message["buffers"] = [base64.b64decode(text) for text in message["buffers"]]
@@ -159,9 +188,6 @@ def connect_to_driver() -> Channel | None:
     subprocesses see them.
     """
     address, key = os.environ.pop(ADDRESS, None), os.environ.pop(KEY, None)
-    if address is not None and address.startswith(INHERITED):
-        own = socket.socket(fileno=int(address.removeprefix(INHERITED)))
-        return PacketChannel(PacketConnection(own))
     if address is None or key is None:
         return None
     return Channel(Client(address, authkey=bytes.fromhex(key)))

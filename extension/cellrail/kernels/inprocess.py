@@ -30,7 +30,7 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.jsonutil import extract_dates
 from jupyter_client.session import Session
 
-from cellrail.kernels.channel import Message
+from cellrail.kernels.channel import Message, PacketChannel
 from cellrail.kernels.wire import OUTPUT, REPLY
 
 #: what was printed is sent after so many seconds at most
@@ -45,6 +45,7 @@ class PacketSession(Session):
 
     #: set in the fork; until then there is nobody to tell
     give: Send | None = None
+    hold: Send
 
     def send(  # noqa: PLR0917 - jupyter_client's signature
         self,
@@ -67,9 +68,13 @@ class PacketSession(Session):
             )
         buffers = buffers or message.get("buffers") or ()
         if self.give is not None:
-            kind = REPLY if message["header"]["msg_type"].endswith("_reply") else OUTPUT
+            name = message["header"]["msg_type"]
+            # a reply is followed by the idle, and the busy by the input
+            busy = name == "status" and message["content"].get("execution_state") == "busy"
+            kind = REPLY if name.endswith("_reply") else OUTPUT
+            give = self.hold if busy or kind == REPLY else self.give
             told = {k: message[k] for k in ("header", "parent_header", "metadata", "content")}
-            self.give(
+            give(
                 {
                     "kind": kind,
                     "jupyter": self.pack(told).decode("utf-8", "replace"),
@@ -236,6 +241,8 @@ class PacketKernel(IPythonKernel):
 
     #: names of modules that were imported ahead of the user's code
     cellrail_ahead: frozenset[str] = frozenset()
+    #: the way to the driver, until the hooks take it
+    cellrail_channel: PacketChannel | None = None
     _supports_kernel_subshells = False
     _loop: asyncio.AbstractEventLoop | None = None
     shell: Any
@@ -362,11 +369,12 @@ class PacketApp(IPKernelApp):
         """Whether no configuration of the user has a say in how kernel and shell are made."""
         return not self.loaded_config_files
 
-    def go_on(self, send: Send) -> None:
+    def go_on(self, channel: PacketChannel) -> None:
         """In the fork: tell the driver, and run what the user has for the start of a kernel."""
         self._forked = True
         self.session.pid = os.getpid()
-        self.session.give = send
+        self.session.give, self.session.hold = channel.send, channel.hold
+        self.kernel.cellrail_channel = channel
         self.session.session = uuid.uuid4().hex
         self.capture_fd_output = self._watches
         for stream in (sys.stdout, sys.stderr):
@@ -397,6 +405,7 @@ def run(app: PacketApp) -> None:
     from tornado import ioloop
 
     app.io_loop = ioloop.IOLoop.current()
-    app.kernel.begin(asyncio.get_event_loop_policy().get_event_loop())
+    loop: Any = app.io_loop.asyncio_loop  # type: ignore[attr-defined]
+    app.kernel.begin(loop)
     with contextlib.suppress(KeyboardInterrupt):
         app.io_loop.start()

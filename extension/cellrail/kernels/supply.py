@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.kernels.ahead import shadows, site_stamp
+from cellrail.kernels.ahead import shadows, site_folders, site_stamp
 from cellrail.kernels.cold import ARGUMENTS, ColdKernel
 from cellrail.kernels.kernel import Kernel
 from cellrail.kernels.warm import Blueprint, CannotFork, WarmKernel, Zygote
@@ -162,7 +162,7 @@ def _close_all(zygotes: dict[Blueprint, tuple[Zygote, Stamp]]) -> None:
 
 
 def _stamp(zygote: Zygote) -> Stamp:
-    return site_stamp(entry for entry in zygote.path if "site-packages" in entry)
+    return site_stamp(site_folders(zygote.path))
 
 
 def _without_seed(blueprint: Blueprint) -> Blueprint:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cellrail.kernels.ahead import Finder
-from cellrail.kernels.channel import ADDRESS, INHERITED
 from cellrail.kernels.guard import UNFIT, Guard
 
 CONTROL = "CELLRAIL_ZYGOTE"
@@ -186,15 +185,14 @@ def _be_kernel(app: Any, channel: int) -> NoReturn:
     from cellrail.kernels.packets import PacketConnection
 
     code = 1
-    own = PacketChannel(PacketConnection(socket.socket(fileno=os.dup(channel))))
+    own = PacketChannel(PacketConnection(socket.socket(fileno=channel)))
     try:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in (1, 2):
             os.dup2(nowhere, standard)
         os.close(nowhere)
         _reseed()
-        os.environ[ADDRESS] = f"{INHERITED}{channel}"
-        app.go_on(own.send)
+        app.go_on(own)
         inprocess.run(app)
         code = 0
     except SystemExit as error:

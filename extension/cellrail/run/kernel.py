@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from cellrail.errors import CellrailError
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
 from cellrail.run.asking import Asking, told
+from cellrail.run.hearing import hear_interrupts
 from cellrail.run.setup import setup_lines
 from cellrail.step_line import install as install_step_line
 from cellrail_state.ambient import Base
@@ -38,7 +39,7 @@ _ORDER_SECONDS = 60.0
 
 def load_ipython_extension(shell: Any) -> None:
     """Install the hooks where a driver waits for them."""
-    channel = connect_to_driver()
+    channel = _channel_of(getattr(shell, "kernel", None)) or connect_to_driver()
     if channel is None:
         return
     _die_with_parent()
@@ -48,6 +49,14 @@ def load_ipython_extension(shell: Any) -> None:
     # whom `cellrail.api` asks
     shell.cellrail_desk = hooks.asking
     hooks.install()
+
+
+def _channel_of(kernel: Any) -> Channel | None:
+    """The channel that a kernel was forked with; only the first who asks gets it."""
+    channel: Channel | None = getattr(kernel, "cellrail_channel", None)
+    if channel is not None:
+        kernel.cellrail_channel = None
+    return channel
 
 
 class PackageWatch:
@@ -89,8 +98,9 @@ class KernelHooks:
         self._running: list[Any] = []
         self._cell_order: Message = {}
         self._started = 0.0
+        self._hears = False
         # a kernel that was forked has modules that a cold one would not have yet
-        ahead = frozenset(getattr(shell.kernel, "cellrail_ahead", ()))
+        ahead = frozenset(getattr(getattr(shell, "kernel", None), "cellrail_ahead", ()))
         self._packages = PackageWatch(ahead)
         base = Base.now()
         self._base = Base(environment=base.environment, modules=base.modules - ahead)
@@ -159,6 +169,9 @@ class KernelHooks:
         if len(self._running) > 1:
             return
         self._cell_order = self._order()
+        if not self._hears:
+            self._hears = True
+            hear_interrupts()
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
         if self._cell_order.get("checkpoint"):
