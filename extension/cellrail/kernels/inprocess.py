@@ -22,6 +22,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ipykernel.iostream import IOPubThread, OutStream
@@ -295,6 +296,13 @@ class PacketKernel(IPythonKernel):
 class PacketApp(IPKernelApp):
     """ipykernel's application without sockets."""
 
+    #: files of the user that say how kernel and shell are made
+    configured: list[str]
+
+    def __init__(self, **options: Any) -> None:
+        self.configured = []
+        super().__init__(**options)
+
     #: whether descriptors 1 and 2 are watched, once the process is the kernel's own
     _watches: bool = True
 
@@ -302,6 +310,16 @@ class PacketApp(IPKernelApp):
         """It was parsed ahead: it is the same for each fork."""
         if not self.cli_config:
             super().parse_command_line(argv)
+
+    def load_config_file(  # type: ignore[override]
+        self, suppress_errors: bool | None = True
+    ) -> None:
+        """Look for files that configure kernel and shell: code of the user, which is not run."""
+        del suppress_errors
+        names = ("ipython_config", Path(str(self.config_file_name)).stem)
+        for folder in self.config_file_paths:
+            files = [Path(folder, name + suffix) for name in names for suffix in (".py", ".json")]
+            self.configured += [str(file) for file in files if file.exists()]
 
     def init_connection_file(self) -> None:
         """There is nothing to connect to."""
@@ -363,11 +381,6 @@ class PacketApp(IPKernelApp):
         """Startup files: in the fork."""
         if self._forked:
             super().init_code()
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no configuration of the user has a say in how kernel and shell are made."""
-        return not self.loaded_config_files
 
     def go_on(self, channel: PacketChannel) -> None:
         """In the fork: tell the driver, and run what the user has for the start of a kernel."""

@@ -67,8 +67,8 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     # as the launcher is found: in the place of the first word
     launcher = str(Path(ipykernel.__file__).parent.parent / order["argv"][0])
     app = inprocess.prepare([launcher, *order["argv"][1:]])
-    if not app.is_plain:
-        files = ", ".join(map(str, app.loaded_config_files))
+    if app.configured:
+        files = ", ".join(app.configured)
         return None, {"fault": f"IPython is configured by {files}", "module": ""}
     before = frozenset(sys.modules)
     left: dict[str, str] = dict(order["left"])

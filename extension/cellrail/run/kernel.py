@@ -70,7 +70,8 @@ class PackageWatch:
         """
         self._modules = 0
         self._seen: set[str] = set(sys.stdlib_module_names)
-        self._later = {name.partition(".")[0] for name in ahead}
+        known = {name.partition(".")[0] for name in sys.modules.keys() - set(ahead)}
+        self._later = {name.partition(".")[0] for name in ahead} - known
 
     def news(self) -> dict[str, str]:
         """Versions by name, each told once."""
