@@ -68,6 +68,8 @@ class Launcher(msgspec.Struct, kw_only=True):
     scope: str = ""
     #: where the kernel comes from
     supply: Callable[[Wanted], Supplied] = cold
+    #: brings the catalog up to date at the run's end, or leaves that to later
+    ingest: Callable[[Store], object] = lambda store: store.catalog.ingest()
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -114,7 +116,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             execute(conductor, name)
             # both take their time: the kernel's end and the catalog's
             kernel.ask_to_exit()
-            self.open_store().catalog.ingest()
+            self.ingest(self.open_store())
         except BaseException:
             kernel.kill()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ from cellrail_state.store import Store
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
     from cellrail_state.model import ObjectRef, Record
+
+#: runs with warm kernels bring the catalog up to date once in so many seconds
+_INGEST_SECONDS = 5.0
 
 
 class AppBase:
@@ -48,6 +52,7 @@ class AppBase:
         self.clock = clock
         self._store: Store | None = None
         self._warm: WarmSupply | None = None
+        self._ingested = -math.inf
 
     def close(self) -> None:
         """Give back what is kept for further runs: the processes that warm kernels come from.
@@ -57,6 +62,8 @@ class AppBase:
         if self._warm is not None:
             self._warm.close()
             self._warm = None
+            if self._store is not None:
+                self._store.catalog.ingest()
 
     def _supply(self, kernels: str) -> Callable[[Wanted], Supplied]:
         """Where kernels come from.
@@ -71,6 +78,23 @@ class AppBase:
         if self._warm is None:
             self._warm = WarmSupply()
         return self._warm.start
+
+    def _ingest(self, kernels: str) -> Callable[[Store], object]:
+        """Brings the catalog up to date at a run's end.
+
+        Runs that follow one another quickly leave it to the next in line: whoever asks the catalog
+        brings it up to date first, and opening it takes longer than forking a kernel.
+        """
+
+        def now_and_then(store: Store) -> None:
+            if time.monotonic() - self._ingested >= _INGEST_SECONDS:
+                store.catalog.ingest()
+                self._ingested = time.monotonic()
+
+        def now(store: Store) -> None:
+            store.catalog.ingest()
+
+        return now_and_then if kernels == "warm" else now
 
     @property
     def store(self) -> Store:

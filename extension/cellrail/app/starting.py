@@ -46,7 +46,7 @@ class Starting(Waking):
             values=dict(values), secrets=dict(secret), labels=labels, options=options,
             settings=self.settings, store_path=self.store_path, open_store=self._open_or_create,
             restart=restart, changed=tuple(changed), clock=self.clock,
-            supply=self._supply(kernels), **rest,
+            supply=self._supply(kernels), ingest=self._ingest(kernels), **rest,
         )  # fmt: skip
         run_id = launcher.run()
         return self._followed(run_id, progress=launcher.progress)

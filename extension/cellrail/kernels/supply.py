@@ -27,6 +27,8 @@ from cellrail.kernels.warm import Blueprint, CannotFork, WarmKernel, Zygote
 _LOGGER = logging.getLogger(__name__)
 _HASH_SEED = "PYTHONHASHSEED"
 _LAUNCHER = ["-m", "ipykernel_launcher"]
+#: names that stand for the interpreter of the driver
+_PYTHONS = ("python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info))
 _KEPT = 4
 #: how a kernel can start
 KINDS = ("cold", "warm")
@@ -82,9 +84,10 @@ class WarmSupply:
 
     def __init__(self) -> None:
         self._zygotes: dict[Blueprint, tuple[Zygote, Stamp]] = {}
-        #: imports that are left to the kernels, by blueprint; None: all is left cold
+        #: imports that are left to the kernels, and why none is forked, by blueprint
         self._left: dict[Blueprint, dict[str, str]] = {}
         self._unfit: dict[Blueprint, str] = {}
+        self._specs: Any = None
         self._lock = threading.Lock()
         self._end = weakref.finalize(self, _close_all, self._zygotes)
 
@@ -111,7 +114,7 @@ class WarmSupply:
     def _zygote(self, wanted: Wanted) -> Zygote:
         if not sys.platform.startswith("linux"):
             raise CannotFork(f"kernels are not forked on {sys.platform}")
-        blueprint = _blueprint(wanted)
+        blueprint = _blueprint(wanted, self._specification(wanted.name))
         self._drop_outdated(wanted)
         for known, (zygote, _) in self._zygotes.items():
             same = _without_seed(known) == _without_seed(blueprint)
@@ -120,6 +123,16 @@ class WarmSupply:
                 self._zygotes[known] = self._zygotes.pop(known)
                 return zygote
         return self._made(blueprint)
+
+    def _specification(self, name: str) -> Any:
+        from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+        if self._specs is None:
+            self._specs = KernelSpecManager()
+        try:
+            return self._specs.get_kernel_spec(name)
+        except NoSuchKernel as error:
+            raise CannotFork(f"there is no kernel named {name!r}") from error
 
     def _drop_outdated(self, wanted: Wanted) -> None:
         """Give up zygotes that have died, or whose modules are not what an import finds now."""
@@ -170,36 +183,46 @@ def _without_seed(blueprint: Blueprint) -> Blueprint:
     return msgspec.structs.replace(blueprint, environment=bare)
 
 
-def _blueprint(wanted: Wanted) -> Blueprint:
+def _blueprint(wanted: Wanted, spec: Any) -> Blueprint:
     """What a zygote for this kernel is made of.
+
+    Args:
+        wanted: the kernel.
+        spec: its specification.
 
     Raises:
         CannotFork: the kernel is started in a way that cannot be forked.
     """
-    from jupyter_client.kernelspec import NoSuchKernel
-    from jupyter_client.manager import KernelManager
-
-    manager: Any = KernelManager(kernel_name=wanted.name)
-    try:
-        spec: Any = manager.kernel_spec
-    except NoSuchKernel as error:
-        raise CannotFork(f"there is no kernel named {wanted.name!r}") from error
     if spec.metadata.get("kernel_provisioner") or spec.interrupt_mode != "signal":
         raise CannotFork(f"the kernel {wanted.name!r} has a provisioner or interrupts of its own")
-    place = next((n for n in range(1, len(spec.argv)) if spec.argv[n : n + 2] == _LAUNCHER), 0)
-    if not place or not all(word.startswith("-X") for word in spec.argv[1:place]):
+    words = spec.argv
+    place = next((n for n in range(1, len(words)) if words[n : n + 2] == _LAUNCHER), 0)
+    if not place or not all(word.startswith("-X") for word in words[1:place]):
         raise CannotFork(f"the kernel {wanted.name!r} is not started by ipykernel's launcher alone")
-    # nobody connects: the file is never written
-    manager.connection_file = str(Path(tempfile.gettempdir()) / f"cellrail-{os.getpid()}.json")
-    command = manager.format_kernel_cmd(extra_arguments=list(ARGUMENTS))
+    command = [_filled_in(word, spec) for word in words]
+    if command[0] in _PYTHONS:
+        command[0] = sys.executable
     environment = {**os.environ, **_with_seed(wanted.environment, wanted.hash_seed)}
     for name, text in spec.env.items():
         environment[name] = Template(text).safe_substitute(environment)
     environment.pop("PYTHONEXECUTABLE", None)
     return Blueprint(
         program=tuple(command[:place]),
-        argv=("ipykernel_launcher.py", *command[place + 2 :]),
+        argv=("ipykernel_launcher.py", *command[place + 2 :], *ARGUMENTS),
         cwd=str(wanted.cwd),
         environment=tuple(sorted(environment.items())),
         imports=wanted.imports,
     )
+
+
+def _filled_in(word: str, spec: Any) -> str:
+    """A word of a command line, as jupyter_client fills it in."""
+    known = {
+        # nobody connects: the file is never written
+        "{connection_file}": str(Path(tempfile.gettempdir(), f"cellrail-{os.getpid()}.json")),
+        "{prefix}": sys.prefix,
+        "{resource_dir}": spec.resource_dir,
+    }
+    for template, value in known.items():
+        word = word.replace(template, value)
+    return word
