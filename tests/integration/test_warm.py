@@ -237,12 +237,13 @@ def test_imports_that_a_fork_would_break_are_left_to_the_kernels(beside: Beside)
     beside.install("holding", "import socket\nheld = socket.socketpair()")
     beside.install("talking", "print('hello')")
     beside.install("warning", "import warnings\nwarnings.warn('old', stacklevel=1)")
+    beside.install("drawing", "import random\nown = random.Random()")
     beside.install("broken", "raise OSError('no')")
     beside.install("outside", "import mine")
     (beside.folder / "mine.py").write_text("")
     expected = {
         "threaded": "a thread runs (poller)", "holding": "it holds socket",
-        "talking": "it prints", "warning": "it prints",
+        "drawing": "drawing keeps a generator", "talking": "it prints", "warning": "it prints",
         "broken": "its import fails: OSError: no", "outside": "it imports the local module mine",
         "mine": "it is local", "nowhere": "it is not installed",
     }  # fmt: skip

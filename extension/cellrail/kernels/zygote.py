@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,9 +83,25 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
                 break
             if fault := _import(name, guard):
                 return None, {"fault": fault, "module": name}
+        _rehearse(app, {name.partition(".")[0] for name in sys.modules.keys() - before})
+        if fault := guard.fault():
+            return None, {"fault": fault, "module": ""}
     ahead = app.kernel.cellrail_ahead = frozenset(sys.modules) - before
     tops = sorted({name.partition(".")[0] for name in ahead})
     return app, {"left": left, "ahead": tops, "path": [str(entry) for entry in sys.path]}
+
+
+def _rehearse(app: Any, tops: Collection[str]) -> None:
+    """Have made what every kernel would make of the same in its first cells, and nobody sees."""
+    from cellrail_state.inspection import package_version
+
+    app.shell.display_formatter.format(0)
+    for top in tops:
+        # indexes the folders that distributions are installed in
+        package_version(top)
+    if "pyarrow" in tops and "pandas" in tops:
+        # what a column of strings imports when it is pickled
+        importlib.import_module("pyarrow.pandas_compat")
 
 
 def _why_not(name: str) -> str:
@@ -105,7 +121,28 @@ def _import(name: str, guard: Guard) -> str:
     local = [new for new in set(sys.modules) - before if not finder.is_installed(new)]
     if local:
         return f"it imports the local module {local[0]}"
-    return guard.fault()
+    return _keeps_generator(set(sys.modules) - before) or guard.fault()
+
+
+def _keeps_generator(names: Collection[str]) -> str:
+    """Whether one of these modules has a generator whose copies would draw the same numbers."""
+    import random
+
+    kinds: list[type] = [random.Random]
+    # these are seeded anew, or have no state
+    known: list[Any] = [vars(random)["_inst"]]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        kinds += [numpy.random.Generator, numpy.random.RandomState]
+        known.append(numpy.random.mtrand._rand)  # noqa: SLF001
+    for name in sorted(names):
+        for held in list(vars(sys.modules[name]).values()):
+            # asking some objects for their class imports what they stand for
+            kind = type(held)
+            drawn = issubclass(kind, tuple(kinds)) and not issubclass(kind, random.SystemRandom)
+            if drawn and not any(held is one for one in known):
+                return f"{name} keeps a generator of random numbers"
+    return ""
 
 
 def _said() -> tuple[int, ...]:
