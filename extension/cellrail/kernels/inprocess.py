@@ -242,6 +242,8 @@ class PacketKernel(IPythonKernel):
 
     #: names of modules that were imported ahead of the user's code
     cellrail_ahead: frozenset[str] = frozenset()
+    #: what the hooks have made of that before the fork
+    cellrail_prepared: Any = None
     #: the way to the driver, until the hooks take it
     cellrail_channel: PacketChannel | None = None
     _supports_kernel_subshells = False

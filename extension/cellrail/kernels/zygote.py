@@ -87,6 +87,7 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if fault := guard.fault():
             return None, {"fault": fault, "module": ""}
     ahead = app.kernel.cellrail_ahead = frozenset(sys.modules) - before
+    importlib.import_module(_HOOKS[0]).prepare(app.kernel)
     tops = sorted({name.partition(".")[0] for name in ahead})
     return app, {"left": left, "ahead": tops, "path": [str(entry) for entry in sys.path]}
 

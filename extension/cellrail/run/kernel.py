@@ -21,13 +21,15 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cellrail.errors import CellrailError
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
 from cellrail.run.asking import Asking, told
 from cellrail.run.hearing import hear_interrupts
 from cellrail.run.setup import setup_lines
 from cellrail.step_line import install as install_step_line
-from cellrail_state.ambient import Base
+from cellrail_state.ambient import Base, can_import
 from cellrail_state.errors import StateError
 from cellrail_state.model import to_plain
 
@@ -89,6 +91,42 @@ class PackageWatch:
         return {name: v for name, v in sorted(versions.items()) if isinstance(v, str)}
 
 
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What hooks know of their process; of a kernel that is forked, made before the fork."""
+
+    base: Base
+    packages: PackageWatch
+    #: packages that are told when the kernel is ready
+    first: dict[str, str]
+    #: and those that were imported ahead: when the first cell has run
+    then: dict[str, str] = {}
+
+    @staticmethod
+    def now(ahead: Collection[str] = ()) -> Prepared:
+        """The process as it is.
+
+        Args:
+            ahead: modules that were imported ahead of the first cell.
+        """
+        ahead = frozenset(ahead)
+        base, packages = Base.now(), PackageWatch(ahead)
+        return Prepared(
+            base=Base(
+                environment=base.environment,
+                modules=base.modules - ahead,
+                importable={name: can_import(name) for name in sorted(ahead)},
+            ),
+            packages=packages,
+            first=packages.news(),
+            then=packages.news(),
+        )
+
+
+def prepare(kernel: Any) -> None:
+    """Before kernels are forked: do what each would do of the same."""
+    kernel.cellrail_prepared = Prepared.now(kernel.cellrail_ahead)
+
+
 class KernelHooks:
     """The hooks of one kernel and the state behind them."""
 
@@ -100,11 +138,11 @@ class KernelHooks:
         self._cell_order: Message = {}
         self._started = 0.0
         self._hears = False
-        # a kernel that was forked has modules that a cold one would not have yet
-        ahead = frozenset(getattr(getattr(shell, "kernel", None), "cellrail_ahead", ()))
-        self._packages = PackageWatch(ahead)
-        base = Base.now()
-        self._base = Base(environment=base.environment, modules=base.modules - ahead)
+        made = getattr(getattr(shell, "kernel", None), "cellrail_prepared", None)
+        prepared: Prepared = made or Prepared.now()
+        self._packages, self._news = prepared.packages, prepared.then
+        self._first = prepared.first
+        self._base = msgspec.structs.replace(prepared.base, environment=dict(os.environ))
         self._state: ShellState | None = None
         self.asking = Asking(channel.send, self._learn, lambda: self.state.midway)
 
@@ -121,7 +159,7 @@ class KernelHooks:
                 "cellrail": __version__,
                 "python": ".".join(map(str, sys.version_info[:3])),
                 "implementation": sys.implementation.name,
-                "packages": self._packages.news(),
+                "packages": self._first,
             }
         )
         threading.Thread(target=self._listen, name="cellrail-channel", daemon=True).start()
@@ -226,8 +264,9 @@ class KernelHooks:
             "started": self._started,
             "ended": ended,
             "magics": setup_lines(self._shell, result.info),
-            "packages": self._packages.news(),
+            "packages": self._news | self._packages.news(),
         }
+        self._news = {}
         success, raised = bool(result.success), result.error_in_exec or result.error_before_exec
         if success and (refusal := self._refusal()) is not None:
             success, raised = False, refusal
