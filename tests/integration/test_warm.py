@@ -302,12 +302,15 @@ def test_a_configured_ipython_starts_cold_and_the_reason_is_told(
 def test_startup_files_run_in_each_kernel(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     startup = beside.folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    (startup / "00.py").write_text("import os\nopen('pids', 'a').write(f'{os.getpid()}\\n')")
     monkeypatch.setenv("IPYTHONDIR", str(beside.folder / "ipython"))
+    _ends(beside.start())
+    # also such as came when the process to fork from was there
+    (startup / "00.py").write_text("import os\nopen('pids', 'a').write(f'{os.getpid()}\\n')")
     kernels = [beside.start() for _ in range(2)]
     for kernel in kernels:
         assert isinstance(kernel, WarmKernel)
         _ends(kernel)
+    assert len(beside.supply._zygotes) == 1
     told = (beside.folder / "pids").read_text().split()
     assert sorted(map(int, told)) == sorted(kernel.pid for kernel in kernels)
 

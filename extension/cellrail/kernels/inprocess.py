@@ -28,6 +28,7 @@ from typing import Any
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core.application import ENV_CONFIG_DIRS, SYSTEM_CONFIG_DIRS
 from jupyter_client.jsonutil import extract_dates
 from jupyter_client.session import Session
 
@@ -298,6 +299,7 @@ class PacketKernel(IPythonKernel):
 class PacketApp(IPKernelApp):
     """ipykernel's application without sockets."""
 
+    profile_dir: Any
     #: files of the user that say how kernel and shell are made
     configured: list[str]
 
@@ -371,18 +373,31 @@ class PacketApp(IPKernelApp):
 
     # --- what may run code of the user -------------------------------------------------------
 
-    #: whether the process is a fork already
-    _forked = False
+    #: whether the process is a fork already, and whether `init_code` has run
+    _forked = _coded = False
 
     def init_extensions(self) -> None:
-        """Extensions: in the fork."""
-        if self._forked:
+        """IPython's own extensions ahead, ours in the fork."""
+        unset = "default_extensions" if self._forked else "extra_extensions"
+        kept = getattr(self, unset)
+        setattr(self, unset, [])
+        try:
             super().init_extensions()
+        finally:
+            setattr(self, unset, kept)
 
     def init_code(self) -> None:
-        """Startup files: in the fork."""
-        if self._forked:
+        """Startup files, where there are any, in the fork; what there is to do without, ahead."""
+        if self._has_startup() if self._coded else self._forked or not self._has_startup():
+            self._coded = True
             super().init_code()
+
+    def _has_startup(self) -> bool:
+        """Whether code of the user runs when a kernel starts."""
+        folders = [self.profile_dir.startup_dir]
+        folders += [str(Path(p, "startup")) for p in (*ENV_CONFIG_DIRS, *SYSTEM_CONFIG_DIRS)]
+        files = (file for folder in folders for file in Path(folder).glob("*.*py"))
+        return bool(os.environ.get("PYTHONSTARTUP")) or any(files)
 
     def go_on(self, channel: PacketChannel) -> None:
         """In the fork: tell the driver, and run what the user has for the start of a kernel."""
