@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.kernel import Kernel
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parameters import to_json
 from cellrail.notebook.parse import parse
@@ -88,7 +88,7 @@ class RunConductor:
         request: Request,
         *,
         store: Callable[[], Store],
-        kernel: ColdKernel,
+        kernel: Kernel,
         settings: Mapping[str, Any],
         history: RunHistory | None = None,
         putback: PutBack | None = None,

@@ -17,8 +17,9 @@ import msgspec
 
 from cellrail.conductor import clear_outputs, run_and_write
 from cellrail.errors import NotWaiting, RecoverRefused, UserError
-from cellrail.kernels.cold import ColdKernel
 from cellrail.kernels.ending import end_kernels
+from cellrail.kernels.kernel import Kernel
+from cellrail.kernels.supply import Wanted, cold
 from cellrail.notebook.parameters import from_json
 from cellrail.recovering import Continuation, plan_continuation
 from cellrail.restarting import numbers_of
@@ -236,23 +237,23 @@ class Continuer(msgspec.Struct, kw_only=True):
             kernel.shutdown()
         return outcome
 
-    def _kernel(self, started: RunStarted, secrets: dict[str, Any]) -> ColdKernel:
+    def _kernel(self, started: RunStarted, secrets: dict[str, Any]) -> Kernel:
         """A kernel of the run's kind, started."""
         cwd = Path(started.cwd)
         if not cwd.is_dir():
             raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
-        return ColdKernel(
-            started.kernel_name, cwd=cwd,
-            environment=prepare.kernel_environment(started.hash_seed),
-            settings=self.kernel_settings(secrets),
+        wanted = Wanted(
+            name=started.kernel_name, cwd=cwd, environment=prepare.kernel_environment(),
+            hash_seed=started.hash_seed, settings=self.kernel_settings(secrets),
         )  # fmt: skip
+        return cold(wanted).kernel
 
     def _go_on(
         self,
         found: Found,
         journal: Journal,
         records: list[Record],
-        kernel: ColdKernel | None,
+        kernel: Kernel | None,
         output: OutputFile | None,
     ) -> Outcome:
         link = self._link(found.continuation.history.started)
@@ -275,7 +276,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         found: Found,
         journal: Journal,
         records: list[Record],
-        kernel: ColdKernel | None,
+        kernel: Kernel | None,
         output: OutputFile | None,
     ) -> Outcome:
         """Own the run, and conduct it to its end."""

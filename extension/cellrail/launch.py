@@ -16,7 +16,8 @@ import msgspec
 
 from cellrail.conductor import Request, RunConductor
 from cellrail.errors import InternalError, UserError
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.ahead import leading_imports
+from cellrail.kernels.supply import Supplied, Wanted, cold
 from cellrail.notebook.fingerprint import modules_of, source_digest
 from cellrail.notebook.model import Flow
 from cellrail.notebook.parameters import expressions, plain_values, to_json
@@ -69,6 +70,10 @@ class Launcher(msgspec.Struct, kw_only=True):
     #: the run is made by `flow.call`, or was claimed for a tick: its id; whose states its steps see
     run_id: str = ""
     scope: str = ""
+    #: where the kernel comes from
+    supply: Callable[[Wanted], Supplied] = cold
+    #: brings the catalog up to date at the run's end, or leaves that to later
+    ingest: Callable[[Store], object] = lambda store: store.catalog.ingest()
     clock: Callable[[], float] = time.time
 
     def run(self) -> str:
@@ -94,8 +99,8 @@ class Launcher(msgspec.Struct, kw_only=True):
         name = self.kernel or self.flow.kernel_name or _DEFAULT_KERNEL
         restart = self.restart
         origin = self._origin()
-        seed = origin.started.hash_seed if origin is not None else prepare.new_hash_seed()
-        kernel = ColdKernel(name, cwd=self.cwd, environment=prepare.kernel_environment(seed))
+        supplied = self.supply(self._wanted(name, origin))
+        kernel, seed = supplied.kernel, supplied.hash_seed
         try:
             output = self._output_path()
             _import_in_background("duckdb")
@@ -115,7 +120,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             execute(conductor, name)
             # both take their time: the kernel's end and the catalog's
             kernel.ask_to_exit()
-            self.open_store().catalog.ingest()
+            self.ingest(self.open_store())
         except BaseException:
             kernel.kill()
             raise
@@ -124,6 +129,18 @@ class Launcher(msgspec.Struct, kw_only=True):
         if conductor.outcome is None:
             raise InternalError("papermill did not hand the notebook to the engine")
         return conductor
+
+    def _wanted(self, name: str, origin: RunHistory | None) -> Wanted:
+        """The kernel for it."""
+        seed = origin.started.hash_seed if origin is not None else prepare.new_hash_seed()
+        return Wanted(
+            name=name,
+            cwd=self.cwd.resolve(),
+            environment=prepare.kernel_environment(),
+            hash_seed=seed,
+            any_seed=origin is None,
+            imports=tuple(leading_imports(prepare.first_sources(self.flow))),
+        )
 
     def _origin(self) -> RunHistory | None:
         """The run that it keeps steps of."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import RestartRefused
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.supply import Wanted, cold
 from cellrail.notebook.address import find_step
 from cellrail.notebook.apart import targets
 from cellrail.notebook.model import Flow
@@ -48,8 +48,10 @@ def with_items(
         return msgspec.structs.replace(
             plan, warnings=(*plan.warnings, f"the items are known when {told} ran again")
         )
-    environment = prepare.kernel_environment(decided.hash_seed)
-    made = ColdKernel(kernel, cwd=cwd, environment=environment)
+    wanted = Wanted(
+        name=kernel, cwd=cwd, environment=prepare.kernel_environment(), hash_seed=decided.hash_seed
+    )
+    made = cold(wanted).kernel
     try:
         made.wait_ready(settings)
         client = CellClient(made, {"cells": [], "metadata": {}})

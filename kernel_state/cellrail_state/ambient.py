@@ -58,6 +58,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: dict[str, str]
     modules: frozenset[str]
+    #: whether other modules can be imported by name, as far as that is known
+    importable: dict[str, bool] = {}
 
     @staticmethod
     def now() -> Base:
@@ -73,7 +75,7 @@ class Ambient:
         self._secrets = [secret for secret in secrets if len(secret) >= _MINIMUM]
         self._raw: tuple[Any, ...] | None = None
         self._last: bytes | None = None
-        self._importable: dict[str, bool] = {}
+        self._importable = dict(base.importable)
 
     def learn(self, secrets: Sequence[str]) -> None:
         """Nothing that is captured from now on holds these secrets."""
@@ -170,15 +172,19 @@ class Ambient:
     def _can_import(self, name: str) -> bool:
         known = self._importable.get(name)
         if known is None:
-            spec = getattr(sys.modules[name], "__spec__", None)
-            known = (
-                spec is not None
-                and getattr(spec, "name", None) == name
-                and name.partition(".")[0] not in _OURS
-                and (spec.has_location or spec.origin in {"built-in", "frozen"})
-            )
-            self._importable[name] = known
+            known = self._importable[name] = can_import(name)
         return known
+
+
+def can_import(name: str) -> bool:
+    """Whether a module that is imported can be imported by its name in another process."""
+    spec = getattr(sys.modules[name], "__spec__", None)
+    return (
+        spec is not None
+        and getattr(spec, "name", None) == name
+        and name.partition(".")[0] not in _OURS
+        and (spec.has_location or spec.origin in {"built-in", "frozen"})
+    )
 
 
 def _cwd() -> str:

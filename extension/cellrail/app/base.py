@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cellrail import settings as settings_module
+from cellrail.errors import UserError
+from cellrail.kernels.supply import KINDS, Supplied, Wanted, WarmSupply, cold
 from cellrail.locate import RunLocator
 from cellrail.notebook.parse import load, parse
 from cellrail.views import Run
@@ -22,6 +25,9 @@ from cellrail_state.store import Store
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
     from cellrail_state.model import ObjectRef, Record
+
+#: runs with warm kernels bring the catalog up to date once in so many seconds
+_INGEST_SECONDS = 5.0
 
 
 class AppBase:
@@ -47,6 +53,50 @@ class AppBase:
         self.keys = str(keys_at.absolute()) if keys is not None else ""
         self.clock = clock
         self._store: Store | None = None
+        self._warm: WarmSupply | None = None
+        self._ingested = -math.inf
+
+    def close(self) -> None:
+        """Give back what is kept for further runs: the processes that warm kernels come from.
+
+        They end with this process, or when the App is no longer used, anyway.
+        """
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = None
+            if self._store is not None:
+                self._store.catalog.ingest()
+
+    def _supply(self, kernels: str) -> Callable[[Wanted], Supplied]:
+        """Where kernels come from.
+
+        Raises:
+            UserError: there is no such kind.
+        """
+        if kernels not in KINDS:
+            raise UserError(f"kernels are {' or '.join(KINDS)}, not {kernels!r}")
+        if kernels == "cold":
+            return cold
+        if self._warm is None:
+            self._warm = WarmSupply()
+        return self._warm.start
+
+    def _ingest(self, kernels: str) -> Callable[[Store], object]:
+        """Brings the catalog up to date at a run's end.
+
+        Runs that follow one another quickly leave it to the next in line: whoever asks the catalog
+        brings it up to date first, and opening it takes longer than forking a kernel.
+        """
+
+        def now_and_then(store: Store) -> None:
+            if time.monotonic() - self._ingested >= _INGEST_SECONDS:
+                store.catalog.ingest()
+                self._ingested = time.monotonic()
+
+        def now(store: Store) -> None:
+            store.catalog.ingest()
+
+        return now_and_then if kernels == "warm" else now
 
     @property
     def store(self) -> Store:

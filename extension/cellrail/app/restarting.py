@@ -54,6 +54,8 @@ class RestartOptions(TypedDict, total=False):
     cwd: str | Path | None
     #: seconds for the whole run
     timeout: float | None
+    #: kernels start cold (default), or are forked from a process that has the imports done
+    kernels: Literal["cold", "warm"]
     #: who is told how far the run has come
     progress: Progress | None
 
@@ -143,6 +145,7 @@ class Restarting(Starting):
         reeval: bool = False,
         cwd: str | Path | None = None,
         timeout: float | None = None,
+        kernels: Literal["cold", "warm"] = "cold",
         progress: Progress | None = None,
         ticked: Ticked | None = None,
     ) -> Run | Plan:
@@ -177,7 +180,7 @@ class Restarting(Starting):
                 output=output, labels={**origin.labels, **(labels or {})},
                 cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
                 options=self._options(timeout, None), kernel=origin.kernel_name or None,
-                progress=progress, restart=decided,
+                kernels=kernels, progress=progress, restart=decided,
                 told=options_told(
                     to=to, shared=origin.options.get("shared", False),
                     state="" if state == "origin" else state,

@@ -43,6 +43,8 @@ class RunOptions(TypedDict, total=False):
     timeout: float | None
     #: the kernel's name; the notebook's by default
     kernel: str | None
+    #: kernels start cold (default), or are forked from a process that has the imports done
+    kernels: Literal["cold", "warm"]
     #: a checkpoint that cannot be written fails its step
     strict: bool | None
     #: `./shared` in the working directory is the run's shared folder while it lasts
@@ -114,6 +116,7 @@ class Running(Restarting):
         cwd: str | Path | None = None,
         timeout: float | None = None,
         kernel: str | None = None,
+        kernels: Literal["cold", "warm"] = "cold",
         strict: bool | None = None,
         shared: bool = False,
         progress: Progress | None = None,
@@ -124,6 +127,7 @@ class Running(Restarting):
             return self._restart(
                 base or str(notebook), output, from_step=only, to=only, parameters=parameters,
                 labels=labels, cwd=cwd, timeout=timeout, plan=plan, progress=progress,
+                kernels=kernels,
             )  # fmt: skip
         if base is not None:
             raise UserError("--base goes with --only", hint="name the step with --only")
@@ -138,8 +142,9 @@ class Running(Restarting):
             secret=self._secret_values(flow, given, secret),
             output=output, labels=dict(labels or {}),
             cwd=Path(cwd) if cwd is not None else path.parent,
-            options=self._options(timeout, strict), kernel=kernel, progress=progress,
-            told=options_told(to=to, shared=shared), ticked=ticked,
+            options=self._options(timeout, strict), kernel=kernel, kernels=kernels,
+            progress=progress, told=options_told(to=to, shared=shared),
+            ticked=ticked,
         )  # fmt: skip
 
     def launcher_for_papermill(

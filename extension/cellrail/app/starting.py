@@ -58,6 +58,7 @@ class Starting(Waking):
         restart: RestartPlan | None = None,
         changed: Sequence[str] = (),
         ticked: Ticked | None = None,
+        kernels: str = "cold",
         **rest: Any,
     ) -> Run:
         if ticked is not None:
@@ -68,7 +69,8 @@ class Starting(Waking):
             path=path, flow=flow, flow_id=flow_id(path, self.store_path), plan=plan,
             values=dict(values), secrets=dict(secret), labels=labels, options=options,
             settings=self.settings, store_path=self.store_path, open_store=self._open_or_create,
-            restart=restart, changed=tuple(changed), clock=self.clock, **rest,
+            restart=restart, changed=tuple(changed), clock=self.clock,
+            supply=self._supply(kernels), ingest=self._ingest(kernels), **rest,
         )  # fmt: skip
         run_id = launcher.run()
         return self._followed(run_id, progress=launcher.progress)

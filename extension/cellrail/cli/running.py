@@ -55,15 +55,20 @@ CANCELLED = 4
     "--shared", is_flag=True, help="Make ./shared the run's shared folder while the run lasts."
 )
 @click.option("--plan", is_flag=True, help="Show what would happen; run nothing.")
-@click.option("--kernels", hidden=True)
+@click.option(
+    "--kernels",
+    type=click.Choice(["cold", "warm"]),
+    default="cold",
+    help="Start kernels cold (default), or fork them from a process that has the imports done.",
+)
 @click.option("--detach", is_flag=True, hidden=True)
 @common_options
 def run(
     *, context: Context, notebook: str, output: str | None, secrets: tuple[str, ...],
-    parameters: dict[str, Any], kernels: str | None, detach: bool, **options: Any,
+    parameters: dict[str, Any], detach: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Run NOTEBOOK as a flow; write the executed notebook to OUTPUT."""
-    _not_yet(kernels=kernels, detach=detach)
+    _not_yet(detach=detach)
     app = context.app(notebook)
     parameters = {**parameters, **secret_values(secrets, parameters)}
     result = app.run(

@@ -11,10 +11,14 @@ from there before any code of the user runs.
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import json
 import os
 import secrets
 import sys
 import threading
+from collections import deque
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -22,9 +26,14 @@ from typing import Any
 
 import msgspec
 
+from cellrail.kernels.packets import PacketConnection
+
 #: how a kernel learns where its driver listens
 ADDRESS = "CELLRAIL_CHANNEL"
 KEY = "CELLRAIL_CHANNEL_KEY"
+
+#: messages that are always followed by another: a request, or a request's end
+FOLLOWED = frozenset({"cell", "command", "report", "answer"})
 
 Message = dict[str, Any]
 
@@ -39,7 +48,7 @@ class Channel:
     `send` may be used by any thread, `receive` by one at a time.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection | PacketConnection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
 
@@ -77,6 +86,61 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._connection.close()
+
+
+class PacketChannel(Channel):
+    """A channel that carries Jupyter's messages as well. Processes that a cell forks send, too.
+
+    What is followed at once by more waits for it: each packet wakes the other side up.
+    """
+
+    def __init__(self, connection: PacketConnection) -> None:
+        super().__init__(connection)
+        self._held: deque[bytes] = deque()
+        self._arrived: deque[Message] = deque()
+
+    def send(self, message: Message) -> None:
+        """Send a JSON-able message; it goes out whole, so there is nothing to lock.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        self._held.append(msgspec.json.encode(message))
+        if message["kind"] not in FOLLOWED:
+            self._flush()
+
+    def hold(self, message: Message) -> None:
+        """Send it together with the next one."""
+        self._held.append(msgspec.json.encode(message))
+
+    def _flush(self) -> None:
+        together = []
+        with contextlib.suppress(IndexError):  # another thread took the last one
+            while self._held:
+                together.append(self._held.popleft())
+        try:
+            if together:
+                self._connection.send_bytes(b"[" + b",".join(together) + b"]")
+        except (OSError, ValueError) as error:
+            raise ChannelClosed(str(error)) from error
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message, one of Jupyter's with its parts; None as in `Channel`.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        if not self._arrived:
+            together: Any = super().receive(timeout)
+            if together is None:
+                return None
+            self._arrived.extend(together)
+        message = self._arrived.popleft()
+        if "jupyter" in message:
+            message |= json.loads(message.pop("jupyter"))
+            message["msg_type"] = message["header"]["msg_type"]
+            message["buffers"] = [base64.b64decode(text) for text in message["buffers"]]
+        return message
 
 
 class ChannelListener:

@@ -21,11 +21,13 @@ from typing import Any
 
 from cellrail.errors import KernelLacksCellrail, KernelNotInstalled, KernelNotIPython, KernelProblem
 from cellrail.kernels.channel import Channel, ChannelListener
+from cellrail.kernels.kernel import READY_SECONDS, process_started
+from cellrail.kernels.wire import ZmqWire
 
 #: loads the hooks into the kernel, before any code of the user runs
 EXTENSION_FLAG = "--IPKernelApp.extra_extensions=cellrail.run.kernel"
-_ARGUMENTS = (EXTENSION_FLAG, "--HistoryManager.enabled=False")
-_READY_SECONDS = 60.0
+#: what every kernel of ours is started with
+ARGUMENTS = (EXTENSION_FLAG, "--HistoryManager.enabled=False")
 _EXIT_SECONDS = 10.0
 
 
@@ -92,7 +94,7 @@ class ColdKernel:
         try:
             with self._log.open("wb") as log:
                 self._manager.start_kernel(
-                    extra_arguments=list(_ARGUMENTS), env=env, cwd=str(cwd), stdout=log, stderr=log
+                    extra_arguments=list(ARGUMENTS), env=env, cwd=str(cwd), stdout=log, stderr=log
                 )
         except OSError as error:
             self._listener.close()
@@ -107,6 +109,7 @@ class ColdKernel:
         self.client: Any = self._manager.client()
         # no heartbeat: the process itself is watched
         self.client.start_channels(hb=False, stdin=False)
+        self.wire = ZmqWire(self.client)
         self.channel: Channel | None = None
         self._asked = False
         self.hello: dict[str, Any] = {}
@@ -119,7 +122,7 @@ class ColdKernel:
 
     # --- readiness ---------------------------------------------------------------------------
 
-    def wait_ready(self, settings: Mapping[str, Any], timeout: float = _READY_SECONDS) -> None:
+    def wait_ready(self, settings: Mapping[str, Any], timeout: float = READY_SECONDS) -> None:
         """Wait until cells can be sent.
 
         Args:
@@ -215,12 +218,7 @@ class ColdKernel:
     @property
     def started(self) -> float:
         """When the process started, in seconds since the epoch; with the pid it names it."""
-        import psutil
-
-        try:
-            return float(psutil.Process(self.pid).create_time())
-        except psutil.Error:
-            return 0.0
+        return process_started(self.pid)
 
     def alive(self) -> bool:
         """Whether the process still runs."""

@@ -26,7 +26,8 @@ import msgspec
 import zmq
 
 from cellrail.kernels.channel import Channel, ChannelClosed, Message
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.kernel import Kernel
+from cellrail.kernels.wire import OUTPUT, REPLY
 from cellrail_state.model import StepError
 
 #: seconds that an interrupted cell gets before its kernel is killed
@@ -105,7 +106,7 @@ class CellClient:
 
     def __init__(
         self,
-        kernel: ColdKernel,
+        kernel: Kernel,
         notebook: Any,
         *,
         reply: Callable[[Message], Message] | None = None,
@@ -136,11 +137,9 @@ class CellClient:
         # nbclient sets it per cell in the method that we do without
         self._outputs.clear_before_next_output = False
         self._outputs.kc = kernel.client
-        self._session = kernel.client.session
-        self._shell = kernel.client.shell_channel.socket
-        self._iopub = kernel.client.iopub_channel.socket
+        self._wire = kernel.wire
         self._poller = zmq.Poller()
-        for source in (self._shell, self._iopub, self._channel.fileno(), kernel.death_fd):
+        for source in (*self._wire.sources, self._channel.fileno(), kernel.death_fd):
             if source is not None:
                 self._poller.register(source, zmq.POLLIN)
 
@@ -219,10 +218,7 @@ class CellClient:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        message = self._session.msg("execute_request", content, metadata={"cellId": cell_id})
-        self._session.send(self._shell, message)
-        message_id: str = message["header"]["msg_id"]
-        return message_id
+        return self._wire.request(content, cell_id=cell_id)
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -231,14 +227,12 @@ class CellClient:
         while not wait.done(reported=reported):
             try:
                 ready = dict(self._poller.poll(self._patience(wait)))
-                if self._shell in ready:
-                    self._take_replies(wait)
-                if self._iopub in ready:
-                    self._take_outputs(wait, cell, index)
+                if any(source in ready for source in self._wire.sources):
+                    self._take_said(wait, cell, index)
                 if self._channel.fileno() in ready:
-                    self._take_report(wait)
+                    self._take_reports(wait, cell, index)
                 if self._gone(ready):
-                    self._take_outputs(wait, cell, index)
+                    self._take_last_words(wait, cell, index)
                     return wait.cut_short or Ending.DIED
                 self._watch_clock(wait)
                 if self._stop is not None and self._stop.is_set() and wait.cut_short is None:
@@ -281,59 +275,61 @@ class CellClient:
 
     # --- messages ----------------------------------------------------------------------------
 
-    def _receive(self, socket: Any) -> dict[str, Any] | None:
-        try:
-            parts = zmq.Socket.recv_multipart(socket, zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-        _, frames = self._session.feed_identities(parts)
-        message: dict[str, Any] = self._session.deserialize(frames)
-        return message
+    def _take_said(self, wait: _Wait, cell: Any, index: int) -> None:
+        for kind, message in self._wire.said():
+            self._take(kind, message, wait, cell, index)
 
-    def _take_replies(self, wait: _Wait) -> None:
-        while (message := self._receive(self._shell)) is not None:
-            if message["parent_header"].get("msg_id") == wait.message_id:
+    def _take(self, kind: str, message: dict[str, Any], wait: _Wait, cell: Any, index: int) -> None:
+        mine = message["parent_header"].get("msg_id") == wait.message_id
+        if kind == REPLY:
+            if mine:
                 wait.reply = message
-
-    def _take_outputs(self, wait: _Wait, cell: Any, index: int) -> None:
+            return
+        if cell is None:
+            state = message["content"].get("execution_state")
+            wait.idle = wait.idle or (mine and state == "idle")
+            return
+        if message["msg_type"] in {"status", "execute_input"} and not mine:
+            return
         from nbclient.exceptions import CellExecutionComplete
 
-        while (message := self._receive(self._iopub)) is not None:
-            mine = message["parent_header"].get("msg_id") == wait.message_id
-            if cell is None:
-                state = message["content"].get("execution_state")
-                wait.idle = wait.idle or (mine and state == "idle")
-                continue
-            quiet = message["msg_type"] in {"status", "execute_input"}
-            if quiet and not mine:
-                continue
-            # what a thread of an earlier cell prints is shown under the cell that runs
-            try:
-                self._outputs.process_message(message, cell, index)
-            except CellExecutionComplete:
-                wait.idle = True
-
-    def _take_report(self, wait: _Wait) -> None:
+        # what a thread of an earlier cell prints is shown under the cell that runs
         try:
-            message = self._channel.receive(0)
+            self._outputs.process_message(message, cell, index)
+        except CellExecutionComplete:
+            wait.idle = True
+
+    def _take_last_words(self, wait: _Wait, cell: Any, index: int) -> None:
+        """What the kernel said before it ended."""
+        self._take_said(wait, cell, index)
+        with contextlib.suppress(ChannelClosed):
+            while (message := self._channel.receive(0)) is not None:
+                self._take_message(message, wait, cell, index)
+
+    def _take_reports(self, wait: _Wait, cell: Any, index: int) -> None:
+        try:
+            while (message := self._channel.receive(0)) is not None:
+                self._take_message(message, wait, cell, index)
         except ChannelClosed:
             # closed by its own end, or by code that closed every descriptor: without the hooks
             # nothing can be checkpointed, so the kernel is as good as dead
             self._poller.unregister(self._channel.fileno())
             self._kernel.kill()
-            return
-        if message is None:
-            return
-        if message["kind"] == "ask":
+
+    def _take_message(self, message: Message, wait: _Wait, cell: Any, index: int) -> None:
+        kind = message["kind"]
+        if kind in {REPLY, OUTPUT}:
+            self._take(kind, message, wait, cell, index)
+        elif kind == "ask":
             if self._reply is not None:
                 # the channel's end is noticed where it is read
                 with contextlib.suppress(ChannelClosed):
                     self._channel.send(self._reply(message))
-        elif message["kind"] == "loading":
+        elif kind == "loading":
             wait.pause()
-        elif message["kind"] == "loaded":
+        elif kind == "loaded":
             wait.go_on()
-        elif message["kind"] == "ran":
+        elif kind == "ran":
             # the user's code is done: what follows is our capture, which no limit counts
             wait.deadline = None
             if wait.cut_short is None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import InternalError
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.kernel import Kernel
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.origin import OriginStep
 from cellrail.notebook.plan import Fate
@@ -129,7 +129,7 @@ class Place:
         notebook: Any,
         sources: Mapping[int, str],
         ahead: list[str] | None,
-        start: Callable[[], ColdKernel],
+        start: Callable[[], Kernel],
         stop: threading.Event,
         what: str = "a parallel item",
     ) -> None:
@@ -150,7 +150,7 @@ class Place:
         self._ground, self._recorder, self._notebook = ground, recorder, notebook
         self._steps = {step.number: step for step in flow.steps}
         self._sources, self._ahead, self._start, self._stop = sources, ahead, start, stop
-        self._kernel: ColdKernel | None = None
+        self._kernel: Kernel | None = None
         #: the next item needs a fresh kernel
         self.worn = False
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import control
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.origin import OriginStep
@@ -58,7 +58,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     limits: RunLimits
     sources: Mapping[int, str]
     #: starts a further kernel
-    start: Callable[[], ColdKernel]
+    start: Callable[[], Kernel]
     #: a performer for a kernel that is as good as new: its arguments beside those above
     rest: dict[str, Any]
     jitter: Callable[[], float]

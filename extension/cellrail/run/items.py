@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from cellrail.kernels.cold import ColdKernel, close_thread
+from cellrail.kernels.cold import close_thread
+from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import control
 from cellrail.notebook.apart import forbidden, own_names
 from cellrail.notebook.model import Flow, Step
@@ -41,7 +42,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     flow: Flow
     recorder: Recorder
     notebook: Any
-    kernel: ColdKernel
+    kernel: Kernel
     limits: RunLimits
     #: each kernel's cells ask at a desk of their own
     desk: Desk
@@ -168,7 +169,7 @@ class Items:
         self._todo = deque(n for n, plan in enumerate(plans) if not plan.kept)
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._problem: BaseException | None = None
-        self._inbox: queue.SimpleQueue[Future[ColdKernel] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Future[Kernel] | None] = queue.SimpleQueue()
         self._places: list[Place] = []
         self._cells = [n for step in fork.block.steps() for n in step.cell_indices]
         shown = means.notebook["cells"]
@@ -205,7 +206,7 @@ class Items:
 
     def _attend(self, working: int) -> None:
         """Start kernels for the workers until the last one is done."""
-        wanted: Future[ColdKernel] | None = None
+        wanted: Future[Kernel] | None = None
         while working:
             try:
                 wanted = self._inbox.get(timeout=1.0)
@@ -249,8 +250,8 @@ class Items:
 
     # --- workers -----------------------------------------------------------------------------
 
-    def _start_kernel(self) -> ColdKernel:
-        wanted: Future[ColdKernel] = Future()
+    def _start_kernel(self) -> Kernel:
+        wanted: Future[Kernel] = Future()
         self._inbox.put(wanted)
         return wanted.result()
 

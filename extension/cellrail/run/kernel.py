@@ -18,15 +18,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from cellrail.errors import CellrailError
 from cellrail.kernels.channel import Channel, ChannelClosed, Message, connect_to_driver
 from cellrail.run.asking import Asking, told
+from cellrail.run.hearing import hear_interrupts
 from cellrail.run.setup import setup_lines
 from cellrail.step_line import install as install_step_line
-from cellrail_state.ambient import Base
+from cellrail_state.ambient import Base, can_import
 from cellrail_state.errors import StateError
 from cellrail_state.model import to_plain
 
@@ -38,7 +41,7 @@ _ORDER_SECONDS = 60.0
 
 def load_ipython_extension(shell: Any) -> None:
     """Install the hooks where a driver waits for them."""
-    channel = connect_to_driver()
+    channel = _channel_of(getattr(shell, "kernel", None)) or connect_to_driver()
     if channel is None:
         return
     _die_with_parent()
@@ -50,19 +53,35 @@ def load_ipython_extension(shell: Any) -> None:
     hooks.install()
 
 
+def _channel_of(kernel: Any) -> Channel | None:
+    """The channel that a kernel was forked with; only the first who asks gets it."""
+    channel: Channel | None = getattr(kernel, "cellrail_channel", None)
+    if channel is not None:
+        kernel.cellrail_channel = None
+    return channel
+
+
 class PackageWatch:
     """Versions of the top-level packages that were imported since one last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Collection[str] = ()) -> None:
+        """Begin.
+
+        Args:
+            ahead: modules that were imported ahead of the first cell; not told the first time.
+        """
         self._modules = 0
         self._seen: set[str] = set(sys.stdlib_module_names)
+        known = {name.partition(".")[0] for name in sys.modules.keys() - set(ahead)}
+        self._later = {name.partition(".")[0] for name in ahead} - known
 
     def news(self) -> dict[str, str]:
         """Versions by name, each told once."""
         if len(sys.modules) == self._modules:
             return {}
-        self._modules = len(sys.modules)
-        names = {name.partition(".")[0] for name in list(sys.modules)} - self._seen
+        self._modules = len(sys.modules) if not self._later else 0
+        names = {name.partition(".")[0] for name in list(sys.modules)} - self._seen - self._later
+        self._later = set()
         self._seen |= names
         versions = {
             name: getattr(sys.modules.get(name), "__version__", None)
@@ -70,6 +89,42 @@ class PackageWatch:
             if not name.startswith("_")
         }
         return {name: v for name, v in sorted(versions.items()) if isinstance(v, str)}
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What hooks know of their process; of a kernel that is forked, made before the fork."""
+
+    base: Base
+    packages: PackageWatch
+    #: packages that are told when the kernel is ready
+    first: dict[str, str]
+    #: and those that were imported ahead: when the first cell has run
+    then: dict[str, str] = {}
+
+    @staticmethod
+    def now(ahead: Collection[str] = ()) -> Prepared:
+        """The process as it is.
+
+        Args:
+            ahead: modules that were imported ahead of the first cell.
+        """
+        ahead = frozenset(ahead)
+        base, packages = Base.now(), PackageWatch(ahead)
+        return Prepared(
+            base=Base(
+                environment=base.environment,
+                modules=base.modules - ahead,
+                importable={name: can_import(name) for name in sorted(ahead)},
+            ),
+            packages=packages,
+            first=packages.news(),
+            then=packages.news(),
+        )
+
+
+def prepare(kernel: Any) -> None:
+    """Before kernels are forked: do what each would do of the same."""
+    kernel.cellrail_prepared = Prepared.now(kernel.cellrail_ahead)
 
 
 class KernelHooks:
@@ -82,8 +137,12 @@ class KernelHooks:
         self._running: list[Any] = []
         self._cell_order: Message = {}
         self._started = 0.0
-        self._packages = PackageWatch()
-        self._base = Base.now()
+        self._hears = False
+        made = getattr(getattr(shell, "kernel", None), "cellrail_prepared", None)
+        prepared: Prepared = made or Prepared.now()
+        self._packages, self._news = prepared.packages, prepared.then
+        self._first = prepared.first
+        self._base = msgspec.structs.replace(prepared.base, environment=dict(os.environ))
         self._state: ShellState | None = None
         self.asking = Asking(channel.send, self._learn, lambda: self.state.midway)
 
@@ -100,7 +159,7 @@ class KernelHooks:
                 "cellrail": __version__,
                 "python": ".".join(map(str, sys.version_info[:3])),
                 "implementation": sys.implementation.name,
-                "packages": self._packages.news(),
+                "packages": self._first,
             }
         )
         threading.Thread(target=self._listen, name="cellrail-channel", daemon=True).start()
@@ -110,6 +169,9 @@ class KernelHooks:
             while (message := self._channel.receive()) is not None:
                 if message["kind"] == "reply":
                     self.asking.take(message)
+                elif message["kind"] in {"request", "shutdown"}:
+                    # of a kernel without sockets: what others get through theirs
+                    self._shell.kernel.take(message)
                 else:
                     self._orders.put(message)
         except ChannelClosed:
@@ -146,6 +208,9 @@ class KernelHooks:
         if len(self._running) > 1:
             return
         self._cell_order = self._order()
+        if not self._hears:
+            self._hears = True
+            hear_interrupts()
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
         if self._cell_order.get("checkpoint"):
@@ -199,8 +264,9 @@ class KernelHooks:
             "started": self._started,
             "ended": ended,
             "magics": setup_lines(self._shell, result.info),
-            "packages": self._packages.news(),
+            "packages": self._news | self._packages.news(),
         }
+        self._news = {}
         success, raised = bool(result.success), result.error_in_exec or result.error_before_exec
         if success and (refusal := self._refusal()) is not None:
             success, raised = False, refusal

@@ -151,12 +151,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def kernel_environment(hash_seed: int | None) -> dict[str, str]:
-    """What a headless kernel gets in its environment."""
-    environment = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "CELLRAIL_HEADLESS": "1"}
-    if hash_seed is not None:
-        environment["PYTHONHASHSEED"] = str(hash_seed)
-    return environment
+def kernel_environment() -> dict[str, str]:
+    """What a headless kernel gets in its environment, beside its hash seed."""
+    return {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "CELLRAIL_HEADLESS": "1"}
+
+
+def first_sources(flow: Flow) -> list[str]:
+    """Code of the steps that every run begins with, in their order."""
+    sources = []
+    for step in flow.steps:
+        if step.skips or step.options.control or step.options.cache:
+            break
+        sources.append(step.body)
+    return sources
 
 
 def writable_parent(path: Path) -> bool:

@@ -20,7 +20,7 @@ import msgspec
 
 from cellrail.errors import InternalError
 from cellrail.kernels.channel import ChannelClosed
-from cellrail.kernels.cold import ColdKernel
+from cellrail.kernels.kernel import Kernel
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.control import (
     Action,
@@ -123,7 +123,7 @@ class Session:
         notebook: Any,
         plan: Plan,
         recorder: Recorder,
-        kernel: ColdKernel | None,
+        kernel: Kernel | None,
         origin: RunHistory | None = None,
         putback: PutBack | None = None,
         replay: Replay | Answers | None = None,
@@ -136,7 +136,7 @@ class Session:
         modules: Mapping[int, Mapping[str, str]] | None = None,
         folder: pathlib.Path | None = None,
         desk: Desk | None = None,
-        spare: Callable[[], ColdKernel] | None = None,
+        spare: Callable[[], Kernel] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the run.
