@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,26 @@ def make(tmp_path: Path) -> Make:
     return build
 
 
+class Clock:
+    """Time as a test has it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 @pytest.fixture
-def app(tmp_path: Path) -> App:
+def clock() -> Clock:
+    """The time of `app`: `clock.ahead` seconds from now."""
+    return Clock()
+
+
+@pytest.fixture
+def app(tmp_path: Path, clock: Clock) -> App:
     """An App on a store in the test's folder."""
-    return App(tmp_path / ".cellrail")
+    return App(tmp_path / ".cellrail", clock=clock)
 
 
 @pytest.fixture

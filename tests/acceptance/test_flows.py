@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cellrail import App
+from reading import printed
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 DOCS = NOTEBOOKS.parent / "docs"
@@ -27,12 +28,6 @@ def book(tmp_path):
         return Path(shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path))
 
     return copy
-
-
-def printed(run, label: str) -> str:
-    """What a step has printed; in a loop, its last turn."""
-    outputs = run[label].outputs
-    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
 
 
 def statuses(run) -> dict[str, str]:

@@ -30,14 +30,9 @@ from cellrail.filling import Counts
 from cellrail_state.errors import StoreError, Untrusted
 from cellrail_state.model import JobFinished
 from cellrail_state.testing import FakeClock
+from reading import WITNESS
 
 #: a cell that tells that it was executed
-WITNESS = (
-    "import os\n"
-    "def witness(word):\n"
-    "    fd = os.open('witness.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
-    "    os.write(fd, f'{word}\\n'.encode()); os.close(fd)\n"
-)
 DAY = {"day": "{date:%Y-%m-%d}"}
 RANGE = {"start": "2025-01-01", "end": "2025-01-03", "every": "day", "parameters": DAY}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from cellrail import App
+from reading import printed
 
 COUNT = "\nwith open('w.txt', 'a') as _f: _f.write('x')\ndel _f"
 
@@ -25,12 +26,6 @@ def times(tmp_path):
         return len(text)
 
     return count
-
-
-def printed(run, label: str) -> str:
-    return "".join(
-        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
-    )
 
 
 SOURCES = (

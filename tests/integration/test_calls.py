@@ -19,27 +19,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cellrail_state.model import Called
+from reading import WITNESS, printed, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 CALL = "from cellrail import flow\n"
-#: in a child: counts what is executed, and does something once
-WITNESS = (
-    "%%step setup\nimport os, signal, time\n"
-    "def witness(word):\n"
-    "    with open('witness.txt', 'a') as file: file.write(f'{word}\\n')\n"
-    "def once(word):\n"
-    "    if os.path.exists(word): return False\n"
-    "    open(word, 'w').close(); return True\n"
-)
-ITEM = ("n = 1", WITNESS + "witness(f'setup-{n}')", "%%step work\nwitness(f'work-{n}')\nr = n * 10")
+#: a child that counts what it executes
+SETUP = f"%%step setup\n{WITNESS}witness(f'setup-{{n}}')"
+ITEM = ("n = 1", SETUP, "%%step work\nwitness(f'work-{n}')\nr = n * 10")
 
 
 @pytest.fixture
@@ -52,19 +45,8 @@ def item(make):
     return build
 
 
-def printed(run, label: str) -> str:
-    return "".join(o["text"] for o in run[label].outputs if o["output_type"] == "stream")
-
-
 def words(folder: Path) -> list[str]:
     return (folder / "witness.txt").read_text().split()
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def started(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -259,7 +241,7 @@ def test_a_secret_stays_one_in_the_child(make, app, everything):
 
 
 def test_a_retry_finds_what_succeeded_and_restarts_what_failed(make, app, item, tmp_path):
-    item("%%step check\nwitness(f'check-{n}')\nif n == 2 and once('failed'): raise ValueError(n)")
+    item("%%step check\nwitness(f'check-{n}')\nif n == 2 and first('failed'): raise ValueError(n)")
     notebook = make(
         "%%step go --retry 2 --backoff 1ms\n" + CALL
         + "rs = [flow.call('item.ipynb', {'n': n}, key=f'k{n}').value('r') for n in [1, 2, 3]]",
@@ -280,7 +262,7 @@ def test_a_retry_finds_what_succeeded_and_restarts_what_failed(make, app, item, 
 def test_killed_while_the_child_runs_the_recovered_run_executes_it_once(
     make, app, item, tmp_path, who
 ):
-    item("%%step check\nwitness('check')\nif once('slow'): time.sleep(60)")
+    item("%%step check\nwitness('check')\nif first('slow'): time.sleep(60)")
     notebook = make(
         "%%step go\n" + CALL + "r = flow.call('item.ipynb', {'n': 5}, key='k').value('r')",
         "print(r)", name="parent.ipynb",
@@ -313,7 +295,7 @@ def test_killed_while_the_child_runs_the_recovered_run_executes_it_once(
 
 
 def test_a_child_that_ended_while_its_parent_was_dead_is_the_answer(make, app, item, tmp_path):
-    item("%%step check\nwitness('check')\nif once('slow'): time.sleep(60)")
+    item("%%step check\nwitness('check')\nif first('slow'): time.sleep(60)")
     notebook = make("%%step go\n" + CALL + "run = flow.call('item.ipynb', key='k')")
     process = started("run", str(notebook), folder=tmp_path)
     wait_for((tmp_path / "slow").exists)
@@ -332,7 +314,7 @@ def test_a_child_that_ended_while_its_parent_was_dead_is_the_answer(make, app, i
 
 
 def test_recover_all_goes_on_with_a_parent_and_its_child_once(make, app, item, tmp_path):
-    item("%%step check\nwitness('check')\nif once('slow'): time.sleep(60)")
+    item("%%step check\nwitness('check')\nif first('slow'): time.sleep(60)")
     notebook = make("%%step go\n" + CALL + "run = flow.call('item.ipynb', key='k')")
     process = started("run", str(notebook), folder=tmp_path)
     wait_for((tmp_path / "slow").exists)
@@ -349,7 +331,7 @@ def test_recover_all_goes_on_with_a_parent_and_its_child_once(make, app, item, t
 def test_a_restart_goes_on_with_the_calls_of_what_failed_and_calls_anew_what_had_ended_well(
     make, app, item, tmp_path, edit
 ):
-    item("%%step check\nif n == 2 and once('failed'): raise ValueError(n)")
+    item("%%step check\nif n == 2 and first('failed'): raise ValueError(n)")
     notebook = make(
         "%%step go\n" + CALL
         + "rs = [flow.call('item.ipynb', {'n': n}, key=f'k{n}').value('r') for n in [1, 2]]",

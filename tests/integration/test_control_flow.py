@@ -10,16 +10,7 @@ from __future__ import annotations
 import pytest
 
 from cellrail.errors import BadNotebook, RestartRefused, StepNotFound
-
-
-def statuses(run) -> dict[str, str]:
-    return {step.label: str(step.status) for step in run.steps}
-
-
-def printed(run, label: str) -> str:
-    return "".join(
-        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
-    )
+from reading import printed, statuses
 
 
 def decided(app, run) -> list[tuple[str, bool]]:

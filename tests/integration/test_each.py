@@ -14,7 +14,6 @@ Laws:
 
 from __future__ import annotations
 
-import collections
 import itertools
 import random
 import signal
@@ -29,6 +28,7 @@ from cellrail.kernels.ending import end_kernels
 from cellrail_state.doctor import examine, holding, references
 from cellrail_state.model import EachStored
 from cellrail_state.prune import prune
+from reading import counts, printed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
@@ -68,14 +68,6 @@ AFTER = "%%step after\nprint(opt['of'] is model, type(model) is Model, opt['n'],
 
 def train(who: str, *, options: str = "", every: object = 1) -> str:
     return TRAIN.format(who=who, options=options, every=every)
-
-
-def printed(run, label: str) -> str:
-    return "".join(o["text"] for o in run[label].outputs if o["output_type"] == "stream")
-
-
-def counts(folder: Path) -> dict[str, int]:
-    return dict(collections.Counter((folder / "witness.txt").read_text().split()))
 
 
 def stored(app, run_id: str) -> list[EachStored]:

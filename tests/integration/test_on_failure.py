@@ -21,28 +21,13 @@ from pathlib import Path
 
 import pytest
 
+from reading import WITNESS, printed, statuses
+
 TELL = (
     "%%step tell --on-failure\nfrom cellrail import flow\n"
     "told = (flow.error.step, flow.error.name, flow.error.value)\n"
     "print(*told, sep='|')\nprint(flow.error.traceback)"
 )
-#: in a cell: words are counted, and a process is killed once
-WITNESS = (
-    "import os, signal, time\n"
-    "def witness(word):\n"
-    "    with open('witness.txt', 'a') as file: file.write(f'{word}\\n')\n"
-    "def once(word):\n"
-    "    if os.path.exists(word): return False\n"
-    "    open(word, 'w').close(); return True\n"
-)
-
-
-def printed(run, label: str) -> str:
-    return "".join(o["text"] for o in run[label].outputs if o["output_type"] == "stream")
-
-
-def statuses(run) -> dict[str, str]:
-    return {step.label: str(step.status) for step in run.steps}
 
 
 def words(folder: Path) -> list[str]:
@@ -269,7 +254,7 @@ CRASHING = (
     WITNESS + "x = [1]",
     "%%step first --on-failure\nfrom cellrail import flow\nwitness('first'); print(flow.error)",
     "%%step second --on-failure\nwitness('second')\n"
-    "if once('killed'): os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)\n"
+    "if first('killed'): os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)\n"
     "print(flow.error, x)",
     "%%step third --on-failure\nwitness('third')",
     "%%step bad\nwitness('bad')\nx.append(2)\n1 / 0",
@@ -299,8 +284,8 @@ def test_a_run_whose_kernel_died_can_still_be_recovered(make, app, tmp_path):
     notebook = make(
         WITNESS + "x = [1]",
         "%%step tell --on-failure\nwitness('told'); x.append('spoilt')",
-        "%%step bad\nwitness('bad')\nif once('died'): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "if once('again'): os.kill(os.getpid(), signal.SIGKILL)\nx.append(2)",
+        "%%step bad\nwitness('bad')\nif first('died'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if first('again'): os.kill(os.getpid(), signal.SIGKILL)\nx.append(2)",
     )
     assert app.run(notebook).status == "failed"
 

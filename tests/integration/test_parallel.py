@@ -11,25 +11,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from cellrail.errors import BadNotebook, RestartRefused
-
-
-def wait_for(met, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def printed(run, label: str) -> str:
-    return "".join(
-        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
-    )
-
+from reading import printed, wait_for
 
 LOOP = (
     "import numpy as np\nregions = ['north', 'south', 'east', 'west']\nbase = np.arange(4.0)\n"

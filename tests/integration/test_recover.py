@@ -11,7 +11,6 @@ Laws:
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import fcntl
 import json
@@ -32,6 +31,7 @@ from cellrail.kernels.ending import end_kernels
 from cellrail.run.client import CellClient, Ending
 from cellrail_state.errors import RunIsOwned, RunTakenOver
 from cellrail_state.model import KernelStarted
+from reading import counts, printed, statuses, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
@@ -49,27 +49,6 @@ CRASH = (
     "    if who != 'driver': os.kill(os.getpid(), signal.SIGKILL)\n"
     "    time.sleep(60)\n"
 )
-
-
-def printed(run, label: str) -> str:
-    return "".join(
-        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
-    )
-
-
-def statuses(run) -> dict[str, str]:
-    return {step.label: str(step.status) for step in run.steps}
-
-
-def counts(folder: Path) -> dict[str, int]:
-    return dict(collections.Counter((folder / "witness.txt").read_text().split()))
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -344,7 +323,7 @@ def test_a_run_that_was_taken_over_kills_its_kernel_and_leaves_its_output(
         [sys.executable, "-m", "cellrail", "run", str(notebook), "out.ipynb"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(tmp_path / "ready")
+    wait_for((tmp_path / "ready").exists)
     run = app.show("last")
     path = app.store.journal_path(run.id)
     with path.open("ab") as file:  # another owner has written

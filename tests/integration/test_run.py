@@ -20,6 +20,8 @@ import nbformat
 import psutil
 import pytest
 
+from reading import wait_for
+
 
 def statuses(run):
     return [str(step.status) for step in run.steps]
@@ -227,13 +229,6 @@ def start(path: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def sleeping(make, tmp_path):
     """A notebook whose second cell says when it runs, and then sleeps."""
@@ -247,7 +242,7 @@ def sleeping(make, tmp_path):
 
 def test_an_interrupted_run_is_cancelled_and_can_be_restarted(sleeping, app, tmp_path, edit):
     process = start(sleeping)
-    wait_for(tmp_path / "running")
+    wait_for((tmp_path / "running").exists)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
 
@@ -263,7 +258,7 @@ def test_kill_9_of_the_driver_leaves_an_interrupted_run_that_restarts(
     sleeping, app, tmp_path, edit
 ):
     process = start(sleeping)
-    wait_for(tmp_path / "running")
+    wait_for((tmp_path / "running").exists)
     kernel = int((tmp_path / "running").read_text())
     process.kill()
     process.communicate()
@@ -285,7 +280,7 @@ def test_kill_9_of_the_driver_leaves_an_interrupted_run_that_restarts(
 
 def test_kill_9_of_the_kernel_fails_the_run_and_it_restarts(sleeping, app, tmp_path, edit):
     process = start(sleeping)
-    wait_for(tmp_path / "running")
+    wait_for((tmp_path / "running").exists)
     os.kill(int((tmp_path / "running").read_text()), signal.SIGKILL)
     process.communicate(timeout=30)
 
@@ -297,7 +292,7 @@ def test_kill_9_of_the_kernel_fails_the_run_and_it_restarts(sleeping, app, tmp_p
 
 def test_a_running_run_cannot_be_restarted(sleeping, cellrail, tmp_path):
     process = start(sleeping)
-    wait_for(tmp_path / "running")
+    wait_for((tmp_path / "running").exists)
     try:
         done = cellrail("restart", "last", "--json")
         assert done.returncode == 2

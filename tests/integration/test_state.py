@@ -21,6 +21,7 @@ from cellrail.errors import NotSet, RestartRefused, UserError
 from cellrail_state.errors import StateConflict, StoreError
 from cellrail_state.model import JobFinished
 from cellrail_state.testing import LEDGER_POINTS, open_store
+from reading import printed
 
 IMPORT = "from cellrail import flow, get_state, set_state, get_state_path\n"
 USER = "from cellrail import get_flow_user_state as get, set_flow_user_state as put\n"
@@ -29,10 +30,6 @@ VARIABLE = "from cellrail import get_variable, set_variable\n"
 COMMIT_POINTS = (
     *LEDGER_POINTS[:2], "journal.before_append", "journal.after_append", *LEDGER_POINTS[2:],
 )  # fmt: skip
-
-
-def printed(run, label: str) -> str:
-    return "".join(o["text"] for o in run[label].outputs if o["output_type"] == "stream")
 
 
 class Front:

@@ -11,61 +11,21 @@ Laws:
 
 from __future__ import annotations
 
-import collections
 import signal
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from cellrail import App
+from reading import WITNESS, counts, printed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
-WITNESS = (
-    "import os, signal, time\nfrom pathlib import Path\nfrom cellrail import flow\n"
-    "def witness(word):\n"
-    "    fd = os.open('witness.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
-    "    os.write(fd, f'{word}\\n'.encode()); os.close(fd)\n"
-    "def first(word):\n"
-    "    new = not os.path.exists(word)\n"
-    "    Path(word).touch()\n"
-    "    return new\n"
+#: a cell can kill the process that drives it, once
+BEGIN = WITNESS + (
     "def crash(word):\n"
     "    if first(word):\n"
     "        os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)\n"
 )
-
-
-class Clock:
-    """Time as a test has it."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def app(tmp_path: Path, clock: Clock) -> App:
-    return App(tmp_path / ".cellrail", clock=clock)
-
-
-def printed(run, label: str) -> str:
-    outputs = run[label].outputs
-    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
-
-
-def counts(folder: Path) -> dict[str, int]:
-    return dict(collections.Counter((folder / "witness.txt").read_text().split()))
-
 
 # --- Windmill --------------------------------------------------------------------------------
 
@@ -74,7 +34,7 @@ def test_items_and_conditions_are_evaluated_once_whatever_goes_on_with_the_run(
     make, app, cellrail, tmp_path
 ):
     notebook = make(
-        WITNESS
+        BEGIN
         + "def items():\n    witness('items')\n    return ['a', 'b']\n"
         + "def ready():\n    witness('ready')\n    return True\n",
         "%%step gate --when ready() --retry 1 --backoff 1ms\nif first('tried'): raise ValueError",
@@ -100,7 +60,7 @@ def test_items_and_conditions_are_evaluated_once_whatever_goes_on_with_the_run(
 def test_a_turn_that_failed_and_was_passed_over_stays_so_before_a_cut(make, app, tmp_path):
     run = app.run(
         make(
-            WITNESS,
+            BEGIN,
             "%%step each --foreach x in 'abc' --on-error skip --collect y\n"
             "witness(x)\nif first(x): raise ValueError(x)\ny = x",
             "%%step last\nprint(y)",
@@ -117,7 +77,7 @@ def test_a_turn_that_failed_and_was_passed_over_stays_so_before_a_cut(make, app,
 def test_a_gate_in_a_branch_holds_what_follows(make, app, tmp_path):
     run = app.run(
         make(
-            WITNESS,
+            BEGIN,
             "%%step ask --branch size --when True\nflow.suspend('1h')",
             "%%step pass --branch size:default\nwitness('pass')",
             "%%step after\nwitness('after'); print(flow.resume_data)",
@@ -136,7 +96,7 @@ def test_a_gate_that_was_not_answered_is_the_one_that_failed_and_is_not_tried_ag
 ):
     app.run(
         make(
-            WITNESS,
+            BEGIN,
             "%%step gate --retry 2 --on-error continue\n"
             "witness('gate'); flow.suspend('1h', on_timeout='fail')",
             "%%step held\nwitness('held')",
@@ -152,7 +112,7 @@ def test_a_gate_that_was_not_answered_is_the_one_that_failed_and_is_not_tried_ag
 
 def test_the_time_that_is_waited_counts_toward_no_limit(make, app, clock):
     run = app.run(
-        make(WITNESS, "%%step ask --timeout 50s\nflow.suspend('1h')", "%%step after\nprint(1)"),
+        make(BEGIN, "%%step ask --timeout 50s\nflow.suspend('1h')", "%%step after\nprint(1)"),
         timeout=100,
     )
     clock.ahead = 3000
@@ -181,7 +141,7 @@ def test_a_restart_sees_the_state_of_its_origin_whoever_starts_it(make, app, mon
 
 def test_a_step_that_leaves_null_is_not_executed_again_for_that(make, app, cellrail, tmp_path):
     notebook = make(
-        WITNESS,
+        BEGIN,
         "%%step nothing --foreach x in [1, 2] --collect y\nwitness(f'n{x}'); y = None",
         "%%step silent\nwitness('silent')",
         "%%step dies\ncrash('dies'); print(y)",
@@ -196,7 +156,7 @@ def test_a_step_that_leaves_null_is_not_executed_again_for_that(make, app, cellr
 
 def test_forced_and_recovered_are_two_things(make, app, cellrail):
     notebook = make(
-        WITNESS,
+        BEGIN,
         "%%step a\nif Path('now').exists(): crash('a')\nprint(flow.forced, flow.recovering)",
         "%%step b\nprint(flow.forced, flow.recovering)",
     )

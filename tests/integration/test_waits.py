@@ -11,28 +11,21 @@ Laws:
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from cellrail import App
 from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused
+from reading import WITNESS, counts, printed, statuses
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
-WITNESS = (
-    "import os, signal, time\nfrom pathlib import Path\nfrom cellrail import flow\n"
-    "def witness(word):\n"
-    "    fd = os.open('witness.txt', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
-    "    os.write(fd, f'{word}\\n'.encode()); os.close(fd)\n"
-)
 APPROVAL = (
     WITNESS,
     "%%step plan\nwitness('plan')\ncost = [3, 4]; also = cost",
@@ -42,39 +35,6 @@ APPROVAL = (
     "print(flow.resume_data, flow.woke_by, flow.step('approve').resume_data)",
 )
 NO_URL = "cellrail: there is no base_url; to go on: cellrail resume RUN\n"
-
-
-class Clock:
-    """Time as a test has it."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def app(tmp_path: Path, clock: Clock) -> App:
-    return App(tmp_path / ".cellrail", clock=clock)
-
-
-def printed(run, label: str) -> str:
-    outputs = run[label].outputs
-    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
-
-
-def counts(folder: Path) -> dict[str, int]:
-    return dict(collections.Counter((folder / "witness.txt").read_text().split()))
-
-
-def statuses(run) -> dict[str, str]:
-    return {step.label: str(step.status) for step in run.steps}
 
 
 def kernels_alive(app: App, run_id: str) -> list[int]:
