@@ -17,6 +17,7 @@ from typing import Any
 from .fresh import Fresh
 from .piece import Piece
 from .sharing import are_flat, is_as_in, is_still, items_of, snapshot
+from .slabs import Slabs
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Entry:
     error: str | None
     #: what a flat container held
     flat: Any = None
+    #: a long flat container as it was cut, so that its slabs need not be pickled again
+    slabs: Slabs | None = None
     #: it is a function or class of the notebook
     defines: bool = False
     #: something of matplotlib is in it
@@ -61,7 +64,8 @@ class Entry:
             content=piece.content if piece.error is None else None,
             keys=piece.keys,
             error=piece.error,
-            flat=snapshot(value) if piece.error is None and not still else None,
+            flat=_flat(piece) if piece.error is None and not still else None,
+            slabs=piece.slabs.kept if piece.error is None and piece.slabs is not None else None,
             defines=bool(piece.body_key),
             drawn=piece.draws,
         )
@@ -108,6 +112,11 @@ class Entry:
         if not self.is_object(value):
             return False
         return self.content == (piece.content if piece.error is None else None)
+
+
+def _flat(piece: Piece) -> Any:
+    """What a flat container held."""
+    return snapshot(piece.values[0]) if piece.slabs is None else piece.slabs.columns
 
 
 class Baseline:

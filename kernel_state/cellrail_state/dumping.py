@@ -14,6 +14,7 @@ from .digests import Hasher
 from .pickling import OverLimit, Pickler, Sink, explain
 from .piece import Piece
 from .sharing import is_flat
+from .slabs import Slabs, cut
 
 _LIMIT = 5_000
 _MANY = 1_000
@@ -49,7 +50,11 @@ class Dumper:
         self._copied.clear()
 
     def dump(
-        self, names: tuple[str, ...], values: list[Any], keys: Iterable[str] | None = None
+        self,
+        names: tuple[str, ...],
+        values: list[Any],
+        keys: Iterable[str] | None = None,
+        before: Slabs | None = None,
     ) -> Piece:
         """Pickle values into one stream.
 
@@ -57,19 +62,24 @@ class Dumper:
             names: what they are called.
             values: what they are, in the same order.
             keys: of functions and classes that stand before them, by value.
+            before: what the one value was cut into at the capture before.
         """
-        piece = self._attempt(names, values, keys)
+        piece = self._attempt(names, values, keys, before)
         if piece.error == "it is nested too deeply" and sys.getrecursionlimit() < _LIMIT:
             limit = sys.getrecursionlimit()
             sys.setrecursionlimit(_LIMIT)
             try:
-                piece = self._attempt(names, values, keys)
+                piece = self._attempt(names, values, keys, before)
             finally:
                 sys.setrecursionlimit(limit)
         return piece
 
     def _attempt(
-        self, names: tuple[str, ...], values: list[Any], keys: Iterable[str] | None
+        self,
+        names: tuple[str, ...],
+        values: list[Any],
+        keys: Iterable[str] | None,
+        before: Slabs | None,
     ) -> Piece:
         deadline = self._deadline if keys is None else None
         sink = Sink(self._max_value, deadline)
@@ -79,12 +89,15 @@ class Dumper:
         try:
             if keys is not None:
                 pickler.dump_definitions(keys)
-            for value in values:
+            elif len(values) == 1:
+                piece.slabs = cut(values[0], before, sink.foresee)
+            for value in values if piece.slabs is None else (piece.slabs,):
                 pickler.dump(value)
             piece.stream = sink.bytes()
             piece.content = self._hasher.content(piece.stream, pickler.buffers)
         except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
             piece.error, piece.over_limit = explain(error), isinstance(error, OverLimit)
+        pickler.kinds.pop(Slabs, None)
         piece.buffers, piece.kinds = pickler.buffers, pickler.kinds.keys()
         piece.keys, piece.modules = tuple(pickler.keys), pickler.modules
         return piece
@@ -106,10 +119,14 @@ class Dumper:
         known = self._copied.get(id(pickler))
         if known is None:
             value: Any = piece.values[0] if piece.values else None
-            if type(value) in {list, dict, tuple} and len(value) > _MANY and is_flat(value):
+            if piece.slabs is not None or _is_long_and_flat(value):
                 # copying a memo of a million tuples takes longer than pickling them
                 known = {id(value): (0, value)}
             else:
                 known = pickler.memo.copy()
             self._copied[id(pickler)] = known
         return known
+
+
+def _is_long_and_flat(value: Any) -> bool:
+    return type(value) in {list, dict, tuple} and len(value) > _MANY and is_flat(value)

@@ -12,13 +12,13 @@ and that copy is compared (see `Inspector.is_as_loaded`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from xxhash import xxh3_128_digest
 
 from .definitions import is_definition
+from .digests import Hasher
 from .model import Component
 from .pickling import Trace
 
@@ -34,6 +34,8 @@ _NAMES = frozenset(
         ("decimal", "Decimal"),
     )
 )  # fmt: skip
+#: what the stream of a long flat container names, whose slabs name nothing
+_SLABS = ("cellrail_state.loading", "from_slabs")
 #: code that has a say in how instances are pickled and made
 _HOOKS = frozenset(
     (
@@ -57,23 +59,33 @@ class Fresh(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fresh(
-    component: Component, stream: Any, trace: Trace, definitions: Mapping[str, Any]
+    component: Component,
+    stream: Any,
+    buffers: Iterable[memoryview],
+    trace: Trace,
+    definitions: Mapping[str, Any],
 ) -> Fresh | None:
     """What is known of the one value of a component; None where it has to be pickled.
 
     Args:
         component: what was loaded.
         stream: its bytes.
+        buffers: what stands beside it.
         trace: what the stream named.
         definitions: functions and classes by key.
     """
-    alone = len(component.names) == 1 and not component.definitions and not component.buffers
-    if not alone or not LEAST <= component.stream.size <= MOST or not trace.names <= _NAMES:
+    if len(component.names) != 1 or component.definitions:
+        return None
+    slabs = trace.names == {_SLABS}
+    plain = slabs or (not component.buffers and trace.names <= _NAMES)
+    if not plain or not LEAST <= component.size <= MOST:
         return None
     if not all(_is_plain(definitions.get(key)) for key in trace.keys):
         return None
-    content, keys = xxh3_128_digest(stream), tuple(trace.keys)
-    return Fresh(component=component, content=content, keys=keys, builtin=not trace.names)
+    return Fresh(
+        component=component, content=Hasher().content(stream, buffers), keys=tuple(trace.keys),
+        builtin=slabs or not trace.names,
+    )  # fmt: skip
 
 
 def _is_plain(definition: Any) -> bool:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import enum
 import functools
 import importlib
+import io
+import itertools
+import pickle
 import types
 import typing
 import weakref
@@ -263,6 +266,22 @@ def cached_property(function: Any, name: str | None) -> Any:
     made: Any = functools.cached_property(function)
     made.attrname = name
     return made
+
+
+class _PlainItems(pickle.Unpickler):
+    """Loads a slab, which holds what Python has built in and names nothing."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Nothing may be named."""
+        raise CannotRestore(f"a slab of plain items names {module}.{name}")
+
+
+def from_slabs(kind: str, *slabs: Any) -> Any:
+    """A long list or dict of plain items, from its slabs."""
+    parts = (_PlainItems(io.BytesIO(slab)).load() for slab in slabs)
+    if kind == "dict":
+        return dict(itertools.chain.from_iterable(itertools.starmap(zip, parts)))
+    return list(itertools.chain.from_iterable(items for (items,) in parts))
 
 
 def constant(module: str, name: str) -> Any:

@@ -43,7 +43,7 @@ class Sink:
 
     def __init__(self, max_value: int | None = None, deadline: float | None = None) -> None:
         self.parts: list[bytes] = []
-        self.size = 0
+        self.size, self._foreseen = 0, 0
         self._max, self._deadline = max_value, deadline
 
     def write(self, data: bytes) -> int:
@@ -63,6 +63,16 @@ class Sink:
             raise OverLimit(f"over the limit: more than {self._max:,} bytes (max_value)")
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise OverLimit("over the limit: the capture took too long (max_seconds)")
+
+    def foresee(self, size: int) -> None:
+        """So much more will come beside the stream, and is counted when it does.
+
+        Raises:
+            OverLimit: it will be too large, or takes too long.
+        """
+        self._foreseen += size
+        self.count(self._foreseen)
+        self.size -= self._foreseen
 
     def bytes(self) -> bytes:
         """The whole stream."""

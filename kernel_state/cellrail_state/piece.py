@@ -8,6 +8,7 @@ from typing import Any
 
 from .drawings import FIGURE
 from .pickling import Pickler
+from .slabs import Slabs
 
 #: stands for the component of all definitions among the members of a group
 DEFINITIONS = "\0definitions"
@@ -29,6 +30,8 @@ class Piece:
     pickler: Pickler | None = None
     error: str | None = None
     over_limit: bool = False
+    #: the value, cut: it is a long flat container
+    slabs: Slabs | None = None
     #: key of the definition that the variable is
     body_key: str = ""
     #: the piece of the figure that the values are parts of: they have no stream of their own

@@ -61,8 +61,10 @@ class Pieces:
 
     def add(self, name: str, value: object) -> None:
         """Pickle a variable by itself; of a part of a figure, the figure."""
-        piece = self._figures.part(name, value) or self._dumper.dump((name,), [value])
         entry = self._entries.get(name)
+        piece = self._figures.part(name, value) or self._dumper.dump(
+            (name,), [value], before=entry.slabs if entry is not None else None
+        )
         changed = entry is None or entry.fresh is not None or entry.content != piece.content
         if piece.error is None and changed and self._secret(piece):
             piece.error = "holds a secret"

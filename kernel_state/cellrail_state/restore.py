@@ -258,7 +258,7 @@ def _load(component: Component, context: Context, reader: Reader) -> tuple[list[
         has_definitions=bool(component.definitions),
         trace=trace,
     )
-    return values, fresh(component, stream, trace, context.definitions)
+    return values, fresh(component, stream, map(memoryview, buffers), trace, context.definitions)
 
 
 def _reason(component: Component, error: Exception) -> str:

@@ -104,7 +104,7 @@ def snapshot(value: Any) -> Any:
     if len(value) <= _SHORT:
         # version 2 writes values only: no references, which depend on reference counts
         return marshal.dumps(value, 2)
-    return _items(value)
+    return columns_of(value)
 
 
 def items_of(value: Any) -> Any:
@@ -114,12 +114,13 @@ def items_of(value: Any) -> Any:
     """
     if type(value) not in _FLAT or len(value) <= _SHORT:
         return None
-    items = _items(value)
+    items = columns_of(value)
     kinds = {kind for part in items for kind in set(map(type, part))}
     return items if kinds <= _ATOMS | {tuple} else None
 
 
-def _items(value: Any) -> tuple[tuple[Any, ...], ...]:
+def columns_of(value: Any) -> tuple[tuple[Any, ...], ...]:
+    """The items of a container; of a dict the keys, and the values."""
     return (tuple(value), tuple(value.values())) if type(value) is dict else (tuple(value),)
 
 
