@@ -303,10 +303,7 @@ def kernel_settings(
     settings: Settings, store_path: Path, secrets: dict[str, Any]
 ) -> dict[str, Any]:
     """What the hooks inside the kernel are told."""
-    limits = {
-        "max_value": settings.max_value,
-        "max_seconds": settings.max_seconds,
-    }
+    limits = prepare.checkpoint_limits(settings, store_path)
     return {
         "objects": str(store_path / "objects"),
         "limits": {name: value for name, value in limits.items() if value is not None},

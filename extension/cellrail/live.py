@@ -94,7 +94,7 @@ def begin(
 
 def shell_state(shell: Any, base: Base, *, store: Store, settings: Settings) -> ShellState:
     """Captures of this kernel's namespace into a store."""
-    limits = Limits(max_value=settings.max_value, max_seconds=settings.max_seconds)
+    limits = Limits(**prepare.checkpoint_limits(settings, store.path))
     return ShellState(shell, store.objects, base=base, limits=limits)
 
 

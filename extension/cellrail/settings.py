@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_value: int | None = None
     #: longest time one checkpoint may take, in seconds; None for no limit
     max_seconds: float | None = None
+    #: bytes of stored values at which a store is full; None for no limit
+    max_store: int | None = None
     #: seconds each cell may take; None for no limit
     cell_timeout: float | None = None
     #: a checkpoint that cannot be written fails its step

@@ -105,7 +105,13 @@ class Capture:
             scanner=self._scanner,
             limits=limits or Limits(),
         )
-        self._writer = Writer(objects, self._baseline, inspector=inspector, scanner=self._scanner)
+        self._writer = Writer(
+            objects,
+            self._baseline,
+            inspector=inspector,
+            scanner=self._scanner,
+            room=limits.room if limits is not None else None,
+        )
         #: names that the last capture looked at
         self._looked_at: set[str] = set()
         #: names that were found changed since, before any code that names them ran

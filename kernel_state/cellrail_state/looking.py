@@ -35,6 +35,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_value: int | None = None
     #: seconds of one capture
     max_seconds: float | None = None
+    #: bytes that may still be written to the store; what changes once they are is not stored
+    room: int | None = None
 
 
 class Looker:

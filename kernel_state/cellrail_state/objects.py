@@ -46,6 +46,7 @@ PART = 4 << 20
 PARTED = 2 * PART
 _THREADS = 4
 _DIGEST_LENGTH = 64
+_HEX = "0123456789abcdef"
 _ADDRESS = re.compile(f"[0-9a-f]{{{_DIGEST_LENGTH}}}")
 _RETIRED = ".retired"
 
@@ -349,18 +350,27 @@ class Objects:
                 _recalled(path.with_name(path.name.removesuffix(_RETIRED)))
                 path.unlink(missing_ok=True)
 
-    def files(self) -> Iterator[Path]:
-        """Every file of the objects folder, temporary ones too."""
-        for folder in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
+    def files(self, beginning: str = _HEX) -> Iterator[Path]:
+        """Every file of the objects folder, temporary ones too.
+
+        Args:
+            beginning: first digits of their addresses, those of all files by default.
+        """
+        for folder in sorted(self._folder.glob(f"[{beginning}][{_HEX}]")):
             yield from sorted(folder.iterdir())
 
-    def size(self) -> int:
-        """Bytes that the objects take."""
+    def size(self, *, roughly: bool = False) -> int:
+        """Bytes that the objects take.
+
+        Args:
+            roughly: look at one folder in sixteen: addresses are hashes, so that each holds about
+                as much as any other.
+        """
         total = 0
-        for path in self.files():
+        for path in self.files("0" if roughly else _HEX):
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
-        return total
+        return total * 16 if roughly else total
 
 
 def _own_memory(size: int) -> mmap.mmap:

@@ -22,6 +22,7 @@ from .pieces import Pieces
 from .scanning import Scanner
 
 NOT_IN_OUTPUTS = "not in --outputs"
+NO_ROOM = "over the limit: the store is full (max_store)"
 
 
 class Store(inspection.Source, Protocol):
@@ -80,6 +81,7 @@ class Writer:
         *,
         inspector: inspection.Inspector,
         scanner: Scanner,
+        room: int | None = None,
     ) -> None:
         """Prepare to write.
 
@@ -88,9 +90,11 @@ class Writer:
             baseline: learns which groups are written.
             inspector: tells what would not load.
             scanner: finds secrets.
+            room: bytes that may still be written; None for any number.
         """
         self._objects, self._baseline = objects, baseline
         self._inspector, self._scanner = inspector, scanner
+        self._room = room
         #: what this process has written, which counts once
         self._digests: set[str] = set()
 
@@ -114,6 +118,9 @@ class Writer:
             self._refuse(piece, piece.names, made, Verdict.LOST, NOT_IN_OUTPUTS)
             self._baseline.keep_group(piece)
             return
+        if self._is_full() and not piece.definitions:  # without these no other value loads
+            self._refuse(piece, piece.names, made, Verdict.LOST, NO_ROOM)
+            return
         secret = any(map(self._scanner.hits, piece.data))
         reason = "holds a secret" if secret else self._inspector.check(piece)
         if reason:
@@ -135,6 +142,9 @@ class Writer:
                     record, verdict=verdict, reason=self._scanner.mask(reason) or "holds a secret"
                 )
                 self._baseline.drop_group(name)
+
+    def _is_full(self) -> bool:
+        return self._room is not None and self._room <= 0
 
     def _is_stored(self, piece: Piece, made: Made) -> bool:
         """Whether the same content was written for these names before."""
@@ -174,6 +184,8 @@ class Writer:
             if file.digest not in self._digests:
                 self._digests.add(file.digest)
                 made.size += file.stored
+                if self._room is not None:
+                    self._room -= file.stored
         return component
 
     def _record(self, name: str, value: object, component: Component | None = None) -> Variable:

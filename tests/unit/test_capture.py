@@ -222,6 +222,17 @@ def test_limits_give_lost_with_the_limit() -> None:
     assert "max_seconds" in late.reason("a")
 
 
+def test_a_full_store_takes_nothing_more_but_definitions() -> None:
+    session = Session(limits=Limits(room=5_000))
+    session.cell("a = list(range(900))\ndef f(): return a")
+    assert session.verdict("a") is Verdict.STORED
+    session.cell("b = bytes(9_000)")  # what fills it is still stored
+    session.cell("c = [1]\ndef g(): return 2\na.append(1)")
+    assert session.verdict("b") is session.verdict("g") is Verdict.STORED
+    assert session.verdict("c") is session.verdict("a") is Verdict.LOST
+    assert "max_store" in session.reason("c")
+
+
 def test_outputs_names_what_is_stored_and_leaves_older_values_alone(session: Session) -> None:
     session.cell("old = [0]")
     session.cell("a = [1]; b = [2]", only=["a"])

@@ -33,6 +33,10 @@ class Keeping(AppBase):
             self.store, keep_last=keep_last, older_than=older_than, plan=plan, now=self.clock()
         )
 
+    def store_bytes(self) -> int:
+        """Bytes that the stored values take, roughly."""
+        return self.store.objects.size(roughly=True)
+
     def trust(self) -> int:
         """Adopt this store as it is now; the number of journals that are trusted from here on."""
         return self.store.trust()

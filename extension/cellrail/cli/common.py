@@ -39,10 +39,13 @@ class Context:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
+        #: the App of this command
+        self.opened: App | None = None
 
     def app(self, notebook: str | None = None) -> App:
         """The App that the options ask for; its store is the one of `notebook`, where given."""
-        return App(self.store, notebook=notebook)
+        self.opened = App(self.store, notebook=notebook)
+        return self.opened
 
     def say(self, text: str) -> None:
         """Tell a person something; silent with `--json`."""

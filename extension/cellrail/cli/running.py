@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cellrail.cli.common import Context, common_options, moment, seconds, span
+from cellrail.cli.common import Context, common_options, moment, seconds, size, span
 from cellrail.cli.parameters import parameter_options
 from cellrail.cli.progress import bar
 from cellrail.notebook.plan import Plan
@@ -22,6 +22,8 @@ EXIT_CODES = {
 }
 #: of a run that somebody has cancelled, not interrupted
 CANCELLED = 4
+#: bytes of a store that says how large it is
+LARGE_STORE = 10_000_000_000
 
 
 @click.command()
@@ -212,3 +214,6 @@ def say_run(context: Context, run: Run, output: str | None) -> None:
         context.note(f"go on with: cellrail resume {run.id}")
     if output is not None and not context.quiet:
         context.say(f"wrote {output}")
+    held = context.opened.store_bytes() if context.opened is not None else 0
+    if held > LARGE_STORE:
+        context.note(f"the store holds {size(held)}; `cellrail prune --plan` tells what may go")

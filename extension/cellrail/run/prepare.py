@@ -18,7 +18,9 @@ import msgspec
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.parameters import expressions, plain_values
 from cellrail.run.masking import Masker
+from cellrail.settings import Settings
 from cellrail_state.model import Owner, StepInfo
+from cellrail_state.objects import Objects
 
 _HASH_SEEDS = 2**32
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -188,3 +190,11 @@ def own_hash_seed() -> int | None:
     """The seed of this process's string hashes, where it was set."""
     text = os.environ.get("PYTHONHASHSEED", "")
     return int(text) if text.isdigit() else None
+
+
+def checkpoint_limits(settings: Settings, store_path: Path) -> dict[str, Any]:
+    """What checkpoints may cost; the room in the store is what there is now."""
+    room = None
+    if settings.max_store is not None:
+        room = settings.max_store - Objects(store_path / "objects").size()
+    return {"max_value": settings.max_value, "max_seconds": settings.max_seconds, "room": room}
