@@ -52,6 +52,16 @@ class StepDifference(msgspec.Struct, frozen=True, kw_only=True):
             and _ended_alike(self.status)
         )
 
+    @property
+    def told(self) -> str:
+        """What differs, in words."""
+        if self.where != "both":
+            return f"only in run {self.where}"
+        told = [] if _ended_alike(self.status) else [f"status {' / '.join(self.status)}"]
+        if not self.outputs_equal:
+            told.append("outputs differ")
+        return "; ".join([*told, *(f"{n}: {a} / {b}" for n, (a, b) in self.variables.items())])
+
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """How two runs differ."""

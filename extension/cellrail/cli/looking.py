@@ -322,18 +322,7 @@ def diff(*, context: Context, run_a: str, run_b: str) -> int:
     found = context.app().diff(run_a, run_b)
     context.json(found.to_dict())
     differing = [step for step in found.steps if not step.equal]
-    rows = []
-    for step in differing:
-        told = []
-        if step.where != "both":
-            told.append(f"only in {run_a if step.where == 'a' else run_b}")
-        else:
-            if step.status[0] != step.status[1]:
-                told.append(f"status {step.status[0]} / {step.status[1]}")
-            if not step.outputs_equal:
-                told.append("outputs differ")
-            told += [f"{name}: {a} / {b}" for name, (a, b) in step.variables.items()]
-        rows.append((step.step, "; ".join(told)))
+    rows = [(step.step, step.told) for step in differing]
     context.say(table(("step", "difference"), rows) if rows else "equal")
     return 1 if differing else 0
 
