@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from cellrail_state.equality import differs
-from cellrail_state.history import RunHistory, StepState
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, Variable
+from cellrail_state.steps import StepState
 
 _VOLATILE = ("execution_count",)
 #: what differs from process to process: addresses (scikit-learn shortens them), ids, folders

@@ -39,7 +39,7 @@ from cellrail.run.recorder import Recorder
 from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules, woken_of
 from cellrail_state.errors import JournalError, RunIsOwned
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
     EachStored,
@@ -51,6 +51,7 @@ from cellrail_state.model import (
     Woken,
 )
 from cellrail_state.mounts import is_on_network
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 from cellrail_state.waits import VOID, Answer
 

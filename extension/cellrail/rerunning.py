@@ -37,9 +37,10 @@ from cellrail.restarting import inputs_of
 from cellrail.run.rerun import RerunPlan, deltas_here, files_changed
 from cellrail.versions import python_of, versions_of
 from cellrail_state.errors import RunIsOwned
-from cellrail_state.history import RunHistory, StepState
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, StepInfo, StepStatus
 from cellrail_state.sameness import Sameness
+from cellrail_state.steps import StepState
 from cellrail_state.store import Store
 
 

@@ -20,8 +20,9 @@ from cellrail.run.folder import files_after
 from cellrail.run.putback import PutBack, segments_of
 from cellrail.run.replay import ItemPlan, Replay
 from cellrail_state.errors import ObjectMissing
-from cellrail_state.history import RunHistory, StepState
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, EachStored, JobFinished, ObjectRef, Origin
+from cellrail_state.steps import StepState
 
 
 class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from cellrail.errors import StepNotFound
 from cellrail.notebook.uncovered import uncovered
 from cellrail.run.folder import files_after
 from cellrail.run.jsontext import from_text
-from cellrail_state.history import RunHistory, StepState
+from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Checkpoint,
     JobFinished,
@@ -29,6 +29,7 @@ from cellrail_state.model import (
     to_plain,
 )
 from cellrail_state.rows import RunRow
+from cellrail_state.steps import StepState
 
 #: loads variables of a checkpoint
 Loader = Callable[[Checkpoint, list[str]], dict[str, Any]]

@@ -27,7 +27,7 @@ from cellrail_state import journal as journals
 from cellrail_state import locks
 from cellrail_state.eachs import EachBook
 from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.ledgerlines import Proposed
 from cellrail_state.model import (
     Delta,
@@ -43,6 +43,7 @@ from cellrail_state.model import (
     RunStatus,
 )
 from cellrail_state.objects import is_object
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 
 #: younger files without an owner may belong to a step that is about to commit

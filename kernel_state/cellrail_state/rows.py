@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cellrail_state.errors import StateError
-from cellrail_state.history import RunHistory, Sources, StepState
+from cellrail_state.history import RunHistory
 from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
+from cellrail_state.steps import Sources, StepState
 
 if TYPE_CHECKING:
     from cellrail_state.ledgerlines import Entry

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from cellrail_state.claims import Claim
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Owner, RunStatus
 from cellrail_state.sql import queries
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 from cellrail_state.ticks import Key
 

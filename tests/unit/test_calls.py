@@ -6,7 +6,7 @@ import pytest
 
 from cellrail.run.calls import taken_over
 from cellrail.run.prepare import this_process
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Called,
     JobFinished,
@@ -17,6 +17,7 @@ from cellrail_state.model import (
     StepStatus,
     Turn,
 )
+from cellrail_state.steps import Sources
 
 STEPS = (StepInfo(number=1, name="go"), StepInfo(number=2, name="loop"))
 

@@ -16,7 +16,7 @@ from cellrail_state.errors import (
     StoreNotWritable,
     Untrusted,
 )
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.locks import unlock
 from cellrail_state.model import (
     JobFinished,
@@ -26,6 +26,7 @@ from cellrail_state.model import (
     RunStarted,
     RunStatus,
 )
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 from cellrail_state.testing import RUN, a_run, commit, finished, first_record, open_store
 

@@ -17,9 +17,10 @@ from cellrail.kernels.supply import KINDS, Supplied, Wanted, WarmSupply, cold
 from cellrail.locate import RunLocator
 from cellrail.notebook.parse import load, parse
 from cellrail.views import Run
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.keys import KeyRing
 from cellrail_state.model import Checkpoint
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.reads import names_of
 from cellrail.notebook.shelllines import parsed
 from cellrail_state.errors import StateError
-from cellrail_state.history import Sources
 from cellrail_state.model import JobFinished, StepStatus, Verdict, to_plain
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 
 _FOLDER = "cache"

@@ -35,8 +35,9 @@ from cellrail.run.children import Child, Request
 from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail.run.jsontext import from_text
 from cellrail.run.prepare import new_run_id
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Called, Effects, RunStatus, StepStatus, Turn
+from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 
 CALL = "call"

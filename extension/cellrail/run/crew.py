@@ -27,8 +27,9 @@ from cellrail.run.desk import Desk
 from cellrail.run.putback import PutBack, Segment, segments_of
 from cellrail.run.recorder import Recorder
 from cellrail_state.errors import CannotRestore
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, ObjectRef
+from cellrail_state.steps import Sources
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellrail.run.desk import Clerk, Desk, Handler, Job
-from cellrail_state.history import RunHistory, Sources
+from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, Turn, Verdict, to_plain
+from cellrail_state.steps import Sources
 
 
 class Previously(Clerk):

@@ -16,7 +16,7 @@ import msgspec
 
 from cellrail.notebook.control import Ask, Told
 from cellrail.run.masking import Masker
-from cellrail_state.history import RunHistory, stand_in
+from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
     Called,
@@ -48,6 +48,7 @@ from cellrail_state.model import (
     Woken,
     to_plain,
 )
+from cellrail_state.steps import stand_in
 from cellrail_state.store import Store
 
 

@@ -1,0 +1,182 @@
+"""How the namespace at any place of a run came about: the jobs whose deltas, folded, are it.
+
+* `Lineage.chain`: the jobs whose deltas, folded in order, are the namespace (`chains`): first the
+  jobs that the run was started on (`RunStarted.chain`), then its own. The namespace right before a
+  job is the fold of the chain before it, so a cut in a live run is a moment, and in any other run
+  the end of the step before.
+* `Lineage.forks`: the jobs that the items of parallel loops begin behind. The jobs of an item are a
+  branch: the namespace in it is the fold of the chain through the fork and of its own jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from cellrail_state.chains import (
+    before_place,
+    chain_of,
+    found_late,
+    is_good,
+    place_of,
+    through_jobs,
+)
+from cellrail_state.model import (
+    Checkpoint,
+    JobFinished,
+    RunKind,
+    StepStatus,
+    Turn,
+)
+from cellrail_state.steps import StepState
+from cellrail_state.telling import Told
+
+
+class Lineage(Told):
+    """What a run's journal tells, with the way to each of its namespaces."""
+
+    @property
+    def chain(self) -> list[JobFinished]:
+        """The jobs whose deltas are the namespace, in order."""
+        before = map(self._sources.job, self.started.chain)
+        kept = [(count, self._sources.job(job_id)) for count, job_id in self._kept]
+        return chain_of(before, self.jobs, live=self.is_live, kept=kept, apart=self._item_of)
+
+    def chain_before(self, number: int) -> list[JobFinished]:
+        """The jobs that made the namespace right before a step (its last execution)."""
+        state = self._states.get(number)
+        chain = self.chain
+        if state is not None and state.job_id:
+            place = place_of(chain, state.job_id)
+            if place is not None:
+                return before_place(chain, place, state.info.label)
+        if self.is_live or state is None:
+            return chain
+        # the step has no job in the chain: everything that steps before it did
+        for earlier in range(number - 1, -1, -1):
+            found = self._states.get(earlier)
+            if found is not None and place_of(chain, found.job_id) is not None:
+                return self.chain_through(earlier)
+        return []
+
+    def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
+        """The jobs that made the namespace right before a turn's job of a step."""
+        fork = self.fork_of(turns)
+        if fork is not None:
+            item = turns[: len(fork[1]) + 1]
+            return [*self.chain_of_fork(*fork), *self.item_jobs(item, before=(number, turns))]
+        chain = self.chain
+        places = {job.lays or job.job_id: place for place, job in enumerate(chain)}
+        at = self._began.get((number, turns), len(self._order))
+        # an `--always` cell that ran again stands where it stood before
+        before = (places[job_id] for job_id in self._order[:at] if job_id in places)
+        return chain[: max(before, default=-1) + 1]
+
+    def _item_of(self, job: JobFinished) -> tuple[Turn, ...]:
+        """The item of a parallel loop that a job belongs to; empty for the flow itself."""
+        fork = self.fork_of(job.turns)
+        return job.turns[: len(fork[1]) + 1] if fork is not None else ()
+
+    def branches(self, numbers: Collection[int] | None = None) -> list[JobFinished]:
+        """Jobs of the items of parallel loops, of these steps alone where some are given."""
+        return [
+            self.job_by_id(job_id)
+            for (number, turns), job_id in self.turns.items()
+            if (numbers is None or number in numbers) and self.fork_of(turns) is not None
+        ]
+
+    def chain_of_fork(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
+        """The jobs that made the namespace that a parallel loop's items begin on."""
+        chain = self.chain
+        place = place_of(chain, self.forks[number, turns])
+        return chain if place is None else chain[: place + 1]
+
+    def item_jobs(
+        self, item: tuple[Turn, ...], before: tuple[int, tuple[Turn, ...]] | None = None
+    ) -> list[JobFinished]:
+        """The jobs that made the namespace in an item beyond the one it began on.
+
+        Args:
+            item: its turns.
+            before: a step and its turns: only what came before that job.
+        """
+        at = len(self._order) if before is None else self._began.get(before, len(self._order))
+        mine = [i for i in self._order[:at] if self._turns_of.get(i, ())[: len(item)] == item]
+        jobs = [self.job_by_id(job_id) for job_id in mine]
+        return [job for job in jobs if is_good(job)]
+
+    def checkpoint_after_turn(self, number: int, turns: tuple[Turn, ...]) -> Checkpoint:
+        """The namespace right after a turn's job of a step."""
+        chain = self.chain_before_turn(number, turns)
+        job = self.job_by_id(self.turns[number, turns])
+        more = [job] if is_good(job) and job not in chain else []
+        return Checkpoint.fold(found.delta for found in [*chain, *more])
+
+    def chain_through(self, number: int) -> list[JobFinished]:
+        """The jobs up to and with a step's job, and parameters assigned behind it."""
+        job_id = self._states[number].job_id
+        own = self._own.get(job_id)
+        if own is not None and own.handles:
+            return self._chain_of_handler(own)
+        turns = self._turns_of.get(job_id, ())
+        fork = self.fork_of(turns)
+        if fork is not None:
+            jobs = self.item_jobs(turns[: len(fork[1]) + 1])
+            place = place_of(jobs, job_id)
+            last = len(jobs) if place is None else place + 1
+            return [*self.chain_of_fork(*fork), *jobs[:last]]
+        if place_of(self.chain, job_id) is None:
+            return self.chain_before(number)
+        return self.chain_through_jobs([job_id])
+
+    def _chain_of_handler(self, last: JobFinished) -> list[JobFinished]:
+        """The jobs up to and with one that ran since the run had failed."""
+        upto = self.jobs[: self.jobs.index(last) + 1]
+        return [*self.chain, *(job for job in upto if job.handles and is_good(job))]
+
+    def chain_through_jobs(self, job_ids: Collection[str]) -> list[JobFinished]:
+        """The jobs up to and with the last of these, and what belongs to its step or loop."""
+        return through_jobs(self.chain, job_ids)
+
+    def checkpoint_before(self, number: int) -> Checkpoint:
+        """The namespace right before a step."""
+        return Checkpoint.fold(job.delta for job in self.chain_before(number))
+
+    def checkpoint_after(self, number: int) -> Checkpoint:
+        """The namespace right after a step's job."""
+        return Checkpoint.fold(job.delta for job in self.chain_through(number))
+
+    def restorable_after(self, number: int) -> str:
+        """Why the namespace after a step cannot be put back; empty where it can."""
+        job = self._with_job(self._states[number]).job
+        if job is None:
+            return "it did not run"
+        return job.delta.failure or self._found_late(job)
+
+    def _found_late(self, job: JobFinished) -> str:
+        """Names that were found changed after this job, though no code showed it."""
+        # the jobs of other items looked at other kernels
+        item = self._item_of(job)
+        # and what a failed step has left is found by those that run since
+        mine = [o for o in self.jobs if self._item_of(o) == item and not o.handles]
+        late = found_late(mine, job, None if item else self.ended)
+        if late is None:
+            return ""
+        names = ", ".join(f"`{name}`" for name in late.names)
+        end = "the run" if late.step is None else f"step {self._states[late.step].info.label!r}"
+        return f"{names} changed unseen before {end} ended"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a person executed it in an open notebook."""
+        return self.started.kind is RunKind.LIVE
+
+    def _with_job(self, state: StepState) -> StepState:
+        if state.job is not None or not state.job_id or state.status is not StepStatus.KEPT:
+            return state
+        return msgspec.structs.replace(state, job=self._sources.job(state.job_id))
+
+    def job_by_id(self, job_id: str) -> JobFinished:
+        """A job of this run or of one that it points to."""
+        return self._own.get(job_id) or self._sources.job(job_id)

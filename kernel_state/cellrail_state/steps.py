@@ -1,0 +1,104 @@
+"""What became of a step, and where a history gets what is not in the run's own journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from cellrail_state.errors import JournalDamaged
+from cellrail_state.model import (
+    Called,
+    JobFinished,
+    KeptReason,
+    Laid,
+    Record,
+    StepInfo,
+    StepStatus,
+)
+
+
+class StepState(msgspec.Struct, frozen=True, kw_only=True):
+    """A step in a run: what became of it, and the job that stands for it."""
+
+    info: StepInfo
+    status: StepStatus = StepStatus.PENDING
+    kept: KeptReason | None = None
+    job_id: str = ""
+    #: None while nothing was committed
+    job: JobFinished | None = None
+    #: why, in words, where it is not success
+    cause: str = ""
+    #: seconds since the epoch when the step fired
+    fired: float | None = None
+    #: it ran again before the cut for names that cannot be stored
+    rebuilt: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """A failure that the flow tolerates."""
+        return self.job is not None and self.job.accepted
+
+
+class Sources:
+    """Where a history gets what is not in the run's own journal."""
+
+    def __init__(
+        self,
+        *,
+        records: Callable[[str], Iterable[Record]],
+        owned: Callable[[str], bool],
+        content: Callable[[Any], bytes],
+    ) -> None:
+        """Know the store.
+
+        Args:
+            records: the records of a run's journal, by run id.
+            owned: whether a run's owner lives, by run id.
+            content: the bytes behind an `ObjectRef`.
+        """
+        self.records = records
+        self.owned = owned
+        self.content = content
+        self._runs: dict[str, dict[str, JobFinished]] = {}
+        self._calls: dict[str, list[Called]] = {}
+
+    def job(self, job_id: str) -> JobFinished:
+        """A committed job of any run.
+
+        Raises:
+            JournalDamaged: its journal holds no such job.
+        """
+        run_id = job_id.rpartition("/")[0]
+        jobs = self._runs.get(run_id)
+        if jobs is None:
+            jobs = self._runs[run_id] = self._jobs_of(run_id)
+        if job_id not in jobs:
+            raise JournalDamaged(
+                f"the job {job_id} is missing in its journal",
+                hint="`cellrail doctor` tells which runs it hurts",
+            )
+        return jobs[job_id]
+
+    def calls(self, run_id: str) -> list[Called]:
+        """What the cells of a run have called, in order."""
+        if run_id not in self._calls:
+            found = [record for record in self.records(run_id) if isinstance(record, Called)]
+            self._calls[run_id] = found
+        return self._calls[run_id]
+
+    def _jobs_of(self, run_id: str) -> dict[str, JobFinished]:
+        jobs: dict[str, JobFinished] = {}
+        for record in self.records(run_id):
+            if isinstance(record, JobFinished):
+                jobs[record.job_id] = record
+            elif isinstance(record, Laid):
+                kept = jobs.get(record.lays) or self.job(record.lays)
+                jobs[record.job_id] = stand_in(kept, record)
+        return jobs
+
+
+def stand_in(kept: JobFinished, laid: Laid) -> JobFinished:
+    """The job that stands for a kept one where it leaves something else."""
+    return msgspec.structs.replace(kept, job_id=laid.job_id, lays=laid.lays, delta=laid.delta)
