@@ -60,7 +60,7 @@ class NotebookItem(pytest.Item):
         Raises:
             Differs: they differ.
         """
-        from cellrail import App
+        from cellrail.app import App
         from cellrail.notebook.parse import load, parse
 
         app, wanted = App(notebook=self.path), self.config.getoption(_OPTION)
