@@ -118,7 +118,8 @@ class Writer:
             self._refuse(piece, piece.names, made, Verdict.LOST, NOT_IN_OUTPUTS)
             self._baseline.keep_group(piece)
             return
-        if self._is_full() and not piece.definitions:  # without these no other value loads
+        # without definitions no other value loads
+        if self._is_full() and not (piece.definitions or piece.body_key):
             self._refuse(piece, piece.names, made, Verdict.LOST, NO_ROOM)
             return
         secret = any(map(self._scanner.hits, piece.data))

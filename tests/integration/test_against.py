@@ -48,7 +48,6 @@ def test_a_notebook_is_compared_with_a_run_of_it(make, app, edit, against):
     assert f"differs from run {run.id}" in other.stdout
     assert "  draw: x: " in other.stdout
     assert f"  cellrail diff {run.id} " in other.stdout
-    assert "order:" not in other.stdout
     assert "hunter2" not in other.stdout
 
 

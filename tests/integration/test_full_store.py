@@ -19,7 +19,7 @@ def test_what_a_run_changes_once_the_store_is_full_is_lost_and_restarts_say_so(
         "kept = bytes(range(256)) * 20", "import random\nbig = random.randbytes(200_000)",
         "late = [1, 2]", "print(len(kept), late)",
     )  # fmt: skip
-    monkeypatch.setenv("CELLRAIL_MAX_STORE", "100_000")
+    monkeypatch.setenv("CELLRAIL_MAX_STORE", "100000")
     run = App(tmp_path / ".cellrail").run(notebook)
 
     assert run.status == "success", run.cause
