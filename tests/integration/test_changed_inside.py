@@ -137,8 +137,17 @@ def test_a_step_that_was_kept_by_force_shows_its_own_source_and_is_rerun(make, a
 
 
 def test_an_item_kept_under_another_header_is_made_anew_by_a_rerun(make, app):
-    cells = (BASE, LOOP.replace("--collect r", "--when base --collect r"), BODY, END)
-    run = again(make, app, cells, force=True)
+    run = again(make, app, (BASE, LOOP.replace("t r", "t r,x"), BODY, END), force=True)
     assert run.status == "success", run.cause
     plan = app.rerun(run.id, plan=True)
-    assert plan.steps[1].reason == "--when changed since L[a] was made (L)"
+    assert plan.steps[1].reason == "--collect changed since L[a] was made (L)"
+
+
+def test_a_condition_that_the_origin_does_not_know_refuses_what_is_forced_too(make, app):
+    cells = (BASE, LOOP.replace("--collect r", "--when base --collect r"), BODY, END)
+    told = "the origin's journal does not tell --when of L"
+    with pytest.raises(RestartRefused, match=told):
+        again(make, app, cells, force=True)
+    plan = app.restart("last", plan=True, force=True)
+    assert plan.refusals == (told,)
+    assert app.restart("last", widen=True).status == "success"

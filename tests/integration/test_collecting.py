@@ -9,14 +9,9 @@ from __future__ import annotations
 import pytest
 
 from cellrail.errors import BadNotebook
+from reading import printed
 
 PARALLEL = ["", " --parallel 2"]
-
-
-def printed(run, label: str) -> str:
-    return "".join(
-        output["text"] for output in run[label].outputs if output["output_type"] == "stream"
-    )
 
 
 def loop(more: str, body: str, *, line: str = " --on-error continue") -> list[str]:

@@ -38,6 +38,7 @@ HEADER = "%%step L --foreach x in items --collect r\npass"
         ("%%step K --in L\nr = x", [], ("r",)),
         ("%%step K --in L --on-error continue\nr = x", [(2, Did.FAILED)], ("r",)),
         ("%%step K --in L\nr.append(x)", [(2, Did.WELL)], ()),
+        ("%%step K --in L\nr.append(x)", [], ("r",)),
         ("%%step K --in L\nexec('r = x')", [], ()),
         ("%%step K --in L\nf(x)", [], ()),
         ("%%step K --in L --foreach y in x --collect r\nr = y", [], ("r",)),
@@ -53,6 +54,11 @@ def test_a_cell_that_may_bind_anything_may_have_bound_the_name():
     found = collecting(HEADER, "%%step K --in L\nr = x", "%%step N --in L\nexec(code)")
     assert found.missing([(1, Did.WELL), (3, Did.WELL)]) == ()
     assert found.missing([(1, Did.WELL)]) == ("r",)
+
+
+def test_a_cell_that_shows_the_name_has_not_bound_it():
+    found = collecting(HEADER, "%%step K --in L\nr = x", "%%step N --in L\nprint(r)")
+    assert found.missing([(1, Did.WELL), (3, Did.WELL)]) == ("r",)
 
 
 def test_an_error_that_is_collected_is_left_by_the_step_that_failed():
@@ -71,7 +77,7 @@ def test_an_error_that_is_collected_is_left_by_the_step_that_failed():
             ["%%step L --foreach x in items --collect r\nrr = x"],
             "--collect r: no turn of the loop binds it; did you mean 'rr'?",
         ),
-        (["%%step L --foreach x in items --collect r\nprint(r)"], "--collect r: no turn"),
+        (["%%step L --foreach x in items --collect r\nq = r"], "--collect r: no turn"),
         (
             [
                 "%%step O --foreach x in items",

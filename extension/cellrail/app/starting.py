@@ -94,7 +94,7 @@ class Starting(Waking):
         Raises:
             TickIsTaken: a run of it is under way.
         """
-        tick = self._tick_of(history, values, secret)
+        tick = self._tick_again(history, values, secret)
         if ticked is not None or tick is None:
             yield ticked
             return
@@ -118,7 +118,7 @@ class Starting(Waking):
         secret: Collection[str],
     ) -> None:
         """Refuse what `_ticked` would refuse; nothing is claimed."""
-        tick = self._tick_of(history, values, secret)
+        tick = self._tick_again(history, values, secret)
         if ticked is not None or tick is None:
             return
         seen = stand(self.store, self.store.current_flow(history.started), tick.key)
@@ -126,7 +126,7 @@ class Starting(Waking):
             raise _taken(tick, seen)
 
     @staticmethod
-    def _tick_of(
+    def _tick_again(
         history: RunHistory, values: Mapping[str, Any], secret: Collection[str]
     ) -> Tick | None:
         """The tick of a run that is restarted with these parameters."""

@@ -1,9 +1,9 @@
 """What the turns of a loop leave to be collected (`--collect`). Pure.
 
-A turn leaves its value of a name if a cell of it that ended well may have bound or changed the
-name. It leaves nothing, None in the list, where every cell that does so failed (and the flow went
-on) or was skipped: what the name holds then is of the turn before. That is the same whether the
-items share a kernel or not.
+A turn leaves its value of a name if a cell of it that ended well may have bound the name, or, where
+no cell of the loop binds it, may have changed what it holds. It leaves nothing, None in the list,
+where every cell that does so failed (and the flow went on) or was skipped: what the name holds then
+is of the turn before. That is the same whether the items share a kernel or not.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Collecting:
         """Read the code of a loop's steps."""
         self.names = block.step.options.collect
         self._binds: dict[str, set[Mark]] = {}
+        #: and who may change what it holds
+        self._changes: dict[str, set[Mark]] = {}
         #: whose code may bind anything
         self._any: set[Mark] = set()
         self.own = frozenset(targets(block.step.options.foreach))
@@ -57,8 +59,10 @@ class Collecting:
     def _read(self, block: Block) -> None:
         step = block.step
         found = names_of(step.body)
-        for name in found.writes | found.mutates:
+        for name in found.writes:
             self._binds.setdefault(name, set()).add((step.number, Did.WELL))
+        for name in found.mutates:
+            self._changes.setdefault(name, set()).add((step.number, Did.WELL))
         if found.opaque:
             self._any.add((step.number, Did.WELL))
         if error := error_name(step):
@@ -83,7 +87,7 @@ class Collecting:
             for name in self.names
             if name not in self.own
             # code that is called may bind a name that no step of the loop shows
-            and (known := self._binds.get(name))
+            and (known := self._binds.get(name) or self._changes.get(name))
             and not marks & (known | self._any)
         )
 
@@ -91,7 +95,8 @@ class Collecting:
         """The names that no step of the loop can bind, as far as the code shows."""
         if self._any:
             return ()
-        return tuple(n for n in self.names if n not in self._binds and n not in self.own)
+        known = self._binds.keys() | self._changes.keys() | self.own
+        return tuple(name for name in self.names if name not in known)
 
     def near(self, name: str) -> str:
         """The name most like this one that the loop binds; "" where none is like it."""

@@ -576,8 +576,8 @@ class Performer:
         if errors := self._errors.pop(root, None):
             order["errors"] = {name: to_plain(error) for name, error in errors.items()}
         answer = self._command(order, step)
-        if answer["absent"]:
-            return nothing_binds(answer["absent"])
+        if absent := answer.get("absent"):
+            return nothing_binds(absent)
         self._record(
             JobFinished(
                 time=self._clock(),

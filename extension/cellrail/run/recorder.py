@@ -90,8 +90,11 @@ class Recorder:
         self._first = started
         #: what is told of a run that has not begun; None once it has
         self._held: list[Record] | None = [] if held else None
-        self._journal, records = reopened or (None, ())
-        if self._journal is None and not held:
+        self._journal: Journal | None = None
+        records: Sequence[Record] = ()
+        if reopened is not None:
+            self._journal, records = reopened
+        elif not held:
             self._journal = store.create_journal(started)
         self._jobs = _jobs_of(records)
         #: steps of the run, by the names that it knows them by
