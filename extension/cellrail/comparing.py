@@ -120,9 +120,16 @@ def _compare_step(
         status=(_status(state), _status(other)),
         seconds=tuple(job.seconds if job is not None else None for job in jobs),  # type: ignore[arg-type]
         outputs_equal=_outputs(a, state) == _outputs(b, other),
-        source_equal=state.info.source_hash == other.info.source_hash,
+        source_equal=_source(a, state) == _source(b, other),
         variables=values.differing(_after(a, state), _after(b, other)),
     )
+
+
+def _source(history: RunHistory, state: StepState) -> str:
+    """Digest of the code that made what a step left."""
+    if state.job is None:
+        return state.info.source_hash
+    return history.made_with(state.info.number, state.job).source_hash
 
 
 def _status(state: StepState) -> str:

@@ -1,7 +1,8 @@
 """Carries one headless run out, between papermill's parameterised notebook and its last record.
 
 Everything that can refuse a run is asked before its journal is created, so that bad input changes
-nothing: the plan, the parameters, the kernel, the store.
+nothing: the plan, the parameters, the kernel, the store; of a restart also the items that are
+evaluated anew, and whether the checkpoint loads.
 """
 
 from __future__ import annotations
@@ -146,7 +147,10 @@ class RunConductor:
         if link is not None:
             link.make(first.run_id)
         try:
-            recorder = Recorder(store, first, masker=masker, clock=self._clock)
+            # a restart begins when it has its namespace: until then it can be refused. The name
+            # ./shared is held by a run that is there
+            held = first.kind is RunKind.RESTART and link is None
+            recorder = Recorder(store, first, masker=masker, clock=self._clock, held=held)
             return self._record(recorder, flow, sources)
         finally:
             if link is not None:
@@ -319,7 +323,7 @@ def run_and_write(session: Session, output: OutputFile | None, notebook: Any) ->
     except RunTakenOver:
         raise
     except BaseException:
-        if output is not None:
+        if output is not None and session.has_begun:
             output.finish(notebook)
         raise
     if output is not None:

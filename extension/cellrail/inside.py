@@ -104,7 +104,7 @@ def _named(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | str:
         if step.options.in_:
             raise RestartRefused(
                 f"step {step.label!r} belongs to the loop {step.options.in_!r}: which item?",
-                hint=f"--from '{step.options.in_}[KEY]/{step.label}', or --from {step.options.in_}",
+                hint=_which_item(flow, step),
             )
         return wanted
     named, rest = split_address(wanted)
@@ -115,6 +115,16 @@ def _named(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | str:
     for loop, (_, key) in zip(loops, named, strict=True):
         turns = (*turns, _turn(history, loop, turns, key))
     return _from_its_loop(history, step, turns)
+
+
+def _which_item(flow: Flow, step: Step) -> str:
+    """How an item of a step in loops is named."""
+    loops, name = list[str](), step.options.in_
+    while name:
+        loops.insert(0, name)
+        name = find_step(name, flow.steps).options.in_
+    places = "/".join(f"{loop}[KEY]" for loop in loops)
+    return f"--from '{places}/{step.label}', or --from {loops[0]}"
 
 
 def _check_nesting(wanted: str, loops: list[Step], step: Step, rest: str) -> None:
@@ -143,7 +153,7 @@ def _turn(history: RunHistory, loop: Step, around: Path, key: str) -> Turn:
     near = get_close_matches(key, keys, n=1)
     told = f"; did you mean {near[0]!r}?" if near else ""
     raise StepNotFound(
-        f"the loop {loop.label!r} had no item {key!r}{told}",
+        f"the loop {address(loop, around)!r} had no item {key!r}{told}",
         hint=f"it had {len(keys)} items: {', '.join(keys[:10])}" + ", …" * (len(keys) > 10),
     )
 

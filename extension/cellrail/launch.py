@@ -93,8 +93,7 @@ class Launcher(msgspec.Struct, kw_only=True):
         return self._carry_out(conduct)
 
     def _carry_out(self, execute: Callable[[RunConductor, str], None]) -> RunConductor:
-        if not self.cwd.is_dir():
-            raise UserError(f"the working directory {self.cwd} does not exist", hint="see --cwd")
+        _check_folder(self.cwd)
         Store.check(self.store_path)
         name = self.kernel or self.flow.kernel_name or _DEFAULT_KERNEL
         restart = self.restart
@@ -102,7 +101,8 @@ class Launcher(msgspec.Struct, kw_only=True):
         supplied = self.supply(self._wanted(name, origin))
         kernel, seed = supplied.kernel, supplied.hash_seed
         try:
-            output = self._output_path()
+            # behind the kernel's start: it imports papermill
+            output = check_places(self.output, notebook=self.path, values=self.values, cwd=self.cwd)
             _import_in_background("duckdb")
             conductor = RunConductor(
                 self._request(seed, output),
@@ -182,37 +182,6 @@ class Launcher(msgspec.Struct, kw_only=True):
                 conductor=conductor,
             )
 
-    def _output_path(self) -> Path | None:
-        if self.output is None:
-            return None
-        from papermill.exceptions import PapermillException
-        from papermill.parameterize import add_builtin_parameters, parameterize_path
-
-        try:
-            text = parameterize_path(str(self.output), add_builtin_parameters(self.values))
-        except (PapermillException, IndexError, ValueError) as error:
-            raise UserError(f"the output {self.output} cannot be filled in: {error}") from error
-        output = Path(text).resolve()
-        if text == "-" or output.is_dir() or output.suffix not in _OUTPUT_SUFFIXES:
-            raise UserError(
-                f"the output {text!r} is no notebook's name",
-                hint="name a file that ends in .ipynb; `cellrail export RUN OUT.html` makes HTML",
-            )
-        if output == self.path.resolve():
-            raise UserError(
-                "the output would overwrite the notebook itself", hint="name another file"
-            )
-        if not output.parent.is_dir():
-            raise UserError(
-                f"the folder of the output {output} does not exist",
-                hint=f"mkdir -p {output.parent}",
-            )
-        if not prepare.writable_parent(output):
-            raise UserError(
-                f"the folder of the output {output} cannot be written", hint="choose another"
-            )
-        return output
-
     def _request(self, seed: int | None, output: Path | None) -> Request:
         restart, history = self.restart, self._origin()
         modules = modules_of(self.flow)
@@ -268,6 +237,55 @@ class Launcher(msgspec.Struct, kw_only=True):
     def _putback(self, restart: RestartPlan) -> PutBack:
         assignment = prepare.assignments({name: self.values[name] for name in self.changed})
         return restart.putback(assignment, lazy_above=self.settings.lazy_above)
+
+
+def _check_folder(cwd: Path) -> None:
+    if not cwd.is_dir():
+        raise UserError(f"the working directory {cwd} does not exist", hint="see --cwd")
+
+
+def check_places(
+    output: str | Path | None, *, notebook: Path, values: Mapping[str, Any], cwd: Path
+) -> Path | None:
+    """Where the executed notebook goes; None for nowhere.
+
+    Args:
+        output: as it was given; papermill's templates of parameters are filled in.
+        notebook: the notebook itself.
+        values: the parameters.
+        cwd: the working directory.
+
+    Raises:
+        UserError: the notebook cannot be written there, or there is no such working directory.
+    """
+    _check_folder(cwd)
+    if output is None:
+        return None
+    from papermill.exceptions import PapermillException
+    from papermill.parameterize import add_builtin_parameters, parameterize_path
+
+    try:
+        text = parameterize_path(str(output), add_builtin_parameters(dict(values)))
+    except (PapermillException, IndexError, ValueError) as error:
+        raise UserError(f"the output {output} cannot be filled in: {error}") from error
+    output = Path(text).resolve()
+    if text == "-" or output.is_dir() or output.suffix not in _OUTPUT_SUFFIXES:
+        raise UserError(
+            f"the output {text!r} is no notebook's name",
+            hint="name a file that ends in .ipynb; `cellrail export RUN OUT.html` makes HTML",
+        )
+    if output == notebook.resolve():
+        raise UserError("the output would overwrite the notebook itself", hint="name another file")
+    if not output.parent.is_dir():
+        raise UserError(
+            f"the folder of the output {output} does not exist",
+            hint=f"mkdir -p {output.parent}",
+        )
+    if not prepare.writable_parent(output):
+        raise UserError(
+            f"the folder of the output {output} cannot be written", hint="choose another"
+        )
+    return output
 
 
 @contextlib.contextmanager

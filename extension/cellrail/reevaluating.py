@@ -12,21 +12,33 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import RestartRefused
+from cellrail.inside import InnerCut
 from cellrail.kernels.supply import Wanted, cold
 from cellrail.notebook.address import find_step
 from cellrail.notebook.apart import targets
 from cellrail.notebook.model import Flow
 from cellrail.notebook.plan import Plan
+from cellrail.rehearsing import rehearse
 from cellrail.restarting import RestartPlan
 from cellrail.run import prepare
 from cellrail.run.client import CellClient
 from cellrail.run.orders import loop_root
+from cellrail.run.putback import PutBack
+from cellrail.run.replay import Rehearsal, not_evaluated
+from cellrail_state.errors import JournalDamaged
+from cellrail_state.model import StepError
 
 
 def with_items(
-    decided: RestartPlan, flow: Flow, *, kernel: str, cwd: Path, settings: Mapping[str, Any]
+    decided: RestartPlan,
+    flow: Flow,
+    *,
+    kernel: str,
+    cwd: Path,
+    settings: Mapping[str, Any],
+    assignment: str = "",
 ) -> Plan:
-    """The plan, with the items that are new, gone and kept.
+    """The plan, with the items that are new, gone and kept; refused where they do not lead to it.
 
     Args:
         decided: a restart with `reeval`.
@@ -34,15 +46,12 @@ def with_items(
         kernel: a kernel specification's name.
         cwd: the working directory.
         settings: what the kernel's hooks are told.
-
-    Raises:
-        RestartRefused: the items cannot be evaluated.
+        assignment: code that assigns the changed parameters; "" where none changed.
     """
     cut, plan = decided.inner, decided.plan
     if cut is None or plan.refusals:
         return plan
-    loop, around = find_step(cut.turns[-1].loop, flow.steps), cut.turns[:-1]
-    putback = decided.putback("")
+    putback = decided.putback(assignment)
     if putback.segments:
         told = ", ".join(segment.planned.label for segment in putback.segments)
         return msgspec.structs.replace(
@@ -51,6 +60,31 @@ def with_items(
     wanted = Wanted(
         name=kernel, cwd=cwd, environment=prepare.kernel_environment(), hash_seed=decided.hash_seed
     )
+    try:
+        keys = _evaluated(cut, flow, putback, wanted, settings)
+        rehearse(flow, plan, decided.replay(Rehearsal), keys)
+    except (RestartRefused, JournalDamaged) as error:
+        return plan.refused(error)
+    old = decided.keys_before(cut)
+    return msgspec.structs.replace(
+        plan,
+        items={
+            "new": tuple(key for key in keys if key not in old),
+            "gone": tuple(key for key in old if key not in keys),
+            "kept": tuple(key for key in keys if key in old),
+        },
+    )
+
+
+def _evaluated(
+    cut: InnerCut, flow: Flow, putback: PutBack, wanted: Wanted, settings: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Keys of the items as they are now.
+
+    Raises:
+        RestartRefused: they cannot be evaluated, or the namespace cannot be had.
+    """
+    loop, around = find_step(cut.turns[-1].loop, flow.steps), cut.turns[:-1]
     made = cold(wanted).kernel
     try:
         made.wait_ready(settings)
@@ -67,16 +101,8 @@ def with_items(
         )
     finally:
         made.shutdown()
-    raised = answer.get("raised")
-    if raised is not None or "error" in answer:
-        why = f"{raised['name']}: {raised['value']}" if raised else str(answer["error"])
-        raise RestartRefused(f"the items of {loop.label!r} cannot be evaluated anew: {why}")
-    old, new = decided.keys_before(cut), tuple(answer["keys"])
-    return msgspec.structs.replace(
-        plan,
-        items={
-            "new": tuple(key for key in new if key not in old),
-            "gone": tuple(key for key in old if key not in new),
-            "kept": tuple(key for key in new if key in old),
-        },
-    )
+    if "error" in answer:
+        raise not_evaluated(loop, around, StepError(name="cellrail", value=str(answer["error"])))
+    if answer.get("raised") is not None:
+        raise not_evaluated(loop, around, msgspec.convert(answer["raised"], StepError))
+    return tuple(answer["keys"])

@@ -16,8 +16,17 @@ import msgspec
 from cellrail.errors import StepNotFound
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import blocks_of
-from cellrail.notebook.changes import Changes, Found, Selector, World, detect, select, told
-from cellrail.notebook.control import ON_FAILURE
+from cellrail.notebook.changes import (
+    Changes,
+    Found,
+    Selector,
+    World,
+    detect,
+    select,
+    told,
+    why_changed,
+)
+from cellrail.notebook.control import ON_FAILURE, address
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import PARAMETERS, Flow, Step
@@ -115,6 +124,8 @@ class _Planner:
             if not (step.skips or step.options.on_failure) and (last is None or step.number <= last)
         ]
         self.units = units_of(blocks_of(self.steps))
+        #: addresses of kept jobs that other code made, by number of the step
+        self._since: dict[int, str] = {}
 
     def _last(self) -> int | None:
         """The last step, where the origin was to go no further (`--to`)."""
@@ -187,7 +198,8 @@ class _Planner:
     # --- what changed ------------------------------------------------------------------------
 
     def _changes(self, selectors: Sequence[Selector]) -> Changes:
-        infos = {new: self._info(old) for new, old in self.numbers.items()}
+        steps = {step.number: step for step in self.flow.steps}
+        infos = {new: self._info(old, steps[new]) for new, old in self.numbers.items()}
         python, packages = self._environment()
         found = detect(
             Found(
@@ -203,6 +215,9 @@ class _Planner:
                 python=python,
             )
         )
+        for number, since in self._since.items():
+            if number in found.steps:
+                found.steps[number] += f" since {since} was made"
         if not selectors:
             return found
         named = select(selectors, self._world())
@@ -219,11 +234,21 @@ class _Planner:
         ]
         return named
 
-    def _info(self, number: int) -> StepInfo:
+    def _info(self, number: int, step: Step) -> StepInfo:
+        """The step as the origin has it; where a job was kept that other code made, as it was."""
         state = self.states[number]
+        info = state.info
         if state.job is not None and state.job.modules:  # a cell of the run wrote them
-            return msgspec.structs.replace(state.info, modules=state.job.modules)
-        return state.info
+            info = msgspec.structs.replace(info, modules=state.job.modules)
+        turns = self.history.turns_of(number)
+        jobs = turns or ([((), state.job)] if state.job is not None else [])
+        for path, job in jobs:
+            made = self.history.made_with(number, job)
+            old = msgspec.structs.replace(info, source_hash=made.source_hash, options=made.options)
+            if why_changed(step, old) and not why_changed(step, info):
+                self._since[step.number] = address(step, path)
+                return old
+        return info
 
     def _environment(self) -> tuple[tuple[str, str], dict[str, tuple[str, str]]]:
         """Python in the origin and now; packages whose versions differ."""

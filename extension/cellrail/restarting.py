@@ -15,10 +15,11 @@ from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_restart
+from cellrail.rehearsing import why_not_led
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import files_after
 from cellrail.run.putback import PutBack, segments_of
-from cellrail.run.replay import ItemPlan, Replay
+from cellrail.run.replay import ItemPlan, Rehearsal, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, EachStored, JobFinished, ObjectRef, Origin
@@ -75,11 +76,11 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
         number = find_step(cut.turns[-1].loop, steps).number
         return keys_of(self.history, number, cut.turns[:-1])
 
-    def replay(self) -> Replay | None:
+    def replay(self, kind: type[Replay] = Replay) -> Replay | None:
         """What leads to a cut inside a loop."""
         if self.inner is None:
             return None
-        return Replay(
+        return kind(
             self.history,
             numbers=self.numbers,
             step=self.inner.step.number,
@@ -210,6 +211,8 @@ def plan_restart_of(
     if inner is not None:
         changes = changes_inside(flow, history, inner, decided.numbers)
         refused = changes.shape if force else (*changes.shape, *changes.stale)
+        if not (refused or plan.refusals):
+            refused = why_not_led(flow, plan, decided.replay(Rehearsal))
         if refused and widen:
             loop = inner.turns[0].loop
             return plan_restart_of(

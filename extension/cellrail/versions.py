@@ -65,6 +65,16 @@ def versions_of(
     return python, found
 
 
+def versions_when_imported(
+    recorded: Mapping[str, str], executable: str, folder: Path
+) -> tuple[str, dict[str, str]]:
+    """As `versions_of`, and those that no package of their name tells are imported, to be asked."""
+    python, found = versions_of(recorded, executable, folder)
+    if unknown := sorted(recorded.keys() - found.keys()):
+        found |= _ask(executable, unknown, [], folder)[1]
+    return python, found
+
+
 def _installed(names: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name in names:

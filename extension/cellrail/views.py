@@ -160,9 +160,11 @@ class StepView:
 
     @property
     def source(self) -> str:
-        """Its source as executed, secrets masked."""
+        """Its source as executed, secrets masked; of a kept job, as it was when it was made."""
         job = self._state.job
-        return job.source if job is not None and job.source is not None else self._state.info.source
+        if job is None:
+            return self._state.info.source
+        return self._history.made_with(self.number, job).source
 
     @property
     def seconds(self) -> float | None:
@@ -173,6 +175,13 @@ class StepView:
     def cause(self) -> str:
         """Why, where it is not success."""
         return self._state.cause
+
+    @property
+    def ended_inside(self) -> bool:
+        """Whether it is a loop that did not end because something in it ended the run."""
+        job = self._state.job
+        own = job is not None and job.status in {StepStatus.FAILED, StepStatus.CANCELLED}
+        return bool(self._history.ended_in(self.label)) and not own
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
@@ -420,6 +429,11 @@ class Run:
     def cause(self) -> str:
         """Why, where it is not success."""
         return self._history.cause
+
+    @property
+    def ended_at(self) -> str:
+        """Address of the step that it ended with; "" where that was the last one."""
+        return self._history.ended.step if self._history.ended is not None else ""
 
     @property
     def is_live(self) -> bool:

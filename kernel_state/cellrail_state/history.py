@@ -19,12 +19,13 @@ from cellrail_state.model import (
     JobFinished,
     ObjectRef,
     RunStatus,
+    StepInfo,
     Turn,
     WaitInfo,
     Woken,
     Written,
 )
-from cellrail_state.steps import StepState
+from cellrail_state.steps import StepState, with_source
 
 
 class RunHistory(Lineage):
@@ -60,6 +61,19 @@ class RunHistory(Lineage):
     def state(self, number: int) -> StepState:
         """The step of this number."""
         return self._with_job(self._states[number])
+
+    def made_with(self, number: int, job: JobFinished) -> StepInfo:
+        """The step that a job was made with: of a kept one, as it was in the run that made it.
+
+        Args:
+            number: of the step here that it stands for.
+            job: of this run, or of one that it points to.
+        """
+        info, job_id = self._states[number].info, job.lays or job.job_id
+        assigned = any(other.follows == job_id for other in self.jobs)
+        if job_id in self._own or assigned:
+            return with_source(info, job)
+        return self._sources.info(job_id) or with_source(info, job)
 
     def called(self) -> list[Called]:
         """The calls of its jobs, and of those that it keeps; of each call the newest."""

@@ -307,3 +307,18 @@ def incompatibilities(
         now = f"here is {here}" if here is not None else "it is not installed here"
         found.append(f"{whose}: stored with {package} {version}, {now}")
     return found
+
+
+def incompatible(
+    checkpoint: Checkpoint,
+    python: str,
+    packages: Mapping[str, str],
+    *,
+    stored_python: str = "",
+    names: Iterable[str] | None = None,
+) -> StateError | None:
+    """The refusal to load a checkpoint's values here; None where they may be loaded."""
+    found = incompatibilities(
+        checkpoint, python, packages, stored_python=stored_python, names=names
+    )
+    return StateError("; ".join(found) + " (--force loads them all the same)") if found else None

@@ -11,9 +11,11 @@ from cellrail_state.errors import JournalDamaged
 from cellrail_state.model import (
     Called,
     JobFinished,
+    JobStarted,
     KeptReason,
     Laid,
     Record,
+    RunStarted,
     StepInfo,
     StepStatus,
 )
@@ -62,6 +64,8 @@ class Sources:
         self.owned = owned
         self.content = content
         self._runs: dict[str, dict[str, JobFinished]] = {}
+        #: the step that each job was made with, as it was then
+        self._infos: dict[str, StepInfo] = {}
         self._calls: dict[str, list[Called]] = {}
 
     def job(self, job_id: str) -> JobFinished:
@@ -88,15 +92,40 @@ class Sources:
             self._calls[run_id] = found
         return self._calls[run_id]
 
+    def info(self, job_id: str) -> StepInfo | None:
+        """The step that a job of any run was made with; None where its run does not tell.
+
+        Raises:
+            JournalDamaged: its journal holds no such job.
+        """
+        self.job(job_id)
+        return self._infos.get(job_id)
+
     def _jobs_of(self, run_id: str) -> dict[str, JobFinished]:
         jobs: dict[str, JobFinished] = {}
+        infos: dict[int, StepInfo] = {}
         for record in self.records(run_id):
-            if isinstance(record, JobFinished):
+            if isinstance(record, RunStarted):
+                infos = {info.number: info for info in record.steps}
+            elif isinstance(record, JobStarted) and record.info is not None:
+                infos[record.step] = record.info
+            elif isinstance(record, JobFinished):
                 jobs[record.job_id] = record
+                if record.step in infos:
+                    self._infos[record.job_id] = with_source(infos[record.step], record)
             elif isinstance(record, Laid):
                 kept = jobs.get(record.lays) or self.job(record.lays)
                 jobs[record.job_id] = stand_in(kept, record)
         return jobs
+
+
+def with_source(info: StepInfo, job: JobFinished) -> StepInfo:
+    """A step with the source that a job of it executed."""
+    return msgspec.structs.replace(
+        info,
+        source=job.source if job.source is not None else info.source,
+        source_hash=job.source_hash or info.source_hash,
+    )
 
 
 def stand_in(kept: JobFinished, laid: Laid) -> JobFinished:

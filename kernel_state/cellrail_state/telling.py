@@ -384,12 +384,30 @@ class Told:
         self._states[number] = msgspec.structs.replace(state, **changes)
 
     def _close_what_was_running(self) -> None:
-        # whoever cancels a run may do so while its driver is busy with something else than the cell
-        cancelled = self.ended is not None and self.ended.status is RunStatus.CANCELLED
-        status = StepStatus.CANCELLED if cancelled else StepStatus.FAILED
         for number, state in self._states.items():
             if state.status is StepStatus.RUNNING:
-                self._change(number, status=status, cause="interrupted")
+                status, cause = self._cut_off(state.info.label)
+                self._change(number, status=status, cause=cause)
+
+    def _cut_off(self, label: str) -> tuple[StepStatus, str]:
+        """What a step came to that had not ended when its run did, and why."""
+        status = self.ended.status if self.ended is not None else None
+        # whoever cancels a run may do so while its driver is busy with something else than the cell
+        if status is RunStatus.CANCELLED:
+            return StepStatus.CANCELLED, "interrupted"
+        where = self.ended_in(label)
+        if status is RunStatus.FAILED and where:
+            return StepStatus.FAILED, f"{where} failed"
+        if status is RunStatus.SUSPENDED and where:
+            return StepStatus.SUSPENDED, self.cause
+        if status is RunStatus.SUCCESS and where:  # `--stop-if`: a restart goes on with it
+            return StepStatus.PENDING, f"the run ended at {where}"
+        return StepStatus.FAILED, "interrupted"
+
+    def ended_in(self, label: str) -> str:
+        """Address of the step that the run ended with, where that is in this loop; else ""."""
+        step = self.ended.step if self.ended is not None else ""
+        return step if f"/{label}[" in f"/{step}" else ""
 
     @property
     def cause(self) -> str:

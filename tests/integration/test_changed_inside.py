@@ -80,3 +80,74 @@ def test_the_failed_cell_itself_may_be_mended_and_kept_items_are_told(make, app)
     assert "step 'K': source changed; kept items keep what it made" in plan.warnings
     run = app.restart(failed.id)
     assert shown(run) == "['aak', 'bbk', 'ccNEW']\n"
+
+
+# --- what is told of kept items afterwards ------------------------------------------------------
+
+
+def mended(make, app):
+    """A restart that kept the items a and b with the old code of K."""
+    failed = app.run(make(BASE, LOOP, BODY, END))
+    (app.store_path.parent / "ok").touch()
+    make(BASE, LOOP, BODY.replace('"k"', '"NEW"'), END)
+    run = app.restart(failed.id)
+    assert shown(run) == "['aak', 'bbk', 'ccNEW']\n"
+    return run
+
+
+def test_a_kept_job_shows_the_source_that_it_was_made_with(make, app, cellrail):
+    run = mended(make, app)
+
+    sources = {view.address: view.source for view in run["K"].turns_here}
+    assert '"k"' in sources["L[a]/K"]
+    assert '"k"' in sources["L[b]/K"]
+    assert '"NEW"' in sources["L[c]/K"]
+    assert '"NEW"' in run["K"].source
+    told = cellrail("show", run.id, "L[a]/K").stdout
+    assert '"k"' in told
+    assert "NEW" not in told
+    # and of a restart that keeps them all
+    later = app.restart(run.id, from_step="end")
+    assert {v.address: v.source for v in later["K"].turns_here} == sources
+
+
+def test_a_rerun_executes_a_loop_whose_kept_items_other_code_made(make, app):
+    run = mended(make, app)
+
+    plan = app.rerun(run.id, plan=True)
+    told = {step.label: (str(step.fate), step.reason) for step in plan.steps}
+    why = "source changed since L[a]/K was made (K)"
+    assert told["L"] == told["K"] == ("executes", why)
+    again = app.rerun(run.id)
+    assert shown(again) == "['aaNEW', 'bbNEW', 'ccNEW']\n"
+    third = app.rerun(again.id, plan=True)
+    assert {str(step.fate) for step in third.steps} == {"kept"}
+
+
+def test_a_step_that_was_kept_by_force_shows_its_own_source_and_is_rerun(make, app):
+    origin = app.run(make("x = 1", "%%step y\ny = x + 1", "print(y)"))
+    make("x = 1", "%%step y\ny = x + 5", "print(y)")
+    forced = app.restart(origin.id, from_step="#3", force=True)
+
+    assert forced["y"].source.endswith("y = x + 1")
+    plan = app.rerun(forced.id, plan=True)
+    told = {step.label: (str(step.fate), step.reason) for step in plan.steps}
+    assert told["y"] == ("executes", "source changed since y was made")
+    assert app.diff(origin.id, forced.id).steps[1].source_equal
+
+
+def test_an_item_kept_under_another_header_is_made_anew_by_a_rerun(make, app):
+    run = again(make, app, (BASE, LOOP.replace("t r", "t r,x"), BODY, END), force=True)
+    assert run.status == "success", run.cause
+    plan = app.rerun(run.id, plan=True)
+    assert plan.steps[1].reason == "--collect changed since L[a] was made (L)"
+
+
+def test_a_condition_that_the_origin_does_not_know_refuses_what_is_forced_too(make, app):
+    cells = (BASE, LOOP.replace("--collect r", "--when base --collect r"), BODY, END)
+    told = "the origin's journal does not tell --when of L"
+    with pytest.raises(RestartRefused, match=told):
+        again(make, app, cells, force=True)
+    plan = app.restart("last", plan=True, force=True)
+    assert plan.refusals == (told,)
+    assert app.restart("last", widen=True).status == "success"

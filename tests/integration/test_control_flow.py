@@ -442,3 +442,55 @@ def test_a_retry_finds_the_environment_as_it_was_before_the_step(make, app, monk
     assert run.status == "success", run.cause
     assert run["a"].outputs[0]["text"] == "[None, 'b', 'k', 'l']\n"
     assert run["b"].outputs[0]["text"] == "['x', 'bc', 'kx', None]\n"
+
+
+# --- loops that something in them ends ---------------------------------------------------------
+
+NESTED = (
+    "%%step O --foreach o in 'ab'\npass",
+    "%%step I --in O --foreach i in [1, 2]\npass",
+    "%%step K --in I{line}\n{code}",
+    "print('end')",
+)
+
+
+def nested(line: str, code: str) -> list[str]:
+    return [source.replace("{line}", line).replace("{code}", code) for source in NESTED]
+
+
+def test_the_loops_around_a_step_that_failed_tell_which_one_it_was(make, app, cellrail):
+    path = make(*nested("", "if (o, i) == ('b', 2): 1 / 0"))
+    done = cellrail("run", path)
+    run = app.show("last")
+
+    told = {step.label: (str(step.status), step.cause) for step in run.steps}
+    assert told["O"] == told["I"] == ("failed", "O[b]/I[2]/K failed")
+    assert told["K"] == ("failed", "ZeroDivisionError: division by zero")
+    assert "step O[b]/I[2]/K failed: ZeroDivisionError: division by zero" in done.stderr
+    assert done.stderr.count("failed: ") == 1
+    assert "interrupted" not in done.stdout + done.stderr
+
+
+def test_a_loop_that_stop_if_ends_is_pending_and_a_restart_goes_on_with_it(make, app, tmp_path):
+    code = "open('w.txt', 'a').write(f'{o}{i} ')"
+    run = app.run(make(*nested(" --stop-if (o, i) == ('a', 2)", code)))
+
+    assert run.status == "success"
+    told = {step.label: (str(step.status), step.cause) for step in run.steps}
+    assert told["O"] == told["I"] == ("pending", "the run ended at O[a]/I[2]/K")
+    assert told["#4"] == ("pending", "")
+    make(*nested("", code))
+    again = app.restart(run.id, from_step="O")
+    assert again.status == "success", again.cause
+    assert (tmp_path / "w.txt").read_text() == "a1 a2 a1 a2 b1 b2 "
+
+
+def test_a_loop_in_which_a_step_waits_is_suspended(make, app):
+    code = "from cellrail import flow\nif o == 'b': flow.suspend('1d')"
+    run = app.run(make(*nested("", code)))
+
+    assert run.status == "suspended"
+    told = {step.label: str(step.status) for step in run.steps}
+    assert told == {"O": "suspended", "I": "suspended", "K": "suspended", "#4": "pending"}
+    assert run["O"].cause == run.cause == "waits behind O[b]/I[1]/K until it is resumed"
+    assert app.resume(run.id).status in {"suspended", "success"}

@@ -393,7 +393,7 @@ def test_items_of_a_sequential_loop_may_only_change_behind_the_cut(make, app, tm
         assert raised.value.hint == "restart from the loop itself: --from work"
     (tmp_path / "items.json").write_text("5")
     with pytest.raises(RestartRefused, match="cannot be evaluated anew: TypeError"):
-        app.restart(run.id, from_step="work[b]", reeval=True, plan=True)
+        app.restart(run.id, from_step="work[b]", reeval=True)
     with pytest.raises(RestartRefused, match="the cut lies in no loop with items"):
         app.restart(run.id, from_step="#3", reeval=True)
 

@@ -361,8 +361,13 @@ def test_values_of_another_major_of_their_package_need_force(make, app, tmp_path
     origin = app.run(path)
     package.write_text("__version__ = '2.0'\nclass Thing:\n    pass\n")
 
-    with pytest.raises(RestartRefused, match=r"t: stored with things 1\.4, here is 2\.0"):
+    runs = sorted(app.store.run_ids())
+    with pytest.raises(RestartRefused, match=r"t: stored with things 1\.4, here is 2\.0") as error:
         app.restart(origin.id, from_step="#3")
+    assert sorted(app.store.run_ids()) == runs
+    plan = app.restart(origin.id, from_step="#3", plan=True)
+    assert (plan.refusals, plan.hint) == ((str(error.value),), error.value.hint)
+    assert app.restart(origin.id, from_step="#3", plan=True, force=True).refusals == ()
     assert app.restart(origin.id, from_step="#3", force=True).status == "success"
 
 
@@ -408,3 +413,41 @@ def test_a_value_whose_loading_needs_another_is_loaded_after_it(lazy_above, make
 
     assert again.status == "success", again.cause
     assert app.diff(run.id, again.id).equal
+
+
+def test_what_the_failed_cell_binds_itself_first_is_not_made_again(make, app, tmp_path):
+    connect = "open('w.txt', 'a').write('x')\nc = sqlite3.connect(':memory:')"
+    path = make(
+        "import sqlite3, os",
+        f"%%step one\n{connect}",
+        "%%step two\nc = sqlite3.connect(':memory:')\n"
+        "c.execute('select 1')\nassert os.path.exists('ok')",
+        "%%step three\nprint(c.execute('select 2').fetchall())",
+    )
+    run = app.run(path)
+    assert run.status == "failed"
+    (tmp_path / "w.txt").write_text("")
+    (tmp_path / "ok").touch()
+
+    plan = app.restart(run.id, plan=True)
+    assert {s.label: str(s.fate) for s in plan.steps}["one"] == "kept"
+    again = app.restart(run.id)
+    assert (again.status, (tmp_path / "w.txt").read_text()) == ("success", "")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "%%step two\nc.close()\nc = sqlite3.connect(':memory:')",
+        "%%step two\nif a: c = sqlite3.connect(':memory:')",
+        "%%step two --when a\nc = sqlite3.connect(':memory:')",
+        "%%step two --on-error continue\nc = sqlite3.connect(':memory:')",
+        "%%step two\nuse()\nc = sqlite3.connect(':memory:')",
+    ],
+)
+def test_what_a_cell_may_use_before_it_binds_it_is_made_again(cell, make, app):
+    first = "import sqlite3\na = 1\ndef use(): return c"
+    run = app.run(make(first, "%%step one\nc = sqlite3.connect(':memory:')", cell, "c"))
+    assert run.status == "success", run.cause
+    plan = app.restart(run.id, from_step="two", plan=True)
+    assert {s.label: str(s.fate) for s in plan.steps}["one"] == "rebuilds"

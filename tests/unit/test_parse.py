@@ -95,7 +95,7 @@ def test_misplaced_loop_steps_are_named():
 
 def test_a_step_reads_what_its_line_uses_and_writes_what_it_binds():
     step = flow(
-        cell("%%step a --foreach x, y in xs --key k(x) --collect s --stop-if z\npass")
+        cell("%%step a --foreach x, y in xs --key k(x) --collect s --stop-if z\ns = x")
     ).steps[0]
 
     assert {"xs", "k", "z"} <= step.reads

@@ -10,12 +10,14 @@ import msgspec
 
 from cellrail.app.starting import Starting, Ticked, options_told, pinned_of
 from cellrail.errors import RestartRefused, UserError
-from cellrail.launch import kernel_settings
+from cellrail.foreseeing import check_versions, foreseen
+from cellrail.launch import check_places, kernel_settings
 from cellrail.locate import flow_id
 from cellrail.notebook.changes import read_selectors
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.rerunning import plan_rerun_of
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
+from cellrail.run import prepare
 from cellrail.run.desks import changed_since
 from cellrail.run.session import Progress
 from cellrail.views import Run
@@ -163,22 +165,37 @@ class Restarting(Starting):
         )  # fmt: skip
         if state == "origin":
             decided = self._with_changes(decided, flow_id(path, self.store_path))
-        if plan and reeval:
-            return self._with_items(decided, flow, Path(cwd) if cwd is not None else None)
-        if plan:
-            return decided.plan
-        decided.plan.check()
-        check_objects(decided, self.store.objects.contains)
-        if history.status is RunStatus.SUSPENDED:
-            self._let_go(history, cancel=cancel_origin, keep=keep_waiting)
         origin = history.started
+        folder = Path(cwd) if cwd is not None else Path(origin.cwd)
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
+
+        def check() -> None:
+            check_objects(decided, self.store.objects.contains)
+            self._check_let_go(history, cancel=cancel_origin, keep=keep_waiting)
+
+        if plan:
+
+            def check_more() -> None:
+                check()
+                if not cancel_origin:
+                    self._check_tick(ticked, history, values, secret)
+                check_versions(decided, self._kernel_of(history, flow), folder)
+
+            check_places(output, notebook=path, values=values, cwd=folder)
+            decided = foreseen(decided, check_more)
+            if not reeval:
+                return decided.plan
+            assignment = prepare.assignments({name: values[name] for name in changed})
+            return self._with_items(decided, flow, folder, assignment)
+        decided.plan.check()
+        check()
+        if history.status is RunStatus.SUSPENDED and cancel_origin:
+            self.cancel(history.run_id)
         with self._ticked(ticked, history, values, secret) as claimed:
             return self._launch(
                 path, flow, decided.plan, values,
                 secret={name: values[name] for name in secret if name in values},
-                output=output, labels={**origin.labels, **(labels or {})},
-                cwd=Path(cwd) if cwd is not None else Path(origin.cwd),
+                output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
                 options=self._options(timeout, None), kernel=origin.kernel_name or None,
                 kernels=kernels, progress=progress, restart=decided,
                 told=options_told(
@@ -306,20 +323,15 @@ class Restarting(Starting):
         )
         return decided, flow
 
-    def _let_go(self, history: RunHistory, *, cancel: bool, keep: bool) -> None:
-        """Decide what becomes of an origin that is suspended.
-
-        Raises:
-            RestartRefused: that was not said.
-        """
-        if cancel == keep:
+    @staticmethod
+    def _check_let_go(history: RunHistory, *, cancel: bool, keep: bool) -> None:
+        """Refuse to restart a suspended origin of which it was not said what becomes of it."""
+        if history.status is RunStatus.SUSPENDED and cancel == keep:
             raise RestartRefused(
                 f"run {history.run_id} is suspended: it {history.cause}",
                 hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
                 f"to go on with it: cellrail resume {history.run_id}",
             )
-        if cancel:
-            self.cancel(history.run_id)
 
     def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
         """The plan, with what its steps will see though it is no longer so."""
@@ -333,14 +345,18 @@ class Restarting(Starting):
         plan = msgspec.structs.replace(decided.plan, warnings=warnings)
         return msgspec.structs.replace(decided, plan=plan)
 
-    def _with_items(self, decided: RestartPlan, flow: Flow, cwd: Path | None) -> Plan:
+    def _with_items(self, decided: RestartPlan, flow: Flow, cwd: Path, assignment: str) -> Plan:
         from cellrail.reevaluating import with_items
 
-        started = decided.history.started
         return with_items(
             decided,
             flow,
-            kernel=started.kernel_name or flow.kernel_name or "python3",
-            cwd=cwd if cwd is not None else Path(started.cwd),
+            kernel=self._kernel_of(decided.history, flow),
+            cwd=cwd,
             settings=kernel_settings(self.settings, self.store_path, {}),
+            assignment=assignment,
         )
+
+    @staticmethod
+    def _kernel_of(history: RunHistory, flow: Flow) -> str:
+        return history.started.kernel_name or flow.kernel_name or "python3"

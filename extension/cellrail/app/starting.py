@@ -22,7 +22,7 @@ from cellrail.schedule.inputs import inputs_digest
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Tick
-from cellrail_state.standing import Claimer, claim, stand
+from cellrail_state.standing import Claimer, Stand, Standing, claim, stand
 
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
@@ -94,12 +94,10 @@ class Starting(Waking):
         Raises:
             TickIsTaken: a run of it is under way.
         """
-        tick = history.started.tick
+        tick = self._tick_again(history, values, secret)
         if ticked is not None or tick is None:
             yield ticked
             return
-        digest = inputs_digest(to_json(dict(values)), secret)
-        tick = msgspec.structs.replace(tick, inputs=digest)
         store, flow = self.store, self.store.current_flow(history.started)
         with store.claims.owner() as lock:
             seen = stand(store, flow, tick.key)
@@ -108,14 +106,34 @@ class Starting(Waking):
                 new_id=lambda: prepare.new_run_id(self.clock()), now=self.clock(),
             )  # fmt: skip
             if not got:
-                raise TickIsTaken(
-                    f"the tick {tick.moment.isoformat()} has a run that has not ended: "
-                    f"{seen.run_id}",
-                    hint=f"cellrail show {seen.run_id}; an interrupted one is recovered, a "
-                    "suspended one resumed or cancelled",
-                )
+                raise _taken(tick, seen)
             tick = msgspec.structs.replace(tick, number=got[0].number)
             yield Ticked(tick=tick, run_id=got[0].run_id)
+
+    def _check_tick(
+        self,
+        ticked: Ticked | None,
+        history: RunHistory,
+        values: Mapping[str, Any],
+        secret: Collection[str],
+    ) -> None:
+        """Refuse what `_ticked` would refuse; nothing is claimed."""
+        tick = self._tick_again(history, values, secret)
+        if ticked is not None or tick is None:
+            return
+        seen = stand(self.store, self.store.current_flow(history.started), tick.key)
+        if seen.under_way and seen.standing is not Standing.ABANDONED:
+            raise _taken(tick, seen)
+
+    @staticmethod
+    def _tick_again(
+        history: RunHistory, values: Mapping[str, Any], secret: Collection[str]
+    ) -> Tick | None:
+        """The tick of a run that is restarted with these parameters."""
+        tick = history.started.tick
+        if tick is None:
+            return None
+        return msgspec.structs.replace(tick, inputs=inputs_digest(to_json(dict(values)), secret))
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
         return RunLimits(
@@ -152,6 +170,14 @@ class Starting(Waking):
             sorted(n for n, v in new.items() if to_json(v) != to_json(old.get(n, defaults.get(n))))
         )
         return {**old, **new}, changed
+
+
+def _taken(tick: Tick, seen: Stand) -> TickIsTaken:
+    return TickIsTaken(
+        f"the tick {tick.moment.isoformat()} has a run that has not ended: {seen.run_id}",
+        hint=f"cellrail show {seen.run_id}; an interrupted one is recovered, a suspended one "
+        "resumed or cancelled",
+    )
 
 
 def options_told(**options: Any) -> dict[str, Any]:

@@ -198,12 +198,16 @@ def say_run(context: Context, run: Run, output: str | None) -> None:
     broken = [
         step
         for step in steps
-        if step.status in {"failed", "cancelled"} and not step._state.accepted  # noqa: SLF001
+        if step.status in {"failed", "cancelled"}
+        and not step._state.accepted  # noqa: SLF001
+        and not step.ended_inside
     ]
     for step in broken:
         for line in step.traceback:
             context.note(line)
-        context.note(f"step {step.label} {step.status}: {step.cause}")
+        last = run.ended_at.rpartition("/")[2]
+        mine = last == step.label or last.startswith(f"{step.label}[")
+        context.note(f"step {run.ended_at if mine else step.label} {step.status}: {step.cause}")
     if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
         if run.cause and not broken:
             context.note(run.cause)

@@ -302,7 +302,7 @@ def detect(found: Found) -> Changes:
         info = found.pairs.get(step.number)
         if info is None:
             continue
-        reason = _why_changed(step, info)
+        reason = why_changed(step, info)
         if reason:
             changes.steps[step.number] = reason
         today = found.modules.get(step.number, {})
@@ -322,7 +322,8 @@ def detect(found: Found) -> Changes:
     return changes
 
 
-def _why_changed(step: Step, info: StepInfo) -> str:
+def why_changed(step: Step, info: StepInfo) -> str:
+    """What of a step is not as the origin has it; "" where nothing is."""
     if info.source_hash != step.source_hash:
         return "source changed"
     if info.options == str(step.options):

@@ -58,6 +58,7 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook.blocks import Block
+from cellrail.notebook.collecting import Collecting, Did, Mark
 from cellrail.notebook.model import Step
 from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
 
@@ -154,10 +155,18 @@ class Turned(_Action, frozen=True, kw_only=True):
     """
 
     skipped: bool = False
+    #: names of which it has left nothing (`collecting`)
+    missing: tuple[str, ...] = ()
 
 
 class Leave(_Action, frozen=True, kw_only=True):
-    """The loop has ended: what it collected is bound."""
+    """The loop has ended: what it collected is bound.
+
+    Answered by None, or by why it cannot be bound: then the run fails.
+    """
+
+    #: names that some turn must have bound
+    expects: tuple[str, ...] = ()
 
 
 class Fork(_Action, frozen=True, kw_only=True):
@@ -235,6 +244,8 @@ class ItemEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     #: it failed, and the loop goes on past it
     skipped: bool = False
+    #: names of which it has left nothing to be collected
+    missing: tuple[str, ...] = ()
     #: the run ends with it
     end: End | None = None
     #: label of the loop around that goes on with its own next item
@@ -369,6 +380,10 @@ class _Machine:
         self._loops: list[Step] = list(around)
         #: it conducts one item apart: the flow goes on without its kernel
         self._item = item
+        #: who binds what loops collect, by the loop's number
+        self._collecting: dict[int, Collecting] = {}
+        #: what the steps of each turn that is under way did, outermost first
+        self._did: list[set[Mark]] = []
 
     def sequence(self, blocks: Sequence[Block], path: Path, taken: dict[str, str]) -> _Steps:
         """The blocks of one level, in order."""
@@ -503,6 +518,11 @@ class _Machine:
         yield msgspec.structs.replace(commit, attempt=attempt, runs=runs)
         if end is not None:
             raise _Stop(end)
+        self._mark(step, Did.WELL if commit.status is StepStatus.SUCCESS else Did.FAILED)
+
+    def _mark(self, step: Step, did: Did) -> None:
+        for marks in self._did:
+            marks.add((step.number, did))
 
     def _passes(self, step: Step, commit: Commit, ended: Ended) -> bool:
         """Whether a loop that skips failed items passes this failure."""
@@ -592,32 +612,44 @@ class _Machine:
                 yield from self._broken(step, path, Purpose.FOREACH, options.foreach, told.error)
             items = tuple((*path, Turn(step.label, n, key)) for n, key in enumerate(told.keys))
             if (options.parallel and self._parallel) or step.label in self._apart:
-                yield from self._fork(block, path, items)
+                ends = yield from self._fork(block, path, items)
             else:
+                ends = []
                 for inside in items:
                     yield from self._rest()
-                    yield from self.turn(block, inside)
+                    ends.append((yield from self.turn(block, inside)))
         else:
-            yield from self._while(block, path)
-        yield Leave(step=step, path=path)
+            ends = yield from self._while(block, path)
+        expects = expected(options.collect, ends)
+        refused: str | None = yield Leave(step=step, path=path, expects=expects)
+        if refused:
+            yield from self._refuse(step, path, refused)
+        self._mark(step, Did.LEFT)
 
-    def _while(self, block: Block, path: Path) -> _Steps:
+    def _refuse(self, step: Step, path: Path, cause: str) -> _Steps:
+        """What a loop collects cannot be had."""
+        yield Commit(step=step, path=path, status=StepStatus.FAILED, cause=cause)
+        raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
+
+    def _while(self, block: Block, path: Path) -> Generator[Action, Any, list[ItemEnd]]:
         step, options = block.step, block.step.options
-        index = 0
+        index, ends = 0, list[ItemEnd]()
         while True:
             yield from self._rest()
             inside = (*path, Turn(step.label, index, str(index)))
             met = yield from self._ask(step, inside, Purpose.WHILE, options.while_)
             if not met:
-                return
+                return ends
             if index == options.max_turns:
                 cause = f"{options.while_} is still true after {index} turns (--max-turns)"
                 yield Commit(step=step, path=inside, status=StepStatus.FAILED, cause=cause)
                 raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
-            yield from self.turn(block, inside)
+            ends.append((yield from self.turn(block, inside)))
             index += 1
 
-    def _fork(self, block: Block, path: Path, items: tuple[Path, ...]) -> _Steps:
+    def _fork(
+        self, block: Block, path: Path, items: tuple[Path, ...]
+    ) -> Generator[Action, Any, list[ItemEnd]]:
         joined: Joined = yield Fork(
             step=block.step, path=path, block=block, items=items, around=tuple(self._loops)
         )
@@ -631,12 +663,14 @@ class _Machine:
         for loop in reversed(self._loops):
             if any(item.leaves == loop.label for item in ended):
                 raise _ItemFailed(loop)
+        return ended
 
     def turn(self, block: Block, path: Path) -> Generator[Action, Any, ItemEnd]:
         """One turn of a loop."""
         yield Enter(step=block.step, path=path)
-        skipped = False
+        skipped, did = False, set[Mark]()
         self._loops.append(block.step)
+        self._did.append(did)
         try:
             yield from self._job(block.step, path)
             yield from self.sequence(block.body, path, {})
@@ -646,16 +680,33 @@ class _Machine:
             skipped = True
         finally:
             self._loops.pop()
-        refused: str | None = yield Turned(step=block.step, path=path, skipped=skipped)
+            self._did.pop()
+        missing = () if skipped else self._missing(block, did)
+        refused: str | None = yield Turned(
+            step=block.step, path=path, skipped=skipped, missing=missing
+        )
         if refused:
-            yield Commit(step=block.step, path=path, status=StepStatus.FAILED, cause=refused)
-            end = End(status=RunStatus.FAILED, cause=refused, step=address(block.step, path))
-            raise _Stop(end)
-        return ItemEnd(skipped=skipped)
+            yield from self._refuse(block.step, path, refused)
+        return ItemEnd(skipped=skipped, missing=missing)
+
+    def _missing(self, block: Block, did: Collection[Mark]) -> tuple[str, ...]:
+        """The names of which a turn has left nothing."""
+        if not block.step.options.collect:
+            return ()
+        number = block.step.number
+        if number not in self._collecting:
+            self._collecting[number] = Collecting(block)
+        return self._collecting[number].missing(did)
 
     def _skipping_loop(self) -> Step | None:
         """The innermost loop around that goes on past failed items."""
         return next((s for s in reversed(self._loops) if s.options.on_error == "skip"), None)
+
+
+def expected(names: Sequence[str], ends: Sequence[ItemEnd]) -> tuple[str, ...]:
+    """The names that some turn of a loop must have bound."""
+    turns = [end for end in ends if not end.skipped]
+    return tuple(n for n in names if any(n not in end.missing for end in turns))
 
 
 #: endings of a job that its code is to blame for

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import BadNotebook, NotANotebook
-from cellrail.notebook import apart
+from cellrail.notebook import apart, collecting
 from cellrail.notebook.blocks import mistakes
 from cellrail.notebook.fingerprint import source_hash
 from cellrail.notebook.model import PARAMETERS, Flow, Step
@@ -104,7 +104,7 @@ def parse(notebook: Mapping[str, Any], path: Path) -> Flow:
     problems += _duplicates(steps)
     wrong = mistakes(steps)
     if not problems and not wrong:
-        wrong = list(apart.mistakes(steps))
+        wrong = [*apart.mistakes(steps), *collecting.mistakes(steps)]
     problems += [Problem(cell=f"cell #{step.number}", message=told) for step, told in wrong]
     if problems:
         rest = "".join(f"\n{problem}" for problem in problems[1:])

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from cellrail.errors import RestartRefused
+from cellrail.errors import CellrailError, RestartRefused
+from cellrail_state.errors import StateError
 
 
 class Fate(StrEnum):
@@ -61,6 +62,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     origin_cut: int | None = None
     #: the namespace is the one of the origin's moment, not the end of the last kept step
     as_it_was: bool = False
+    #: what would do instead, where no earlier cut is named
+    advice: str = ""
     #: items of a loop that were evaluated anew, by what they are: new, gone or kept
     items: dict[str, tuple[str, ...]] = {}
 
@@ -90,7 +93,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """What would do instead of a refused cut."""
         if self.earliest:
             return f"a restart from {self.earliest!r} would do (or --widen)"
-        return "--force cuts at that moment all the same" if self.by_force else ""
+        if self.by_force:
+            return "--force cuts at that moment all the same"
+        return self.advice
+
+    def refused(self, error: CellrailError | StateError) -> Plan:
+        """The plan, refused for this too."""
+        refusals = tuple(dict.fromkeys((*self.refusals, str(error))))
+        return msgspec.structs.replace(self, refusals=refusals, advice=self.advice or error.hint)
 
     def check(self) -> None:
         """Refuse what the plan refuses.

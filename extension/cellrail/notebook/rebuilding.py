@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from cellrail.notebook.firstuse import FirstUse, first_use
+from cellrail.notebook.model import Step
 from cellrail.notebook.origin import SideBySide
+from cellrail.notebook.reads import lineage, option_names
 from cellrail_state.model import Variable, Verdict
 
 
@@ -43,8 +46,10 @@ class Rebuilding:
 
     def rebuilds(self, cut: int) -> tuple[dict[int, set[str]], list[tuple[int, str]]]:
         """Names to rebuild by place of the cell, and why the cut cannot be put back."""
-        needed = self._needed(cut)
         variables = self._variables(cut)
+        if all(variable.verdict is Verdict.STORED for variable in variables.values()):
+            return {}, []
+        needed = self._needed(cut)
         refusals: list[tuple[int, str]] = []
         wanted: set[str] = set()
         for name, variable in variables.items():
@@ -77,12 +82,25 @@ class Rebuilding:
         return makers, refusals
 
     def _needed(self, cut: int) -> set[str] | None:
-        """Names that a step to be executed can reach; None for any name."""
-        last = self._both.last_place()
-        needed: set[str] = set()
-        again = [p for p in range(cut) if self._both.steps[p].options.always]
-        for place in [*again, *range(cut, last + 1)]:
-            reached = self._both.reached[place]
+        """Names that a step to be executed can reach as they are; None for any name.
+
+        Not those that a step before it, or it itself, binds in any case before they are used.
+        """
+        both, needed = self._both, set[str]()
+        steps = both.steps
+        uses = [first_use(step.body) for step in steps]
+        found = lineage(steps, [_used(s, u) for s, u in zip(steps, uses, strict=True)])
+        for place in range(both.last_place(), cut - 1, -1):
+            reached = both.reached[place]
+            if reached is not None and not uses[place].evaluates:
+                reached = found[place]
+            if reached is None:
+                return None
+            if _surely_runs(steps[place]):
+                needed -= uses[place].binds
+            needed |= reached
+        for place in range(cut):
+            reached = both.reached[place] if steps[place].options.always else frozenset()
             if reached is None:
                 return None
             needed |= reached
@@ -137,3 +155,18 @@ class Rebuilding:
             and name.isidentifier()
             and (reached is None or name in reached)
         ]
+
+
+def _used(step: Step, first: FirstUse) -> frozenset[str]:
+    """Names that a step may read before it has bound them itself."""
+    if first.uses is None:
+        return step.reads
+    return (step.reads & first.uses) | option_names(step.options).reads
+
+
+def _surely_runs(step: Step) -> bool:
+    """Whether a step runs to its end, once, before the one behind it does."""
+    options = step.options
+    conditional = bool(options.when or options.branch or options.in_ or options.loops)
+    tolerated = step.may_fail or options.on_error != "stop"
+    return not (conditional or tolerated or step.skips or options.cache)

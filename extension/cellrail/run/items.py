@@ -12,7 +12,7 @@ import copy
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,14 +22,14 @@ from cellrail.kernels.cold import close_thread
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import control
 from cellrail.notebook.apart import forbidden, own_names
+from cellrail.notebook.collecting import error_name
 from cellrail.notebook.model import Flow, Step
 from cellrail.run.answers import Nobody
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult
 from cellrail.run.crew import Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
-from cellrail.run.orders import error_name
-from cellrail.run.performer import Performer, RunLimits
+from cellrail.run.performer import ItemError, Performer, RunLimits
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import ItemPlan, Teller
 from cellrail_state.chains import is_good
@@ -92,8 +92,14 @@ class ItemPerformer(Performer):
         """
         super().__init__(**rest)
         self._fork, self._ground, self._stop = fork, ground, stop
-        self._own = own_names(fork.block) | {error_name(step) for step in fork.block.steps()}
+        #: variables that the flow goes on with after an error
+        self._error_names = {error_name(step) for step in fork.block.steps()} - {""}
+        self._own = own_names(fork.block) | self._error_names
         self._deltas: list[Delta] = [job.delta for job in kept]
+        #: what it raised, and goes on with, in words
+        self.errors: dict[str, str] = {}
+        for job in kept:
+            self._note_error(job)
         #: every job ended well: its kernel may serve another item
         self.clean = True
 
@@ -108,6 +114,12 @@ class ItemPerformer(Performer):
         super()._record(job, step)
         if is_good(job):
             self._deltas.append(job.delta)
+            self._note_error(job)
+
+    def _note_error(self, job: JobFinished) -> None:
+        if job.accepted and job.error is not None:
+            told = f"{job.error.name}: {job.error.value}"
+            self.errors |= dict.fromkeys(self._error_names & {*job.delta.written}, told)
 
     def _wait(self, action: control.Wait) -> None:
         # an item cannot be given up while it waits: it keeps its kernel
@@ -129,17 +141,16 @@ class ItemPerformer(Performer):
         failures = [delta.failure for delta in self._deltas if delta.failure]
         if failures:
             return f"what it collects is lost with its checkpoint: {failures[0]}"
-        for name, variable in self.left(skipped=False).variables.items():
-            if variable.verdict is not Verdict.STORED:
+        for name, variable in self.left(action.missing).variables.items():
+            if name in collect and variable.verdict is not Verdict.STORED:
                 return f"`{name}` cannot be collected: {variable.reason}"
         return None
 
-    def left(self, *, skipped: bool) -> Checkpoint:
-        """What the loop collects of it."""
-        if skipped:
-            return Checkpoint()
+    def left(self, missing: Collection[str]) -> Checkpoint:
+        """What the loop collects of it but for some names, and the errors that it goes on with."""
+        collected = [name for name in self._fork.step.options.collect if name not in missing]
         checkpoint = Checkpoint.fold(self._deltas, before=self._ground)
-        return checkpoint.only(self._fork.step.options.collect)
+        return checkpoint.only([*collected, *(n for n in self.errors if n not in missing)])
 
 
 class Items:
@@ -164,6 +175,8 @@ class Items:
         self._ended: list[control.ItemEnd | None] = [None] * len(plans)
         #: what each item left to be collected
         self.left: list[Checkpoint] = [Checkpoint()] * len(plans)
+        #: the errors that each of them went on with, in words, by name
+        self._raised: list[dict[str, str]] = [{} for _ in plans]
         #: the result that decided the run, where one did
         self.result: CellResult | None = None
         self._todo = deque(n for n, plan in enumerate(plans) if not plan.kept)
@@ -201,6 +214,16 @@ class Items:
         if self._stop.is_set() and not any(e.status is RunStatus.CANCELLED for e in ends):
             raise KeyboardInterrupt
         return control.Joined(items=tuple(self._ended))
+
+    @property
+    def errors(self) -> dict[str, ItemError]:
+        """The errors that the flow goes on with: of each name the last item's."""
+        found = [
+            (name, ItemError(item=place, told=told))
+            for place, raised in enumerate(self._raised)
+            for name, told in raised.items()
+        ]
+        return dict(found)
 
     # --- the thread that conducts the run ----------------------------------------------------
 
@@ -283,7 +306,10 @@ class Items:
         performer = self._performer(client, notebook, plan, place, desk)
         ended = self._conduct(path, performer, plan)
         skipped = ended.skipped or bool(ended.leaves)
-        self.left[index] = plan.left if plan.left is not None else performer.left(skipped=skipped)
+        missing = self._fork.step.options.collect if skipped else ended.missing
+        self.left[index] = plan.left if plan.left is not None else performer.left(missing)
+        if plan.left is None:  # else the kernel that the loop stands in has them
+            self._raised[index] = performer.errors
         if place is not None:
             place.worn = place.worn or not performer.clean
         with self._lock:
@@ -388,7 +414,7 @@ def carry_out(
         return _no_items(fork, "; ".join(ground.refusals))
     items = Items(fork, plans or [ItemPlan()] * len(fork.items), ground, means)
     joined = items.run()
-    performer.take(fork, items.left, items.result)
+    performer.take(fork, items.left, items.errors, items.result)
     return joined
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from cellrail.errors import InternalError
 from cellrail.notebook import control
+from cellrail.notebook.collecting import error_name, nothing_binds
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.run import orders, shellspace
@@ -232,7 +233,7 @@ class LivePerformer:
             asked = self._live.waiter.asked if self._live is not None else None
             again = asked is not None and asked.kind == waits.RERUN
             return control.Ended(ending="ok", refused=refused, waits=asked is not None, again=again)
-        self._turns.failed(raised, orders.error_name(step))
+        self._turns.failed(raised, error_name(step))
         if rang:
             cause = f"timeout after {step.options.timeout:g} s"
             return control.Ended(ending="timeout", error=executed.error, cause=cause)
@@ -408,14 +409,17 @@ class LivePerformer:
         if (order := orders.turned(action)) is not None:
             self._turns.perform([order])
 
-    def _leave(self, action: control.Leave) -> None:
+    def _leave(self, action: control.Leave) -> str | None:
         """The loop itself is a job: it holds what was collected."""
         step, began = action.step, self._clock()
         count = self._counts.pop(orders.loop_root(step, action.path), 0)
+        order = orders.leave(action, count=count)
+        if absent := self._turns.absent(order):
+            return nothing_binds(absent)
         job_id = self._start(step, action.path)
-        self._turns.leave(orders.leave(action, count=count))
+        self._turns.leave(order)
         if self._live is None:
-            return
+            return None
         cell = self._cells[step.number]
         delta = self._live.state.delta(touched=step.options.collect)
         self._finish(
@@ -432,6 +436,7 @@ class LivePerformer:
             ),
             cell,
         )
+        return None
 
 
 def may_rerun(step: Step, namespace: Mapping[str, Any]) -> bool:

@@ -5,7 +5,6 @@ An order is a plain dict: it travels to a kernel as it is, and `cellrail.run.tur
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,7 +69,7 @@ def turned(action: control.Turned) -> Order | None:
         "root": loop_root(step, action.path[:-1]),
         "index": action.path[-1].index,
         "collect": list(step.options.collect),
-        "skipped": action.skipped,
+        "missing": [*(step.options.collect if action.skipped else action.missing)],
     }
 
 
@@ -81,15 +80,9 @@ def leave(action: control.Leave, *, count: int) -> Order:
         "command": "leave",
         "root": loop_root(step, action.path),
         "collect": list(step.options.collect),
+        "expects": list(action.expects),
         "count": count,
     }
-
-
-def error_name(step: Step) -> str:
-    """The variable that the flow goes on with after the step's error; "" where it does not."""
-    if step.options.on_error != "continue":
-        return ""
-    return "error_" + (re.sub(r"\W", "_", step.name) or str(step.number))
 
 
 def loop_root(step: Step, path: Sequence[Turn]) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from cellrail.errors import InternalError
 from cellrail.notebook import control
+from cellrail.notebook.collecting import error_name, nothing_binds
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.reads import option_names
@@ -59,6 +60,15 @@ class Client(Protocol):
 
     def command(self, order: dict[str, Any]) -> dict[str, Any]:
         """Have the hooks do something between cells; their answer."""
+
+
+class ItemError(msgspec.Struct, frozen=True, kw_only=True):
+    """What an item raised that the flow goes on with (`error_NAME`)."""
+
+    #: the item's place
+    item: int
+    #: the exception in words, where it cannot be loaded
+    told: str
 
 
 class _Fired(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +144,8 @@ class Performer:
         self._rolled_back = False
         #: what the items of a parallel loop left to be collected, in order, by root
         self.branches: dict[str, list[Checkpoint]] = {}
+        #: and the errors that the flow goes on with, by name, with the items that they are of
+        self._errors: dict[str, dict[str, ItemError]] = {}
         #: outputs of earlier turns, by cell index
         self._shown: dict[int, list[Any]] = {}
         #: id of the origin's job that the next commit stands for
@@ -305,7 +317,7 @@ class Performer:
                     "touched": _sorted(step.touches),
                     "last": self.is_last(step, action.path),
                     "parks": self._may_park(step),
-                    "binds_error": orders.error_name(step),
+                    "binds_error": error_name(step),
                     # what may be rolled back is no checkpoint yet
                     "on_error": _tolerates(action) and action.attempt > step.options.retry,
                     **needs,
@@ -536,15 +548,20 @@ class Performer:
         return delta
 
     def take(
-        self, fork: control.Fork, left: Sequence[Checkpoint], result: CellResult | None
+        self,
+        fork: control.Fork,
+        left: Sequence[Checkpoint],
+        errors: Mapping[str, ItemError],
+        result: CellResult | None,
     ) -> None:
         """The items have ended: what they left, and the result that ends the run."""
-        self.branches[orders.loop_root(fork.step, fork.path)] = list(left)
+        root = orders.loop_root(fork.step, fork.path)
+        self.branches[root], self._errors[root] = list(left), dict(errors)
         if left and self._desk.waiter is not None:
             self._desk.waiter.passed()
         self.result = result or self.result
 
-    def _leave(self, action: control.Leave) -> None:
+    def _leave(self, action: control.Leave) -> str | None:
         """The loop itself is a job: it holds what was collected."""
         step, root = action.step, orders.loop_root(action.step, action.path)
         job_id, began = self._recorder.next_job_id(), self._clock()
@@ -556,7 +573,11 @@ class Performer:
         branches = self.branches.pop(root, None)
         if branches is not None:
             order |= {"count": len(branches), "branches": to_plain(branches)}
+        if errors := self._errors.pop(root, None):
+            order["errors"] = {name: to_plain(error) for name, error in errors.items()}
         answer = self._command(order, step)
+        if absent := answer.get("absent"):
+            return nothing_binds(absent)
         self._record(
             JobFinished(
                 time=self._clock(),
@@ -570,6 +591,7 @@ class Performer:
             ),
             step,
         )
+        return None
 
     # --- cells -------------------------------------------------------------------------------
 

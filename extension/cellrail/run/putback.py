@@ -158,11 +158,16 @@ class PutBack:
     def _ask(self, client: Commander, order: dict[str, Any]) -> dict[str, Any]:
         answer = client.command(order)
         if "error" in answer:
-            raise RestartRefused(
-                f"the checkpoint could not be put back: {answer['error']}",
-                hint="restart from an earlier step, or ask `cellrail doctor`",
-            )
+            raise not_put_back(answer["error"])
         return answer
+
+
+def not_put_back(why: str) -> RestartRefused:
+    """The refusal of a restart whose namespace cannot be had."""
+    return RestartRefused(
+        f"the checkpoint could not be put back: {why}",
+        hint="restart from an earlier step, or ask `cellrail doctor`",
+    )
 
 
 def setup_magics(jobs: Sequence[JobFinished]) -> list[str]:

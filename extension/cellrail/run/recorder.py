@@ -7,6 +7,7 @@ while the next cell already runs. What is written holds no secret of the run.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -63,8 +64,12 @@ class Recorder:
         masker: Masker | None = None,
         clock: Callable[[], float] = time.time,
         reopened: tuple[Journal, Sequence[Record]] | None = None,
+        held: bool = False,
     ) -> None:
         """Create the journal with its first record; the run is `running` from here on.
+
+        A run that is `held` begins when something of it is executed, or when it ends: until then
+        it can still be refused, as if it had never been.
 
         Args:
             store: where it lies.
@@ -72,6 +77,7 @@ class Recorder:
             masker: the run's secrets.
             clock: seconds since the epoch.
             reopened: the journal of a run that goes on, and what it holds.
+            held: create the journal later (`begin`).
         """
         self.store = store
         self.run_id = started.run_id
@@ -81,8 +87,15 @@ class Recorder:
         self._appending = threading.Lock()
         #: is told of each job once it is committed
         self.watch: Callable[[JobFinished], None] = lambda _: None
-        self._journal: Journal
-        self._journal, records = reopened or (store.create_journal(started), ())
+        self._first = started
+        #: what is told of a run that has not begun; None once it has
+        self._held: list[Record] | None = [] if held else None
+        self._journal: Journal | None = None
+        records: Sequence[Record] = ()
+        if reopened is not None:
+            self._journal, records = reopened
+        elif not held:
+            self._journal = store.create_journal(started)
         self._jobs = _jobs_of(records)
         #: steps of the run, by the names that it knows them by
         self.steps = started.steps
@@ -90,6 +103,29 @@ class Recorder:
         #: what was kept, skipped and decided by an owner before
         self._told = {_fact(record) for record in records} - {None}
         self._decided = {(r.step, r.purpose, r.turns) for r in records if isinstance(r, Decided)}
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run has not begun, and can still be refused."""
+        return self._held is not None
+
+    def begin(self) -> None:
+        """The run is `running` from here on, where it was held."""
+        with self._appending:
+            self._begin()
+
+    def forget(self) -> None:
+        """The run was refused before it began: nothing of it stays."""
+        shutil.rmtree(self.store.shared_folder(self.run_id), ignore_errors=True)
+
+    def _begin(self) -> Journal:
+        if self._journal is None:
+            self._journal = self.store.create_journal(self._first)
+        held, self._held = self._held, None
+        for record in held or ():
+            self._journal.append(record)
+            self._unsynced = True
+        return self._journal
 
     def continued(self, *, owner: Owner, epoch: int, reason: str, command: str) -> None:
         """The run goes on: it is `running` again from here on."""
@@ -251,8 +287,11 @@ class Recorder:
         *,
         attempt: int = 1,
         turns: tuple[Turn, ...] = (),
+        executes: bool = True,
     ) -> None:
-        """A step fired."""
+        """A step fired; where it `executes`, a run that was held begins."""
+        if executes:
+            self.begin()
         if info is not None:
             info = msgspec.structs.replace(info, source=self.masker.text(info.source))
         record = JobStarted(
@@ -348,19 +387,30 @@ class Recorder:
             return
         # in an open notebook a thread may record what it has done once
         with self._appending:
-            self._journal.append(record)
+            if self._held is not None and not _happens(record):
+                self._held.append(record)
+                return
+            self._begin().append(record)
             self._unsynced = True
 
     def sync(self) -> None:
         """Make all that was appended survive a power failure."""
-        if self._unsynced:
+        if self._unsynced and self._journal is not None:
             self._unsynced = False
             self._journal.sync()
 
     def close(self) -> None:
         """Give the journal back."""
         self.sync()
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _happens(record: Record) -> bool:
+    """Whether a record tells of something that was executed, or of the run's end."""
+    if isinstance(record, JobFinished):
+        return not record.follows  # parameters that are assigned anew are no execution
+    return isinstance(record, StepRebuilt | Waits | RunEnded)
 
 
 def _jobs_of(records: Collection[Record]) -> int:

@@ -16,13 +16,14 @@ import msgspec
 
 from cellrail.errors import RestartRefused
 from cellrail.notebook import control
+from cellrail.notebook.collecting import Collecting, Did, Mark
 from cellrail.notebook.control import Path
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail_state.chains import is_good
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Checkpoint, JobFinished, StepKept, StepStatus, Turn
+from cellrail_state.model import Checkpoint, JobFinished, StepError, StepKept, StepStatus, Turn
 
 #: no action has this place: a replay with this target answers everything
 _NOWHERE = (-1, ())
@@ -111,6 +112,16 @@ class Replay:
         #: place in `turns` of the loop whose items are evaluated anew
         self._anew = len(turns) - 1 if reeval else None
 
+    @property
+    def target(self) -> control.Path:
+        """The turns that the cut lies in."""
+        return self._target[1]
+
+    @property
+    def reached(self) -> bool:
+        """Whether the cut was come to."""
+        return self._reached
+
     # --- up to the cut -----------------------------------------------------------------------
 
     def takes(self, action: control.Action) -> bool:
@@ -160,8 +171,19 @@ class Replay:
             told = f"{now} is new, or not where it was" if now is not None else "they end before it"
             raise RestartRefused(
                 f"the items before {turns[place]} are not those of the origin: {told}",
-                hint=f"restart from the loop itself: --from {loop}",
+                hint=from_loop(turns[: place + 1]),
             )
+
+    def answered(self, action: control.Action, told: Any) -> None:
+        """An action was carried out that is not before the cut.
+
+        Raises:
+            RestartRefused: the items that were to be evaluated anew cannot be.
+        """
+        if not isinstance(action, control.Ask) or action.purpose is not control.Purpose.FOREACH:
+            return
+        if self._anew is not None and told.error is not None and self._is_target(action):
+            raise not_evaluated(action.step, action.path, told.error)
 
     def _is_known(self, path: control.Path, place: int) -> bool:
         keys = self._keys(path[place].loop, path[:place])
@@ -202,7 +224,7 @@ class Replay:
             if action.accepted or action.status is StepStatus.SUCCESS:
                 job = self._job(action)
                 teller.kept_turn(action.step.number, job.job_id, action.path)
-                stage.show(action.step, self._history.outputs(job))
+                self._show(stage, action.step, job)
             stage.settle()
         elif isinstance(action, control.Leave):
             job = self._job(action)
@@ -228,7 +250,7 @@ class Replay:
             raise JournalDamaged(
                 f"the origin's journal does not tell --{action.purpose} of "
                 f"{control.address(action.step, action.path)}",
-                hint=f"restart from the loop itself: --from {action.step.label}",
+                hint=from_loop(action.path, action.step),
             )
         teller.decided(action, told)
         return told
@@ -239,9 +261,17 @@ class Replay:
         return control.Told(value=known.value, keys=known.keys) if known is not None else None
 
     def _job(self, action: control.Action) -> JobFinished:
-        return self._history.job_by_id(
-            self._history.turns[self._number(action), self._old(action.path)]
-        )
+        job_id = self._history.turns.get((self._number(action), self._old(action.path)))
+        if job_id is None:
+            where = control.address(action.step, action.path)
+            raise RestartRefused(
+                f"the origin has no job of {where}, which the restart would keep",
+                hint=from_loop(action.path, action.step),
+            )
+        return self._history.job_by_id(job_id)
+
+    def _show(self, stage: Stage, step: Step, job: JobFinished) -> None:
+        stage.show(step, self._history.outputs(job))
 
     # --- items -------------------------------------------------------------------------------
 
@@ -320,14 +350,24 @@ class Replay:
 
     def _sequential_ends(self, fork: control.Fork) -> dict[control.Path, Checkpoint]:
         """What each item of a loop that was not parallel left, by its turns."""
-        collect, checkpoint = fork.step.options.collect, Checkpoint()
+        collecting, checkpoint = Collecting(fork.block), Checkpoint()
+        steps = {self._numbers.get(s.number, s.number): s for s in fork.block.steps()}
+        numbers = {job_id: number for (number, _), job_id in self._history.turns.items()}
         ends: dict[control.Path, Checkpoint] = {}
+        did: dict[control.Path, set[Mark]] = {}
         depth = len(fork.path) + 1
         for job in self._history.chain:
             checkpoint = Checkpoint.fold([job.delta], before=checkpoint)
-            if len(job.turns) >= depth and job.turns[depth - 1].loop == fork.step.label:
-                skipped = not_ended(job)
-                ends[job.turns[:depth]] = Checkpoint() if skipped else checkpoint.only(collect)
+            if len(job.turns) < depth or job.turns[depth - 1].loop != fork.step.label:
+                continue
+            item, step = job.turns[:depth], steps.get(numbers.get(job.lays or job.job_id, -1))
+            if step is None:
+                continue
+            did.setdefault(item, set()).add((step.number, _did(step, job)))
+            missing = collecting.missing(did[item])
+            left = [name for name in collecting.names if name not in missing]
+            passed = not_ended(job) and not (step.may_fail or step.options.on_error == "continue")
+            ends[item] = Checkpoint() if passed else checkpoint.only(left)
         return ends
 
     def keep_items(self, fork: control.Fork, stage: Stage, teller: Teller) -> control.Joined:
@@ -337,7 +377,7 @@ class Replay:
         if fork_id is None:
             raise JournalDamaged(
                 f"the origin's journal does not tell the items of {fork.step.label}",
-                hint=f"restart from the loop itself: --from {fork.step.label}",
+                hint=from_loop(fork.path, fork.step),
             )
         teller.kept_turn(fork.step.number, fork_id, fork.path, fork.step.label)
         numbers = {self._numbers.get(s.number, s.number): s for s in fork.block.steps()}
@@ -361,14 +401,54 @@ class Replay:
                 teller.skipped(step.number, record.reason, record.turns)
             elif self._history.turns.get((record.step, record.turns)) == record.job_id:
                 teller.kept_turn(step.number, record.job_id, record.turns)
-                stage.show(step, self._history.outputs(self._history.job_by_id(record.job_id)))
+                self._show(stage, step, self._history.job_by_id(record.job_id))
         stage.settle()
         return control.Joined(items=tuple(control.ItemEnd() for _ in fork.items))
+
+
+class Rehearsal(Replay):
+    """Leads there to see whether it can be done: nothing is shown."""
+
+    def _show(self, stage: Stage, step: Step, job: JobFinished) -> None:
+        """Read no outputs."""
+
+
+def from_loop(turns: Sequence[Turn], step: Step | None = None) -> str:
+    """What to do where nothing inside a loop can be kept.
+
+    Args:
+        turns: those that something is wrong in, the loop's last.
+        step: the loop itself, where they are those around it.
+    """
+    if step is not None and step.options.loops and (not turns or turns[-1].loop != step.label):
+        around, loop = turns, step.label
+    else:
+        around, loop = turns[:-1], turns[-1].loop if turns else step.label if step else ""
+    found = "/".join([*map(str, around), loop])
+    quoted = f"'{found}'" if around else found
+    return f"restart from the loop itself: --from {quoted}"
+
+
+def not_evaluated(step: Step, path: Path, error: StepError) -> RestartRefused:
+    """The refusal of a restart whose items cannot be evaluated anew."""
+    where, told = control.address(step, path), f"{error.name}: {error.value}"
+    return RestartRefused(
+        f"the items of {where!r} cannot be evaluated anew: {told}",
+        hint="without --reeval the items of the origin are used",
+    )
 
 
 def not_ended(job: JobFinished) -> bool:
     """Whether a job failed, so that its item has nothing to be collected."""
     return job.status not in {StepStatus.SUCCESS, StepStatus.KEPT}
+
+
+def _did(step: Step, job: JobFinished) -> Did:
+    """What a job tells of its step."""
+    if not_ended(job):
+        return Did.FAILED
+    ends_a_loop = step.options.loops and job.turns[-1].loop != step.label
+    return Did.LEFT if ends_a_loop else Did.WELL
 
 
 def _is_in(loop: tuple[control.Path, str], turns: Sequence[Turn]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cellrail.errors import InternalError
+from cellrail.errors import InternalError, UserError
 from cellrail.kernels.channel import ChannelClosed
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook.blocks import Block, blocks_of
@@ -50,7 +50,7 @@ from cellrail.run.putback import PutBack, Segment
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
 from cellrail.run.rerun import Rerun, RerunPlan
-from cellrail_state.errors import RunTakenOver
+from cellrail_state.errors import RunTakenOver, StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Delta, JobFinished, RunStatus, StepStatus
 
@@ -192,7 +192,8 @@ class Session:
         """Carry the plan out and end the run, whatever happens.
 
         Raises:
-            BaseException: only what is no fault of the user's code; the run is recorded as failed.
+            BaseException: only what is no fault of the user's code; the run is recorded as failed,
+                or not at all where it is refused before anything of it was executed.
         """
         try:
             outcome = self._cancelled(self._carried_out())
@@ -201,7 +202,11 @@ class Session:
         except RunTakenOver:
             raise  # what happens in it now is another process's to tell
         except BaseException as error:
-            self._recorder.end(RunStatus.FAILED, cause=f"cellrail: {type(error).__name__}: {error}")
+            if self._refuses(error):
+                self._recorder.forget()
+            else:
+                cause = f"cellrail: {type(error).__name__}: {error}"
+                self._recorder.end(RunStatus.FAILED, cause=cause)
             raise
         finally:
             self._desk.close()
@@ -211,6 +216,16 @@ class Session:
             outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
         )
         return outcome
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run is recorded."""
+        return not self._recorder.is_held
+
+    def _refuses(self, error: BaseException) -> bool:
+        """Whether an error refuses a run of which nothing has happened."""
+        known = isinstance(error, UserError | StateError)
+        return known and self._recorder.is_held
 
     def _carried_out(self) -> Outcome:
         try:
@@ -438,6 +453,8 @@ class Session:
             if self._progress is not None:
                 self._tell(self._progress, action)
             answer = performer.perform(action)
+            if isinstance(replay, Replay):
+                replay.answered(action, answer)
             if isinstance(replay, Answers) and isinstance(action, Commit) and action.final:
                 # the first step that executes has ended
                 self._desk.facts.pop("recovering", None)
@@ -558,6 +575,7 @@ class Session:
 
         step = self._steps[planned.number]
         began = time.monotonic()
+        self._recorder.begin()
         for index, cell in self._cells(step):
             scratch = copy.deepcopy(cell)
             message_id = client.start(
@@ -595,7 +613,7 @@ class Session:
         """Parameters that were assigned anew are a job of this run's `parameters` step."""
         now = self._clock()
         job_id = self._recorder.next_job_id()
-        self._recorder.started(putback.parameters_step, job_id)
+        self._recorder.started(putback.parameters_step, job_id, executes=False)
         self._recorder.finished(
             JobFinished(
                 time=now,

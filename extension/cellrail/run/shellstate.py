@@ -35,7 +35,7 @@ from cellrail_state.model import (
     to_plain,
 )
 from cellrail_state.objects import Objects
-from cellrail_state.restore import incompatibilities, needed_at_once, restore
+from cellrail_state.restore import incompatible, needed_at_once, restore
 
 #: audits take at most one part in so many of a run's time
 _AUDIT_SHARE = 100.0
@@ -331,9 +331,26 @@ class ShellState:
         gathered = [self._gathered(branch, names) for branch in branches]
         if "branches" in order:
             self.turns.gather_all(order["root"], names, gathered)
+        bound = {name for values in gathered for name in values}
+        if absent := [name for name in self.turns.absent(order) if name not in bound]:
+            return {"absent": absent}
         self.turns.leave(order)
-        delta = self.delta(touched=order["collect"], last=order["last"])
-        return {"delta": to_plain(delta)}
+        errors = order.get("errors", {})
+        self._shell.user_ns.update(
+            {name: self._raised(branches, name, error) for name, error in errors.items()}
+        )
+        delta = self.delta(touched=[*order["collect"], *errors], last=order["last"])
+        return {"absent": [], "delta": to_plain(delta)}
+
+    def _raised(
+        self, branches: Sequence[Checkpoint], name: str, error: Mapping[str, Any]
+    ) -> object:
+        """The exception that an item left; in words, where it does not load."""
+        try:
+            left = self._gathered(branches[error["item"]], [name])
+        except StateError:
+            left = {}
+        return left[name] if name in left else RuntimeError(error["told"])
 
     def _roll_back(self, order: Mapping[str, Any]) -> dict[str, Any]:
         return {"not_restored": list(self.roll_back(order["touched"]))}
@@ -548,11 +565,11 @@ def _refuse_incompatible(
         components = {i: c for i, c in components.items() if i in wanted or c.definitions}
     packages = {top for component in components.values() for top in component.packages}
     python = ".".join(map(str, sys.version_info[:3]))
-    found = incompatibilities(
+    found = incompatible(
         checkpoint, python, _versions(packages), stored_python=stored_python, names=names
     )
-    if found:
-        raise StateError("; ".join(found) + " (--force loads them all the same)")
+    if found is not None:
+        raise found
 
 
 def _refuse_incompatible_in_cell(checkpoint: Checkpoint) -> None:

@@ -136,7 +136,7 @@ class Turns:
     def _gather(self, order: Mapping[str, Any]) -> None:
         roots = shellspace.loop_roots(self._shell)
         for name in order["collect"]:
-            value = None if order["skipped"] else self._shell.user_ns.get(name)
+            value = None if name in order["missing"] else self._shell.user_ns.get(name)
             roots[f"{order['root']}.{name}[{order['index']}]"] = value
 
     def gather_all(
@@ -154,6 +154,19 @@ class Turns:
             for name in names:
                 roots[f"{root}.{name}[{index}]"] = values.get(name)
 
+    def absent(self, order: Mapping[str, Any]) -> list[str]:
+        """The names that a loop collects, and that none of its turns has bound.
+
+        Args:
+            order: `root`, `count` of turns, and names that some turn `expects` to be bound.
+        """
+        return [
+            name
+            for name in order["expects"]
+            if name not in self._shell.user_ns
+            and all(value is None for value in self._collected(order, name))
+        ]
+
     def leave(self, order: Mapping[str, Any]) -> None:
         """The loop has ended: bind what it collected.
 
@@ -162,10 +175,13 @@ class Turns:
         """
         roots = shellspace.loop_roots(self._shell)
         for name in order["collect"]:
-            found = [roots.get(f"{order['root']}.{name}[{n}]") for n in range(order["count"])]
-            self._shell.user_ns[name] = found
+            self._shell.user_ns[name] = self._collected(order, name)
         for root in [r for r in roots if r == order["root"] or r.startswith(f"{order['root']}.")]:
             del roots[root]
+
+    def _collected(self, order: Mapping[str, Any], name: str) -> list[Any]:
+        roots = shellspace.loop_roots(self._shell)
+        return [roots.get(f"{order['root']}.{name}[{n}]") for n in range(order["count"])]
 
 
 def _default_keys(items: Sequence[object]) -> list[str]:
