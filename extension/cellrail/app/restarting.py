@@ -312,12 +312,7 @@ class Restarting(Starting):
         Raises:
             RestartRefused: that was not said.
         """
-        if cancel == keep:
-            raise RestartRefused(
-                f"run {history.run_id} is suspended: it {history.cause}",
-                hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
-                f"to go on with it: cellrail resume {history.run_id}",
-            )
+        check_let_go(history, cancel=cancel, keep=keep)
         if cancel:
             self.cancel(history.run_id)
 
@@ -343,4 +338,18 @@ class Restarting(Starting):
             kernel=started.kernel_name or flow.kernel_name or "python3",
             cwd=cwd if cwd is not None else Path(started.cwd),
             settings=kernel_settings(self.settings, self.store_path, {}),
+        )
+
+
+def check_let_go(history: RunHistory, *, cancel: bool, keep: bool) -> None:
+    """Refuse a restart of a suspended origin where it was not said what becomes of that.
+
+    Raises:
+        RestartRefused: it was not, or both.
+    """
+    if cancel == keep:
+        raise RestartRefused(
+            f"run {history.run_id} is suspended: it {history.cause}",
+            hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
+            f"to go on with it: cellrail resume {history.run_id}",
         )
