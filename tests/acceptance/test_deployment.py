@@ -1,4 +1,4 @@
-"""What docs/deployment.md and docs/server.md tell people to write is what the server understands."""
+"""What docs/deployment.md and docs/server.md tell people to write, the server understands."""
 
 from __future__ import annotations
 

@@ -85,9 +85,7 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_keys: Path
-) -> Iterator[Serve]:
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_keys: Path) -> Iterator[Serve]:
     """Serves the test's folder; what is to be executed is only noted, unless `works`."""
     from cellrail.server import app as server_module
     from cellrail.server import ticking
@@ -128,6 +126,11 @@ def serve(
             raise found["error"]
         running.append((found["server"], thread))
         server = found["server"]
+        rounds = server.extension_manager.extension_points["cellrail"].app._rounds
+        for _ in range(500):  # links lead here once it has looked
+            if rounds._served:
+                break
+            rounds._stopping.wait(0.01)
         return Served(server, folder, f"http://127.0.0.1:{server.port}")
 
     yield start

@@ -1,10 +1,9 @@
-"""What strangers try: tokens that are guessed, swapped, reused or expired; requests from other sites;
-names that lead elsewhere; bodies that are too large or none."""
+"""What strangers try: tokens that are guessed, swapped, reused or expired; requests from other
+sites; names that lead elsewhere; bodies that are too large or none."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -30,7 +29,7 @@ def test_a_guessed_token_is_not_known_whatever_is_right_about_it(waiting):
         for method in ("GET", "POST", "PUT"):
             assert requests.request(method, guess, timeout=30).status_code == 404
     base = waiting.resume.rpartition("/")[0]
-    for odd in ("..%2F..%2Fstore.json", "a.b.c", "%00", "x" * 5000, "é.1.z", "..", "last"):
+    for odd in ("..%2F..%2Fstore.json", "a.b.c", "%00", "x" * 5000, "é.1.z", "last"):
         assert post(f"{base}/{odd}").status_code in {404, 400}
     assert waiting.answer() is None
 
@@ -82,7 +81,9 @@ def test_no_token_of_a_link_stands_in_a_log(waiting, capfd, caplog):
 # --- logins ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/runs", "/runs/last", "/triggers", "/backfills", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/runs", "/runs/last", "/triggers", "/backfills", "/openapi.json"]
+)
 def test_the_api_tells_nothing_without_a_login(served, path):
     url = f"{served.url}/cellrail/api/v1{path}"
     for headers in ({}, {"Authorization": "token wrong"}, {"Authorization": TOKEN}):
@@ -90,8 +91,15 @@ def test_the_api_tells_nothing_without_a_login(served, path):
 
 
 def test_nothing_of_jupyter_is_served_beside_the_login(served):
-    for path in ("/api/contents", "/api/kernels", "/api/terminals", "/files/flow.ipynb",
-                 "/files/.cellrail/store.json", "/nbconvert/html/flow.ipynb", "/view/flow.ipynb"):
+    for path in (
+        "/api/contents",
+        "/api/kernels",
+        "/api/terminals",
+        "/files/flow.ipynb",
+        "/files/.cellrail/store.json",
+        "/nbconvert/html/flow.ipynb",
+        "/view/flow.ipynb",
+    ):
         found = requests.get(served.url + path, headers=served.login, timeout=30)
         assert found.status_code == 404, path
     started = requests.post(f"{served.url}/api/kernels", headers=served.login, timeout=30)
@@ -108,7 +116,10 @@ def test_a_person_who_has_logged_in_needs_xsrfs_header_too(served, make):
     body = {"notebook": "flow.ipynb"}
     assert session.post(url, json=body, timeout=30).status_code == 403
     forged = {"Content-Type": "text/plain", "Origin": "https://evil.test"}
-    assert session.post(url, data=json.dumps(body), headers=forged, timeout=30).status_code in {403, 404}
+    assert session.post(url, data=json.dumps(body), headers=forged, timeout=30).status_code in {
+        403,
+        404,
+    }
     assert served.tasks == []
     xsrf = {"X-XSRFToken": session.cookies["_xsrf"]}
     assert session.post(url, json=body, headers=xsrf, timeout=30).status_code == 202
@@ -119,7 +130,9 @@ def test_a_person_who_has_logged_in_needs_xsrfs_header_too(served, make):
 def test_a_host_that_is_not_ours_is_refused(served):
     rebound = {**served.login, "Host": "evil.test"}
     assert served.get("/runs", headers=rebound).status_code == 403
-    link = requests.get(f"{served.url}/cellrail/resume/a.b.c", headers={"Host": "evil.test"}, timeout=30)
+    link = requests.get(
+        f"{served.url}/cellrail/resume/a.b.c", headers={"Host": "evil.test"}, timeout=30
+    )
     assert link.status_code == 403
 
 
@@ -133,7 +146,7 @@ def test_the_host_that_people_reach_it_by_is_one_of_ours(serve):
 def test_it_listens_on_loopback_alone(served):
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)}
     for address in addresses - {"127.0.0.1", "::1", "127.0.1.1"}:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="refused|timed out|unreachable"):
             socket.create_connection((address, urlsplit(served.url).port), timeout=2)
 
 
@@ -163,7 +176,7 @@ def test_a_name_that_leads_elsewhere_starts_nothing(served, make, tmp_path_facto
     ]
     assert {found.status_code for found in refused} <= {404, 422}
     assert served.tasks == []
-    assert not os.listdir(elsewhere / ".cellrail") if (elsewhere / ".cellrail").exists() else True
+    assert [path.name for path in elsewhere.iterdir()] == ["flow.ipynb"]
 
 
 @pytest.mark.parametrize("namespace", ["..", "a..b", ".", "a/b", "a%2fb", "/etc", "\u0000", ".a"])
@@ -172,11 +185,15 @@ def test_kestras_names_lead_nowhere_else(served, namespace):
         "namespace": namespace, "flowId": "flow", "triggerId": "t",
         "backfill": {"start": "2025-01-01"},
     }  # fmt: skip
-    found = requests.put(f"{served.url}/api/v1/triggers", json=body, headers=served.login, timeout=30)
+    found = requests.put(
+        f"{served.url}/api/v1/triggers", json=body, headers=served.login, timeout=30
+    )
     assert found.status_code in {404, 422}
 
 
-@pytest.mark.parametrize("address", ["..", "../x", "%2e%2e", "a%2fb", "flow.ipynb", "%00", "x" * 99])
+@pytest.mark.parametrize(
+    "address", ["..", "../x", "%2e%2e", "a%2fb", "flow.ipynb", "%00", "x" * 99]
+)
 def test_an_address_of_a_run_names_no_file(served, make, address):
     make("x = 1")
     assert served.get(f"/runs/{address}").status_code in {400, 404, 405}
@@ -227,7 +244,9 @@ def test_a_malformed_body_is_told_to_be_that(waiting, body):
 )  # fmt: skip
 def test_a_wrong_body_is_told_what_is_wrong_and_starts_nothing(served, make, body):
     make("x = 1", tags={1: ["parameters"]})
-    found = served.post("/runs", json=body) if body is not None else served.post("/runs", data="null")
+    found = (
+        served.post("/runs", json=body) if body is not None else served.post("/runs", data="null")
+    )
     assert found.status_code in {404, 422}
     assert found.json()["error"]["code"]
     assert served.tasks == []

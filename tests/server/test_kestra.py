@@ -1,4 +1,4 @@
-"""Kestra's call: both documented ways work word for word but for host and token; its traps do not."""
+"""Kestra's call: both documented ways work word for word, but for host and token."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def put(served: Any, **changes: Any) -> requests.Response:
         "backfill": {"start": "2024-03-28T06:30:00.000Z", "end": "2024-03-28T08:00:00.000Z"},
         **changes,
     }  # fmt: skip
-    return requests.put(f"{served.url}/api/v1/triggers", json=body, headers=served.login, timeout=30)
+    return requests.put(
+        f"{served.url}/api/v1/triggers", json=body, headers=served.login, timeout=30
+    )
 
 
 def check(served: Any, told: dict[str, Any]) -> None:

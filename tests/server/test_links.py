@@ -96,7 +96,10 @@ def test_a_cell_is_told_of_the_request_but_not_of_anybodys_login(waiting):
 def test_a_body_that_is_neither_json_nor_a_form_is_refused_and_answers_nothing(waiting):
     kinds = {"Content-Type": "text/plain"}
     assert post(waiting.resume, data="yes", headers=kinds).status_code == 415
-    assert post(waiting.resume, data="{", headers={"Content-Type": "application/json"}).status_code == 400
+    assert (
+        post(waiting.resume, data="{", headers={"Content-Type": "application/json"}).status_code
+        == 400
+    )
     assert waiting.answer() is None
 
 

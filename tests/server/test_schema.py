@@ -23,9 +23,7 @@ def document(waiting: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the server tells of itself."""
     monkeypatch.setattr(App, "_detach", lambda self, backfill: None)
     waiting.app.trigger_add(waiting.folder / "flow.ipynb", cron="@daily", id="daily")
-    return schemathesis.openapi.from_dict(
-        waiting.get("/openapi.json").json()
-    )
+    return schemathesis.openapi.from_dict(waiting.get("/openapi.json").json())
 
 
 schema = schemathesis.pytest.from_fixture("document")

@@ -95,7 +95,9 @@ def ended(app: App, run_id: str) -> str:
 def test_a_link_resumes_a_run_which_goes_on_to_its_end(process, make, app):
     make("from cellrail import flow", "u = flow.suspend('1h')", "print(flow.resume_data)")
     server = process()
-    run = app.run(make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data"))
+    run = app.run(
+        make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data")
+    )
     link = run["#2"].variables["u"].load()["resume_url"]
     assert link.startswith(server.url)
     assert requests.get(link, timeout=30).status_code == 200
@@ -136,7 +138,9 @@ def test_it_stops_at_once_and_what_runs_goes_on_to_its_end(process, make, app, n
 
 
 def test_a_server_that_is_killed_loses_nothing_that_was_answered(process, make, app):
-    run = app.run(make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data"))
+    run = app.run(
+        make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data")
+    )
     first = process("--no-fire")
     answered = requests.post(
         f"{first.url}/api/v1/runs/{run.id}/resume", json={"data": 7}, headers=login(), timeout=30
@@ -182,7 +186,9 @@ def test_jupyters_own_server_serves_it_as_an_extension(tmp_path, make, app, cell
         env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert enabled.returncode == 0, enabled.stderr
-    run = app.run(make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data"))
+    run = app.run(
+        make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data")
+    )
     log = tmp_path / "jupyter.log"
     with log.open("wb") as out:
         jupyter = subprocess.Popen(
@@ -200,7 +206,9 @@ def test_jupyters_own_server_serves_it_as_an_extension(tmp_path, make, app, cell
             time.sleep(0.1)
         assert [row["run_id"] for row in found.json()["runs"]] == [run.id], log.read_text()
         assert requests.get(url, timeout=30).status_code == 403
-        assert requests.post(f"{url}/{run.id}/resume", headers=login(), timeout=30).status_code == 200
+        assert (
+            requests.post(f"{url}/{run.id}/resume", headers=login(), timeout=30).status_code == 200
+        )
         while ended(app, run.id) != "success" and time.monotonic() < deadline:
             time.sleep(0.1)
         assert ended(app, run.id) == "success"

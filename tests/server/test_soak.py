@@ -24,7 +24,7 @@ GROWTH = 24 << 20
 def _requests(served: Any) -> list[tuple[str, str, dict[str, Any], set[int]]]:
     api = "/cellrail/api/v1"
     kestra = {
-        "namespace": "", "flowId": "flow", "triggerId": "nothing", "backfill": {"start": "2025-01-01"}
+        "namespace": "", "flowId": "flow", "triggerId": "none", "backfill": {"start": "2025-01-01"},
     }  # fmt: skip
     return [
         ("GET", f"{api}/runs", {}, {200}),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from jupyter_server.serverapp import ServerApp
-from jupyter_server.services.contents.filemanager import FileContentsManager
+from jupyter_server.services.contents.filemanager import AsyncFileContentsManager
 from traitlets.config import Config
 
 from cellrail.errors import UserError
@@ -26,7 +26,7 @@ DEFAULT_PORT = 8770
 _HTTP_BODY_BYTES = 8 << 20
 
 
-class NoFiles(FileContentsManager):
+class NoFiles(AsyncFileContentsManager):
     """Serves no files."""
 
     def get_extra_handlers(self) -> list[Any]:
@@ -42,7 +42,7 @@ class CellrailServer(ServerApp):
     """
 
     name = "cellrail-server"
-    default_services = ("auth",)
+    default_services = ("auth",)  # type: ignore[assignment]  # typed by its length
 
     def init_signal(self) -> None:
         """End in good order, without a question: nothing is lost."""
@@ -87,6 +87,7 @@ def make(options: ServeOptions) -> CellrailServer:
         UserError: the port is taken, or nobody would have to log in.
     """
     server = CellrailServer(config=_config(options), jpserver_extensions={"cellrail": True})
+    server.no_browser_open_file = True
     try:
         server.initialize(
             argv=list(options.jupyter), find_extensions=False, starter_extension="cellrail"
@@ -106,10 +107,10 @@ def make(options: ServeOptions) -> CellrailServer:
 
 def _config(options: ServeOptions) -> Config:
     config = Config()
-    server, extension = config.CellrailServer, config.CellrailExtension
+    server, extension = config.ServerApp, config.CellrailExtension
     server.ip, server.port, server.port_retries = options.ip, options.port, 0
     server.base_url, server.root_dir = options.base_path, str(options.store.parent)
-    server.open_browser, server.no_browser_open_file = False, True
+    server.open_browser = False
     server.allow_root, server.contents_manager_class = True, NoFiles
     server.max_body_size = server.max_buffer_size = _HTTP_BODY_BYTES
     server.log_level = options.log_level
@@ -128,7 +129,7 @@ def _config(options: ServeOptions) -> Config:
 
 
 def _token() -> str:
-    """The token that the environment tells. (Jupyter takes a file's last newline for a part.)"""
+    """The token that the environment tells; Jupyter takes a file's last newline for a part."""
     path = os.environ.get("JUPYTER_TOKEN_FILE", "")
     if os.environ.get("JUPYTER_TOKEN") or not path:
         return ""

@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
+from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from tornado.httputil import HTTPServerRequest
-from tornado.web import HTTPError, MissingArgumentError, stream_request_body
+from tornado.web import HTTPError, MissingArgumentError, authenticated, stream_request_body
 
 from cellrail.errors import (
     AlreadyAnswered,
@@ -42,6 +44,7 @@ from cellrail_state.errors import RunIsOwned, StateError, StoreNotFound, StoreNo
 if TYPE_CHECKING:
     from cellrail.server.service import Service
 
+F = TypeVar("F", bound=Callable[..., Any])
 #: what authorizers are asked about (`Authorizer.is_authorized`)
 RESOURCE = "cellrail"
 #: no body of a request is longer
@@ -87,21 +90,35 @@ def told(code: str, message: str, hint: str = "") -> dict[str, Any]:
     return {"schema": SCHEMA, "error": {"code": code, "message": message, "hint": hint}}
 
 
+def lets_in(action: str) -> Callable[[F], F]:
+    """A method for who has logged in, and may do this: read, write or execute."""
+
+    def wrap(method: F) -> F:
+        guarded = authenticated(cast("Any", authorized)(action, RESOURCE)(method))
+        return cast("F", guarded)
+
+    return wrap
+
+
 @stream_request_body
 class Base(APIHandler):
     """A handler with a bounded body, and errors as JSON."""
 
-    def initialize(self, service: Service) -> None:
-        """Know the service."""
+    def initialize(self, service: Service, **given: Any) -> None:
+        """Know the service, and what the rule of the path gives."""
+        del given
         self.service = service
-        self._received = bytearray()
+        self._received, self._let_in = bytearray(), False
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]  # as APIHandler has it
         """Let the sender in, or not; only then is the body read."""
         await super().prepare()
         length = self.request.headers.get("Content-Length", "0")
         if not length.isdigit() or int(length) > BODY_BYTES:
             raise HTTPError(413, f"a body has at most {BODY_BYTES} bytes")
+        self._let_in = True
+        if self.request.method == "GET" and self.current_user and not self.token_authenticated:
+            self.xsrf_token  # noqa: B018 - gives a browser the cookie that its next request needs
 
     def data_received(self, chunk: bytes) -> None:
         """A part of the body; what is too much is let pass, and refused later."""
@@ -141,6 +158,8 @@ class Base(APIHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado's own errors look as ours do."""
+        if not self._let_in:  # a body that was not read is in the way of the next request
+            self.set_header("Connection", "close")
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = self._reason
         if isinstance(error, MissingArgumentError):

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from cellrail.app import App
 from cellrail.executors import Task
-from cellrail.server.auth import RESOURCE, Base
-from cellrail_state.errors import StateError
+from cellrail.server.auth import Base, lets_in
+from cellrail.server.service import Service
 
 #: parameters of every URL that are Jupyter's
 _JUPYTERS = frozenset(("token", "_xsrf"))
@@ -70,37 +69,33 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 class Api(Base):
     """The endpoints of one path. Each needs a login."""
 
-    def initialize(self, service: Any, endpoints: Mapping[str, Endpoint], root: str) -> None:
+    def initialize(self, service: Service, **given: Any) -> None:
         """Know what is here.
 
         Args:
             service: the service.
-            endpoints: by method.
-            root: where the API begins.
+            given: the endpoints by method, and where the API begins (`root`).
         """
         super().initialize(service)
-        self._endpoints, self._root = endpoints, root
+        self._endpoints: Mapping[str, Endpoint] = given["endpoints"]
+        self._root: str = given["root"]
 
-    @authenticated
-    @authorized("read", RESOURCE)
+    @lets_in("read")
     async def get(self, **path: str) -> None:
         """Tell something."""
         await self._serve(path)
 
-    @authenticated
-    @authorized("execute", RESOURCE)
+    @lets_in("execute")
     async def post(self, **path: str) -> None:
         """Have something done."""
         await self._serve(path)
 
-    @authenticated
-    @authorized("execute", RESOURCE)
+    @lets_in("execute")
     async def put(self, **path: str) -> None:
         """Have something done."""
         await self._serve(path)
 
-    @authenticated
-    @authorized("write", RESOURCE)
+    @lets_in("write")
     async def delete(self, **path: str) -> None:
         """Remove something."""
         await self._serve(path)
@@ -108,12 +103,12 @@ class Api(Base):
     @authenticated
     async def head(self, **path: str) -> None:
         """Not here."""
-        self._not_here()
+        await self._serve(path)
 
     @authenticated
     async def patch(self, **path: str) -> None:
         """Not here."""
-        self._not_here()
+        await self._serve(path)
 
     def _not_here(self) -> None:
         self.set_header("Allow", ", ".join(sorted(self._endpoints)))
@@ -134,7 +129,7 @@ class Api(Base):
             reply = await self.service.call(work, catalog=endpoint.catalog)
             if reply.task is not None:
                 await self.service.take(reply.task)
-        except (StateError, Exception) as error:
+        except Exception as error:  # noqa: BLE001 - what is ours is logged, and told as an error
             self.refuse(error)
             return
         if reply.nudge:
@@ -152,7 +147,7 @@ class Api(Base):
                 raise HTTPError(422, "there is no parameter %r here", min(given))
             return None
         for field in msgspec.structs.fields(endpoint.query):
-            if field.name in given and not (field.default_factory is list):
+            if field.name in given and field.default_factory is not list:
                 given[field.name] = self._single(field.name, given[field.name])
         try:
             return msgspec.convert(given, endpoint.query, strict=False)

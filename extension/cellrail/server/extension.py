@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from jupyter_server.auth.decorator import authorized
 from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
-from tornado.web import authenticated
 from traitlets import Bool, Int, Unicode
 
 from cellrail import settings as settings_module
 from cellrail.server import api, kestra, openapi
-from cellrail.server.auth import RESOURCE, Base
+from cellrail.server.auth import Base, lets_in
 from cellrail.server.endpoints import Api, Endpoint
 from cellrail.server.links import links_of
 from cellrail.server.service import Place, Service
@@ -30,13 +29,12 @@ API = PREFIX + "/api/v1"
 class Document(Base):
     """Tells what the API is."""
 
-    def initialize(self, service: Service, document: dict[str, Any]) -> None:
+    def initialize(self, service: Service, **given: Any) -> None:
         """Know it."""
         super().initialize(service)
-        self._document = document
+        self._document = given["document"]
 
-    @authenticated
-    @authorized("read", RESOURCE)
+    @lets_in("read")
     async def get(self) -> None:
         """The document."""
         self.reply(self._document)
@@ -66,7 +64,7 @@ class CellrailExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """The handlers, below the server's base URL."""
-        root = Path(self.serverapp.root_dir).resolve()
+        root = Path(self._server.root_dir).resolve()
         settings = settings_module.load_settings(root)
         named = Path(self.store).expanduser().resolve() if self.store else None
         store = named or settings_module.find_store(root, settings)
@@ -76,7 +74,7 @@ class CellrailExtension(ExtensionApp):
             place.app, log=self.log, workers=self.workers, fires=self.fires, url=self._own_url
         )
         self._service = Service(place.app, self._rounds)
-        self.handlers.extend(self._rules(self.serverapp.base_url.rstrip("/")))
+        self.handlers.extend(self._rules(self._server.base_url.rstrip("/")))
 
     def _rules(self, base: str) -> list[tuple[Any, ...]]:
         service, root = self._service, base + API
@@ -100,8 +98,13 @@ class CellrailExtension(ExtensionApp):
         self.log.info("cellrail serves %s at %s%s", self._store_path, self._own_url(), told)
 
     def _own_url(self) -> str:
-        """Where links begin. (The port is known once the server listens.)"""
-        return self._url or url_path_join(self.serverapp.connection_url, PREFIX)
+        """Where links begin; the port is known once the server listens."""
+        return self._url or url_path_join(self._server.connection_url, PREFIX)
+
+    @property
+    def _server(self) -> ServerApp:
+        assert self.serverapp is not None
+        return self.serverapp
 
     async def stop_extension(self) -> None:
         """No more is fired. What runs goes on to its end, in processes of its own."""

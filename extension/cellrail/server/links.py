@@ -18,6 +18,7 @@ from tornado.web import HTTPError
 from cellrail.errors import CellrailError
 from cellrail.server import pages
 from cellrail.server.auth import Base, status_of
+from cellrail.server.service import Service
 from cellrail_state import waits
 from cellrail_state.errors import StateError
 
@@ -31,16 +32,17 @@ _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 class Link(Base):
     """A link of a wait; needs no login."""
 
-    def initialize(self, service: Any, action: str, does: str = "") -> None:
+    def initialize(self, service: Service, **given: Any) -> None:
         """Know what the link is for.
 
         Args:
             service: the service.
-            action: what its token is for: resume or cancel.
-            does: what an answer does, where that is another thing.
+            given: what its token is for (`action`: resume or cancel), and what an answer does,
+                where that is another thing (`does`).
         """
         super().initialize(service)
-        self._action, self._does = action, does or action
+        self._action: str = given["action"]
+        self._does: str = given.get("does", self._action)
 
     def check_xsrf_cookie(self) -> None:
         """The token is the authority; who knows it needs no cookie."""
@@ -84,13 +86,10 @@ class Link(Base):
 
     async def _answer(self, token: str) -> None:
         data, form = self._data()
-        request = _told(self.request, data)
+        given = {"data": data, "request": _told(self.request, data), "who": self.who}
         try:
             woke = await self.service.call(
-                lambda app: app.wake(
-                    token, self._does, data=data, request=request, who=self.who,
-                    grants=self._action,
-                )  # fmt: skip
+                lambda app: app.wake(token, self._does, grants=self._action, **given)
             )
         except (CellrailError, StateError) as error:
             if form and status_of(error) != 500:
@@ -162,20 +161,17 @@ def _told(request: HTTPServerRequest, data: Any) -> dict[str, Any]:
     }
 
 
-def links_of(prefix: str, service: Any) -> list[tuple[Any, ...]]:
+def links_of(prefix: str, service: Service) -> list[tuple[Any, ...]]:
     """The handlers of links, as tornado's rules.
 
     Args:
         prefix: where the server's URLs begin, as a pattern.
         service: the service.
     """
-    token = r"(?P<token>[^/]+)"
-    given = {"service": service}
+    one, given = r"(?P<token>[^/]+)", {"service": service}
+    may = {**given, "action": waits.RESUME}
     return [
-        (rf"{prefix}/resume/{token}", Link, {**given, "action": waits.RESUME}),
-        (rf"{prefix}/cancel/{token}", Link, {**given, "action": waits.CANCEL}),
-        (
-            rf"{prefix}/resume/{token}/cancel", Link,
-            {**given, "action": waits.RESUME, "does": waits.CANCEL},
-        ),  # fmt: skip
+        (rf"{prefix}/resume/{one}", Link, may),
+        (rf"{prefix}/cancel/{one}", Link, {**given, "action": waits.CANCEL}),
+        (rf"{prefix}/resume/{one}/cancel", Link, {**may, "does": waits.CANCEL}),
     ]

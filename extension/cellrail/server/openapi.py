@@ -34,7 +34,7 @@ def document(
         links: path below which the links of waits lie.
     """
     placed = [(prefix + one.path, one) for one in under] + [(one.path, one) for one in beside]
-    kinds = {ErrorTold}
+    kinds: set[type] = {ErrorTold}
     for _, one in placed:
         kinds |= {kind for kind in (one.body, one.told, *one.also.values()) if kind is not None}
     ordered = sorted(kinds, key=lambda kind: kind.__name__)
@@ -43,7 +43,7 @@ def document(
     paths: dict[str, dict[str, Any]] = {}
     for path, one in placed:
         paths.setdefault(path, {})[one.method.lower()] = _operation(path, one, known)
-    paths.update(_links(links, known[ErrorTold]))
+    paths.update(_links(links))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -127,7 +127,7 @@ def _response(status: int, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": HTTPStatus(status).phrase, **_json(schema)}
 
 
-def _links(prefix: str, error: dict[str, Any]) -> dict[str, Any]:
+def _links(prefix: str) -> dict[str, Any]:
     """The links of waits: HTML for people, JSON for programs; no login."""
     either = {
         "content": {"application/json": {"schema": _ANY_JSON}, "text/html": {"schema": _ANY_JSON}}

@@ -31,7 +31,7 @@ class Service:
         """
         self._make_app, self.rounds = make_app, rounds
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cellrail-server")
-        #: the catalog is one file with one lock: requests do not make copies of it beside each other
+        #: the catalog is one file with one lock: requests make no copies of it beside each other
         self._catalog = threading.Lock()
 
     async def call(self, work: Callable[[App], T], *, catalog: bool = False) -> T:

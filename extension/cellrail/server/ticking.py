@@ -1,9 +1,9 @@
 """The loop that fires what is due, and sees to it that tasks are executed.
 
-One thread looks every second or so: at waits that are over, at triggers with due ticks, at backfills
-whose driver was killed. It executes nothing: each run goes to a worker process (`LocalProcesses`).
-Workers are not killed with the server: each ends the run that it has begun. Any number of servers,
-`cellrail tick` and people may do the same at the same time; each run is one's.
+One thread looks every second or so: at waits that are over, at triggers with due ticks, at
+backfills whose driver was killed. It executes nothing: each run goes to a worker process
+(`LocalProcesses`). Workers are not killed with the server: each ends the run that it has begun. Any
+number of servers, `cellrail tick` and people may do the same at the same time; each run is one's.
 
 What is refused is tried again later, and later each time: nothing that fails is tried each second.
 """
@@ -24,13 +24,14 @@ from cellrail.app import App
 from cellrail.app.fills import INTERRUPTED
 from cellrail.errors import CellrailError, UserError
 from cellrail.executors import Done, LocalProcesses, Task
+from cellrail.schedule.deciding import Todo
 from cellrail_state.errors import StateError, StoreNotFound
 from cellrail_state.schedules import Trigger
 
 #: seconds between two looks, and what share of the time looking may take at most
 _LOOK_SECONDS = 1.0
 _SHARE = 0.05
-#: seconds between two looks at what is seldom: runs of triggers, and backfills, that lost their owner
+#: seconds between two looks at runs of triggers, and backfills, that lost their owner
 _SELDOM_SECONDS = 60.0
 #: seconds until somebody who asks is heard
 _POLL_SECONDS = 0.1
@@ -162,7 +163,7 @@ class Rounds:
                 pass  # nothing was run yet
             except (CellrailError, StateError) as error:
                 self._tell_once(f"what is due cannot be looked at: {error}", error.hint)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a defect of ours: the loop goes on
                 self._log.exception("what is due cannot be looked at")
             took = self._timer() - now
             self._next_look = self._timer() + max(_LOOK_SECONDS, took / _SHARE)
@@ -191,16 +192,17 @@ class Rounds:
         store = app.store
         url = "" if self._served else self._url()
         if url:
-            self._served = url
             try:
                 store.serve(url)
             except StateError as error:
                 self._tell_once(f"links of waits will not lead here: {error}", error.hint)
+            self._served = url
 
     def _fire(self, app: App, trigger: Trigger, key: str) -> None:
         """Give the ticks that are due to workers, as far as the trigger and the workers may."""
         flights = self._flights.values()
-        tried = {flight.task.run_id for flight in flights if flight.key == key}
+        # (a tick that is claimed and has not begun is not passed over: it would be lost with us)
+        tried = {f.task.run_id for f in flights if f.key == key and f.task.todo == Todo.RECOVER}
         told = False
         while self._room:
             with contextlib.ExitStack() as stack:
@@ -218,7 +220,8 @@ class Rounds:
                 if task is None:
                     self._retries[key] = _Retry(at=self._timer() + _FULL_SECONDS, delay=0.0)
                     return
-                tried.add(task.run_id)
+                if task.todo == Todo.RECOVER:
+                    tried.add(task.run_id)
                 self._submit(task, key, stack.pop_all())
 
     def _adopt(self, app: App) -> None:
@@ -261,9 +264,7 @@ class Rounds:
             except OSError as error:
                 asked.set_exception(error)
 
-    def _submit(
-        self, task: Task, key: str, release: contextlib.ExitStack | None = None
-    ) -> None:
+    def _submit(self, task: Task, key: str, release: contextlib.ExitStack | None = None) -> None:
         if self._executor is None:
             app = self._make_app()
             log = app.store_path / "server" / "workers.log"
@@ -316,10 +317,10 @@ class Rounds:
     def _rest(self) -> None:
         """End workers that have had nothing to do for long; forget what is long past."""
         now = self._timer()
-        if self._executor is not None and not self._flights:
-            if now - self._busy_until > _IDLE_SECONDS:
-                self._executor.close()
-                self._executor = None
+        idle = not self._flights and now - self._busy_until > _IDLE_SECONDS
+        if self._executor is not None and idle:
+            self._executor.close()
+            self._executor = None
         for key in [k for k, r in self._retries.items() if now - r.at > 2 * _SELDOM_AGAIN_SECONDS]:
             del self._retries[key]
 
