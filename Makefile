@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm nbval crash-test soak schemathesis clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -50,6 +50,13 @@ bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items
 
 bench-warm: $(STAMP)  ## what kernels that are forked save, against papermill
 	$(BIN)/python benchmarks/warm.py
+
+soak: $(STAMP)  ## the server under 20 requests a second for an hour; SECONDS=n
+	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest -s tests/server/test_soak.py
+
+schemathesis: $(STAMP)  ## thousands of requests from the OpenAPI document; EXAMPLES=n
+	SCHEMA_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest --timeout 7200 \
+		tests/server/test_schema.py
 
 crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \

@@ -81,3 +81,10 @@ def unload_ipython_extension(shell: Any) -> None:
     from cellrail.magics import unload
 
     unload(shell)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """How Jupyter Server finds the extension."""
+    from cellrail.server.extension import CellrailExtension
+
+    return [{"module": "cellrail", "app": CellrailExtension}]

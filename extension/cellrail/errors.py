@@ -16,9 +16,11 @@ The tree::
     │   ├── BadSchedule            a cron expression, zone, range or template of ticks is wrong
     │   ├── NoSuchTrigger          there is no trigger of this id
     │   ├── NoSuchBackfill         there is no backfill at this address
+    │   ├── BackfillRuns           the same backfill is running
     │   ├── TickIsTaken            a run of the tick is under way
     │   ├── BadSelector            a `--changed` is none, or selects nothing
     │   ├── NotWaiting             the run waits for nothing that could be answered
+    │   │   └── LinkUnknown        no wait has this token, or not for this
     │   ├── AlreadyAnswered        somebody has answered the wait before, or its time is up
     │   ├── RunSuspended           papermill's caller must not take the run for done: exit code 3
     │   ├── RerunExceeded          `flow.rerun` was asked for more often than it may be
@@ -140,6 +142,14 @@ class NoSuchBackfill(UserError):
     code = "no-such-backfill"
 
 
+class BackfillRuns(UserError):
+    """The same backfill is running."""
+
+    code = "backfill-runs"
+    #: its id
+    backfill = ""
+
+
 class TickIsTaken(UserError):
     """A run of the tick is under way."""
 
@@ -156,6 +166,12 @@ class NotWaiting(UserError):
     """The run waits for nothing that could be answered."""
 
     code = "not-waiting"
+
+
+class LinkUnknown(NotWaiting):
+    """The link is not known here."""
+
+    code = "link-unknown"
 
 
 class AlreadyAnswered(UserError):

@@ -23,6 +23,8 @@ import msgspec
 
 from cellrail_state.model import Tick
 
+#: a task: go on with a run whose wait is over
+WAKE = "wake"
 #: a worker that has executed so many runs is replaced by a new one
 _RUNS_OF_A_WORKER = 200
 _EXIT_SECONDS = 10.0
@@ -31,7 +33,7 @@ _EXIT_SECONDS = 10.0
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run to be executed."""
 
-    #: run, restart, rerun or recover
+    #: run, restart, rerun, recover or wake
     todo: str
     run_id: str
     notebook: str
@@ -46,6 +48,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     output: str = ""
     tick: Tick | None = None
+    #: somebody asked for it, with these options of the App: a refusal is told, not mended
+    by_hand: bool = False
+    options: dict[str, Any] = {}
+    #: of `wake`: the wait
+    wait: str = ""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

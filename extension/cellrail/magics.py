@@ -28,7 +28,7 @@ _COMMANDS = (
 )  # fmt: skip
 _LATER = frozenset(
     {
-        "backfill", "panel", "serve", "trigger",
+        "backfill", "panel", "trigger",
     }
 )  # fmt: skip
 _HELP = """\
@@ -309,6 +309,8 @@ class FlowMagics(Magics):
 
         near = get_close_matches(command, _COMMANDS, n=1)
         suggestion = f"; did you mean {near[0]}?" if near else ""
+        if command == "serve":
+            raise UsageError("%flow serve: it is served from a terminal: cellrail serve")
         if command in _LATER:
             message = f"%flow {command} is not available yet"
             raise UsageError(message)

@@ -44,7 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     #: on a headless restart, values above so many bytes are read when a cell can reach them
     lazy_above: int = 1 << 18
-    #: where the URLs that `flow.suspend` and `flow.rerun` hand out begin; "" for none
+    #: where the URLs that `flow.suspend` and `flow.rerun` hand out begin; "" for the server that
+    #: serves the store, if any
     base_url: str = ""
     #: a wait of more than so many seconds holds no kernel
     park_after: float = 5.0

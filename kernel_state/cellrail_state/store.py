@@ -4,7 +4,7 @@ Layout: `store.json` (format, id), `journals/` (by day), `objects/`, `catalog.du
 the journals), `news/` (which runs the catalog may not know), `state/` (what outlives runs: the
 ledger of resources and variables), `shared/` (the runs' shared folders), `waits/` (what
 runs wait for, and the answers), `ticks/` (which run each tick has), `triggers/`, `backfills/`,
-`renames.json` (flows under new names), `.gitignore`.
+`renames.json` (flows under new names), `server/` (who serves it), `.gitignore`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cellrail_state.errors import (
     StoreNotFound,
     StoreNotWritable,
     StoreTooNew,
+    Untrusted,
 )
 from cellrail_state.inbox import Inbox
 from cellrail_state.keys import KeyRing, untrusted
@@ -40,6 +41,7 @@ from cellrail_state.mounts import refuse_network
 from cellrail_state.news import News
 from cellrail_state.objects import Objects, sync_folder
 from cellrail_state.schedules import Backfills, Triggers
+from cellrail_state.signed import SignedFiles
 
 if TYPE_CHECKING:
     from cellrail_state.catalog import Catalog
@@ -68,6 +70,12 @@ class Rename(msgspec.Struct, frozen=True, kw_only=True):
     time: float
 
 
+class _Served(msgspec.Struct, frozen=True):
+    """What `server/url` holds: where people and programs reach the server of the store."""
+
+    url: str
+
+
 class Store:
     """An open store."""
 
@@ -84,6 +92,7 @@ class Store:
         self.claims = Claims(path / "ticks", keyring=keyring, points=points)
         self.triggers = Triggers(path / "triggers", keyring=keyring)
         self.backfills = Backfills(path / "backfills", keyring=keyring)
+        self._server = SignedFiles(path / "server", keyring=keyring, what="a server")
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -349,6 +358,32 @@ class Store:
     def _fingerprint(self, run_id: str) -> tuple[int, str]:
         data = self.journal_path(run_id).read_bytes()
         return len(data), blake3(data).hexdigest()
+
+    # --- the server --------------------------------------------------------------------------
+
+    def served(self) -> str:
+        """The URL below which a server answers for this store; "" where none is known.
+
+        One that somebody else has written does not count: links would lead to them.
+        """
+        with contextlib.suppress(StoreError, Untrusted, OSError):
+            found = self._server.read("url", _Served)
+            return found.url if found is not None else ""
+        return ""
+
+    def serve(self, url: str) -> None:
+        """A server answers below this URL.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+        """
+        if self.served() != url:
+            self._server.replace("url", _Served(url))
+
+    def unserve(self, url: str) -> None:
+        """It does no more, unless another one has come since."""
+        if self.served() == url:
+            self._server.remove("url")
 
     # --- flows under new names ---------------------------------------------------------------
 

@@ -41,7 +41,6 @@ def tree(folder):
         (["mv", "good.ipynb", "nowhere.ipynb"], "nowhere.ipynb does not exist"),
         (["rerun"], "Missing argument 'RUN'"),
         (["rerun", "good.ipynb"], "there is no store"),
-        (["serve"], "`cellrail serve` is not available yet"),
         (
             ["backfill", "start", "good.ipynb", "--start", "2025", "--every", "day"],
             "neither a date nor a time",

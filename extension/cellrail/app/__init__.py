@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cellrail.app.backfilling import Backfilling
 from cellrail.app.keeping import Keeping
 from cellrail.app.looking import Looking
+from cellrail.app.serving import Serving
 from cellrail.app.stating import Stating
 
 __all__ = ["App"]
 
 
-class App(Backfilling, Looking, Keeping, Stating):
+class App(Serving, Looking, Keeping, Stating):
     """The front door: runs, restarts, recovers and looks into what was run.
 
     Args:

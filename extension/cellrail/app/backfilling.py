@@ -17,7 +17,7 @@ import msgspec
 from cellrail.app.fills import Fill, FillPlan
 from cellrail.app.scheduling import Schedule, task_of
 from cellrail.app.wishing import BackfillOptions, Wishing, modules_by_name
-from cellrail.errors import BadSchedule, NoSuchBackfill, UserError
+from cellrail.errors import BackfillRuns, BadSchedule, NoSuchBackfill, UserError
 from cellrail.executors import Executor, LocalProcesses, Task
 from cellrail.filling import Driver, Item, Watch, plan
 from cellrail.notebook.fingerprint import modules_of, source_digest
@@ -108,10 +108,12 @@ class Backfilling(Wishing):
             return FillPlan(backfill=wished, items=self._planned(wished, found))
         if same is not None:
             if self.store.backfills.driven(same.id):
-                raise UserError(
+                running = BackfillRuns(
                     f"the same backfill is running: {same.id}",
                     hint=f"cellrail backfill show {same.id}",
                 )
+                running.backfill = same.id
+                raise running
             tell(f"goes on with backfill {same.id}, as it began")
             return self.backfill_resume(same.id, detach=detach, watch=watch, tell=tell)
         if not found.ticks:

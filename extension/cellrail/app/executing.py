@@ -7,8 +7,8 @@ from typing import Any
 
 from cellrail.app.running import Running
 from cellrail.app.starting import Ticked
-from cellrail.errors import CellrailError, RestartRefused
-from cellrail.executors import Done, Task
+from cellrail.errors import CellrailError, NotWaiting, RestartRefused
+from cellrail.executors import WAKE, Done, Task
 from cellrail.notebook.parameters import from_json
 from cellrail.notebook.plan import Plan
 from cellrail.schedule.deciding import Todo
@@ -30,6 +30,8 @@ class Executing(Running):
             run = self._execute(task)
         except RunIsOwned as error:
             return Done(run_id=task.run_id, error=str(error), elsewhere=True)
+        except NotWaiting as error:
+            return Done(run_id=task.run_id, error=str(error), elsewhere=task.todo == WAKE)
         except (CellrailError, StateError) as error:
             return Done(run_id=task.run_id, error=str(error), hint=error.hint)
         return Done(run_id=run.id, status=str(run.status), cause=_cause(run))
@@ -37,29 +39,35 @@ class Executing(Running):
     def _execute(self, task: Task) -> Run:
         if task.todo == Todo.RECOVER:
             return self.recover(task.run_id)
+        if task.todo == WAKE:
+            return self.go_on(task.wait)
         result: Run | Plan
         common: dict[str, Any] = {
             "parameters": {name: from_json(value) for name, value in task.parameters.items()},
             "labels": task.labels,
             "plan": False,
             "ticked": self._of_task(task),
+            **task.options,
         }
         output = task.output or None
         try:
             if task.todo == Todo.RESTART:
-                result = self._restart(task.origin, output, widen=True, **common)
+                mend = {} if task.by_hand else {"widen": True}
+                result = self._restart(task.origin, output, **{**mend, **common})
             elif task.todo == Todo.RERUN:
                 result = self._rerun(task.origin, output, **common)
             else:
                 result = self._run(task.notebook, output, secrets=task.secrets, **common)
         except RestartRefused:
+            if task.by_hand:
+                raise
             result = self._run(task.notebook, output, secrets=task.secrets, **common)
         assert isinstance(result, Run)
         return result
 
     @staticmethod
     def _of_task(task: Task) -> Ticked | None:
-        if task.tick is None:
+        if task.tick is None and not task.by_hand:
             return None
         pinned = Path(task.pinned) if task.pinned else None
         return Ticked(tick=task.tick, run_id=task.run_id, pinned=pinned)

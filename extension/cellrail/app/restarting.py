@@ -171,7 +171,7 @@ class Restarting(Starting):
 
         def check() -> None:
             check_objects(decided, self.store.objects.contains)
-            self._check_let_go(history, cancel=cancel_origin, keep=keep_waiting)
+            check_let_go(history, cancel=cancel_origin, keep=keep_waiting)
 
         if plan:
 
@@ -323,16 +323,6 @@ class Restarting(Starting):
         )
         return decided, flow
 
-    @staticmethod
-    def _check_let_go(history: RunHistory, *, cancel: bool, keep: bool) -> None:
-        """Refuse to restart a suspended origin of which it was not said what becomes of it."""
-        if history.status is RunStatus.SUSPENDED and cancel == keep:
-            raise RestartRefused(
-                f"run {history.run_id} is suspended: it {history.cause}",
-                hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
-                f"to go on with it: cellrail resume {history.run_id}",
-            )
-
     def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
         """The plan, with what its steps will see though it is no longer so."""
         labels = {
@@ -360,3 +350,17 @@ class Restarting(Starting):
     @staticmethod
     def _kernel_of(history: RunHistory, flow: Flow) -> str:
         return history.started.kernel_name or flow.kernel_name or "python3"
+
+
+def check_let_go(history: RunHistory, *, cancel: bool, keep: bool) -> None:
+    """Refuse a restart of a suspended origin where it was not said what becomes of that.
+
+    Raises:
+        RestartRefused: it was not, or both.
+    """
+    if history.status is RunStatus.SUSPENDED and cancel == keep:
+        raise RestartRefused(
+            f"run {history.run_id} is suspended: it {history.cause}",
+            hint="--cancel-origin cancels it, --keep-waiting leaves it as it is; "
+            f"to go on with it: cellrail resume {history.run_id}",
+        )

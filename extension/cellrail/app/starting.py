@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that was claimed for a tick."""
+    """A run whose id was chosen before it begins, as it is claimed for a tick, or announced."""
 
-    tick: Tick
     run_id: str
+    #: None where it is of no tick, or of its origin's
+    tick: Tick | None = None
     #: the file that holds the notebook as it is to be run; None for the notebook's own
     pinned: Path | None = None
 
@@ -86,7 +87,7 @@ class Starting(Waking):
         """Claim the tick of a run that somebody restarts or reruns by hand.
 
         Args:
-            ticked: what was claimed already; None by hand.
+            ticked: what was claimed, or only announced, already; None by hand.
             history: the origin.
             values: the new run's parameters; with others than the origin's it is another tick.
             secret: names of those that are secret.
@@ -95,15 +96,16 @@ class Starting(Waking):
             TickIsTaken: a run of it is under way.
         """
         tick = self._tick_again(history, values, secret)
-        if ticked is not None or tick is None:
+        if tick is None or (ticked is not None and ticked.tick is not None):
             yield ticked
             return
+        chosen = ticked.run_id if ticked is not None else ""
         store, flow = self.store, self.store.current_flow(history.started)
         with store.claims.owner() as lock:
             seen = stand(store, flow, tick.key)
             got = claim(
                 store, flow, [seen], Claimer(owner=prepare.this_process(), lock=lock, by=tick.by),
-                new_id=lambda: prepare.new_run_id(self.clock()), now=self.clock(),
+                new_id=lambda: chosen or prepare.new_run_id(self.clock()), now=self.clock(),
             )  # fmt: skip
             if not got:
                 raise _taken(tick, seen)
@@ -119,7 +121,7 @@ class Starting(Waking):
     ) -> None:
         """Refuse what `_ticked` would refuse; nothing is claimed."""
         tick = self._tick_again(history, values, secret)
-        if ticked is not None or tick is None:
+        if tick is None or (ticked is not None and ticked.tick is not None):
             return
         seen = stand(self.store, self.store.current_flow(history.started), tick.key)
         if seen.under_way and seen.standing is not Standing.ABANDONED:

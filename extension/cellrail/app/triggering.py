@@ -172,18 +172,8 @@ class Triggering(Scheduling):
         fired: list[Recovered] = []
         tried: set[str] = set()
         try:
-            path = self.store_path.parent / trigger.flow
-            _, flow = self._flow(path)
-            schedule = self._schedule(
-                flow, Cron(trigger.cron, trigger.zone), trigger.inputs, trigger.secrets
-            )
             with self.store.claims.owner() as lock:
-                owner = prepare.this_process()
-                claimer = Claimer(owner=owner, lock=lock, by=f"trigger:{trigger.id}")
-                firing = Firing(
-                    trigger, schedule, store=self.store, claimer=claimer, notebook=path,
-                    clock=self.clock,
-                )  # fmt: skip
+                firing = self.firing(trigger, lock)
                 for line in firing.missed(now):
                     tell(line)
                 while (task := firing.next(now, tried)) is not None:
@@ -199,6 +189,36 @@ class Triggering(Scheduling):
         except (CellrailError, StateError) as error:
             fired.append(_refused(trigger, str(error), error.hint))
         return fired
+
+    def firing(self, trigger: Trigger, lock: str) -> Firing:
+        """What claims the due ticks of a trigger, one after another.
+
+        Args:
+            trigger: the trigger.
+            lock: the lock that this process holds as an owner of claims (`Claims.owner`).
+
+        Raises:
+            CellrailError: its notebook is gone, or does not take its inputs any more.
+        """
+        path = self.store_path.parent / trigger.flow
+        _, flow = self._flow(path)
+        cron = Cron(trigger.cron, trigger.zone)
+        schedule = self._schedule(flow, cron, trigger.inputs, trigger.secrets)
+        claimer = Claimer(owner=prepare.this_process(), lock=lock, by=f"trigger:{trigger.id}")
+        return Firing(
+            trigger, schedule, store=self.store, claimer=claimer, notebook=path, clock=self.clock
+        )
+
+    def is_due(self, trigger: Trigger, now: float) -> bool:
+        """Whether ticks of a trigger are to be decided on; takes no look at the catalog.
+
+        Args:
+            trigger: the trigger.
+            now: seconds since the epoch.
+        """
+        looked = self.store.triggers.looked(trigger)
+        following = next(Cron(trigger.cron, trigger.zone).after(self._moment(looked)), None)
+        return looked > now or (following is not None and following.timestamp() <= now)
 
     @staticmethod
     def _moment(seconds: float) -> dt.datetime:

@@ -8,31 +8,19 @@ the run, unless its owner still lives and does. Where that process is killed in 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
-import getpass
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from cellrail.app.recovering import Recovered, Recovering
-from cellrail.errors import (
-    AlreadyAnswered,
-    CellrailError,
-    NotWaiting,
-    StepNotFound,
-    UserError,
-)
-from cellrail.kernels.ending import interrupt_owner
-from cellrail.notebook.address import find_step
+from cellrail.app.answering import Answering, own_name, runs_now
+from cellrail.app.recovering import Recovered
+from cellrail.errors import AlreadyAnswered, CellrailError, NotWaiting
 from cellrail.run.jsontext import to_text
 from cellrail.run.session import Progress
 from cellrail.views import Run
 from cellrail_state import waits
 from cellrail_state.errors import RunIsOwned, StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import RunKind, RunStatus, StepStatus
 from cellrail_state.waits import Answer, WaitInfo
 
 _POLL_SECONDS = 0.1
@@ -40,19 +28,7 @@ _POLL_SECONDS = 0.1
 _CANCEL_SECONDS = 60.0
 
 
-class Woke(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an answer that was given with a token."""
-
-    run_id: str
-    #: resume or cancel
-    action: str
-    #: the step's address
-    step: str
-    #: the answer was kept: the step that asked is still running
-    early: bool = False
-
-
-class Waking(Recovering):
+class Waking(Answering):
     """Resumes, cancels, and fires what is due."""
 
     def resume(
@@ -101,7 +77,7 @@ class Waking(Recovering):
         """
         run_id = self._run_id(run)
         history = self.history(run_id)
-        if history.status is RunStatus.RUNNING and not (history.is_live and history.pending):
+        if runs_now(history):
             return self._stop(history)
         info = self._info(run_id, None)
         self._first(info, waits.CANCEL, tell=tell)
@@ -120,109 +96,45 @@ class Waking(Recovering):
         """
         now = self.clock() if now is None else now
         done = []
-        for info in self.store.inbox.waiting():
-            if self.store.inbox.due(info, now) is None or self.store.is_owned(info.run_id):
+        for info in self.waits_over(now):
+            with contextlib.suppress(RunIsOwned, NotWaiting):
+                done.append(self._one(info))
+        return done
+
+    def waits_over(self, now: float, *, timers: bool = True) -> list[WaitInfo]:
+        """The waits that somebody has to go on from: answered, or their time is up.
+
+        Args:
+            now: seconds since the epoch.
+            timers: those whose time is up, too.
+        """
+        over, inbox = [], self.store.inbox
+        for info in inbox.waiting():
+            answer = inbox.due(info, now) if timers else inbox.answered(info.wait_id)
+            if answer is None or self.store.is_owned(info.run_id):
                 continue
             if self._is_live(info.run_id):
                 # its kernel was killed: nothing goes on, and the wait is told of in its journal
                 self.store.inbox.done(info.wait_id)
                 continue
-            with contextlib.suppress(RunIsOwned, NotWaiting):
-                done.append(self._one(info))
-        return done
+            over.append(info)
+        return over
 
-    def wake(
-        self,
-        token: str,
-        action: str = waits.RESUME,
-        *,
-        data: Any = None,
-        request: Mapping[str, Any] | None = None,
-        who: str = "",
-    ) -> Woke:
-        """Answer a wait with a token of one of its URLs; whoever calls has to go on (`tick`).
+    def go_on(self, wait_id: str) -> Run:
+        """Go on with the run of a wait that is over, to its end or its next wait.
 
         Args:
-            token: what stands at the end of the URL.
-            action: resume or cancel, as the URL says.
-            data: JSON that came with it.
-            request: the HTTP request (`method`, `headers`, `query`, `body`).
-            who: where it came from.
+            wait_id: names the wait in the store.
 
         Raises:
-            NotWaiting: the token is none, or its step has failed.
-            AlreadyAnswered: it was used before, or is too late.
+            RunIsOwned: another process does.
+            NotWaiting: another process did.
         """
-        wait_id, secret = waits.read(token)
-        info = self.store.inbox.wait(wait_id) if wait_id else None
-        if info is None or not info.fits(action, secret):
-            raise NotWaiting("this link is not known here", hint="it may be of a deleted run")
-        early = self._check(info)
-        text = None if data is None else to_text(data, f"{action}: the data")
-        answer = Answer(
-            by=action, time=self.clock(), who=who, data=text, request=waits.plain(request)
-        )
-        self._answer(info, answer)
-        return Woke(run_id=info.run_id, action=action, step=info.label, early=early)
-
-    # --- answers -----------------------------------------------------------------------------
-
-    def _info(self, run_id: str, step: str | None) -> WaitInfo:
-        """What a run waits for, or will at the end of the step that runs."""
-        history = self.history(run_id)
-        self._check_kernel(history)
-        info = history.pending
-        if history.is_live and step is not None:
-            info = self._of_step(history, step) or info
-        if info is None and history.owned and history.firing:
-            info = self.store.inbox.wait(history.firing)
-        if info is None:
-            told = f" ({history.cause})" if history.cause else ""
-            raise NotWaiting(
-                f"run {run_id} waits for nothing: it is {history.status}{told}"
-                + self._last_answer(history),
-                hint="`cellrail runs --status suspended` lists what waits",
-            )
-        infos = [state.info for state in history.states]
-        if step not in {None, info.label} and find_step(str(step), infos).number != info.step:
-            raise StepNotFound(f"run {run_id} does not wait behind {step!r}, but {info.label!r}")
-        return info
-
-    def _is_live(self, run_id: str) -> bool:
-        with contextlib.suppress(StateError):
-            return self.store.started(run_id).kind is RunKind.LIVE
-        return False
-
-    @staticmethod
-    def _check_kernel(history: RunHistory) -> None:
-        """Refuse what waits in a notebook whose kernel has ended.
-
-        Raises:
-            NotWaiting: nothing can go on; the hint says what can be done.
-        """
-        if not history.is_live or history.owned:
-            return
-        found = [s.info.label for s in history.states if s.status is StepStatus.SUSPENDED]
-        if found:
-            raise NotWaiting(
-                f"{history.run_id} is a live run, and its kernel has ended: nothing goes on "
-                f"behind {found[-1]!r}",
-                hint="execute that cell again in the notebook, or make a new run: cellrail "
-                f"restart {history.run_id} --from {found[-1]}",
-            )
-
-    @staticmethod
-    def _of_step(history: RunHistory, step: str) -> WaitInfo | None:
-        """What an open notebook waits for behind a step: it may wait behind several."""
-        number = find_step(step, [state.info for state in history.states]).number
-        return next((info for info in history.held if info.step == number), None)
-
-    def _last_answer(self, history: RunHistory) -> str:
-        own = [woken for woken in history.woken.values() if not woken.origin]
-        if not own:
-            return ""
-        last = own[-1]
-        return f"; {last.label} was {_how(last.by, last.who)} at {_moment(last.time)}"
+        run_id = wait_id.rpartition("/")[0]
+        answer = self.store.inbox.answered(wait_id)
+        timed = answer is None or answer.by == waits.TIMEOUT
+        self._continuer(run_id, reason="timer" if timed else "resume", expects=wait_id).run()
+        return self._view(RunHistory(run_id, self._sources(verify=False)))
 
     def _first(
         self,
@@ -234,7 +146,7 @@ class Waking(Recovering):
     ) -> None:
         """Answer a wait; where that was done before and nobody went on, that answer counts."""
         self._check(info)
-        answer = Answer(by=by, time=self.clock(), who=_user(), data=data)
+        answer = Answer(by=by, time=self.clock(), who=own_name(), data=data)
         try:
             self._answer(info, answer)
         except AlreadyAnswered as error:
@@ -245,40 +157,6 @@ class Waking(Recovering):
             if late or not behind or not history.ended or self.store.is_owned(info.run_id):
                 raise
             tell(f"{error}; nobody has gone on with it since, so that answer counts")
-
-    def _answer(self, info: WaitInfo, answer: Answer) -> None:
-        inbox = self.store.inbox
-        late = inbox.due(info, answer.time)
-        won = late if late is not None else inbox.answer(info.wait_id, answer)
-        if won is answer or won == answer:
-            return
-        if won.by == waits.VOID:
-            raise NotWaiting(f"step {info.label!r} has failed: its links are void")
-        raise AlreadyAnswered(
-            f"step {info.label!r} was {_how(won.by, won.who)} at {_moment(won.time)}",
-            hint="its time is up: cellrail tick goes on with it"
-            if won.by == waits.TIMEOUT
-            else "a wait is answered once",
-        )
-
-    def _check(self, info: WaitInfo) -> bool:
-        """Whether the step that asked still runs.
-
-        Raises:
-            NotWaiting: it has failed, or was interrupted, or the run has ended.
-        """
-        history = self.history(info.run_id)
-        self._check_kernel(history)
-        if info.wait_id in history.waits:
-            over = history.ended is not None and history.ended.status is not RunStatus.SUSPENDED
-            if over and info.wait_id not in history.woken:
-                raise NotWaiting(f"run {info.run_id} has ended: {history.status}")
-            return False
-        if history.owned and history.firing == info.wait_id:
-            return True
-        answer = self.store.inbox.answered(info.wait_id)
-        what = "failed" if answer is not None and answer.by == waits.VOID else "not ended well"
-        raise NotWaiting(f"step {info.label!r} has {what}: its links are void")
 
     # --- going on ----------------------------------------------------------------------------
 
@@ -306,43 +184,17 @@ class Waking(Recovering):
         return self._view(self.history(info.run_id))
 
     def _one(self, info: WaitInfo) -> Recovered:
-        continuer = self._continuer(info.run_id, reason="timer", expects=info.wait_id)
         try:
-            continuer.run()
-            run = self._view(RunHistory(info.run_id, self._sources(verify=False)))
-            return Recovered(run_id=info.run_id, run=run)
+            return Recovered(run_id=info.run_id, run=self.go_on(info.wait_id))
         except (RunIsOwned, NotWaiting):
             raise
         except (CellrailError, StateError) as error:
             return Recovered(run_id=info.run_id, refused=str(error), hint=error.hint)
 
     def _stop(self, history: RunHistory) -> Run:
-        """Interrupt the process that drives a run."""
-        run_id = history.run_id
-        if history.is_live:
-            raise UserError(
-                f"{run_id} is a live run: it is cancelled in its notebook",
-                hint="interrupt the kernel there",
-            )
-        self.store.inbox.stop(run_id, who=_user(), now=self.clock())
-        interrupt_owner(history.owner)
+        """Interrupt the process that drives a run, and wait for its end."""
+        self._interrupt(history, who=own_name())
         deadline = time.monotonic() + _CANCEL_SECONDS
-        while self.store.is_owned(run_id) and time.monotonic() < deadline:
+        while self.store.is_owned(history.run_id) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-        return self._view(self.history(run_id))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
-
-
-def _how(by: str, who: str) -> str:
-    told = {waits.RESUME: "resumed", waits.CANCEL: "cancelled", waits.TIMEOUT: "over"}[by]
-    return f"{told} by {who}" if who else told
-
-
-def _moment(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return self._view(self.history(history.run_id))

@@ -37,7 +37,7 @@ _TOKEN_BYTES = 32
 class WaitRules(msgspec.Struct, frozen=True, kw_only=True):
     """How a run waits."""
 
-    #: where the URLs begin that cells get; "" for none
+    #: where the URLs begin that cells get; "" for the server that serves the store, if any
     base_url: str = ""
     #: seconds; a longer wait holds no kernel
     park_after: float = 5.0
@@ -68,6 +68,7 @@ class Waiter(Clerk):
         """
         self._desk, self._rules = desk, rules or WaitRules()
         self._recorder, self._inbox = desk.recorder, desk.recorder.store.inbox
+        self._base_url = self._rules.base_url or desk.recorder.store.served()
         self._infos = dict(infos or {})
         self._woken = list(woken)
         #: what the current job has asked for, and the URLs that it got
@@ -159,10 +160,10 @@ class Waiter(Clerk):
         self._inbox.tell(info)
         self._asked, self._seconds = info, asked["seconds"]
         self._urls = {f"{name}_url": self._url(info, name, t) for name, t in tokens.items()}
-        return {"urls": self._urls, "told": not self._rules.base_url}
+        return {"urls": self._urls, "told": not self._base_url}
 
     def _url(self, info: WaitInfo, action: str, token: str) -> str | None:
-        base = self._rules.base_url.rstrip("/")
+        base = self._base_url.rstrip("/")
         return f"{base}/{action}/{waits.written(info.wait_id, token)}" if base else None
 
     def step_facts(self, job: Job | None, step: str) -> dict[str, Any]:
