@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year nbval crash-test clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -50,6 +50,9 @@ bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items
 
 bench-warm: $(STAMP)  ## what kernels that are forked save, against papermill
 	$(BIN)/python benchmarks/warm.py
+
+bench-year: $(STAMP)  ## a backfill of a year, killed on the way, then made anew where a step has changed
+	$(BIN)/python benchmarks/year.py
 
 crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \

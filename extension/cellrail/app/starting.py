@@ -21,7 +21,7 @@ from cellrail.run.performer import RunLimits
 from cellrail.schedule.inputs import inputs_digest
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Tick
+from cellrail_state.model import KeptReason, Tick
 from cellrail_state.standing import Claimer, claim, stand
 
 if TYPE_CHECKING:
@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 
 
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that was claimed for a tick."""
+    """A run that was claimed for a tick, or that the runs of ticks share."""
 
-    tick: Tick
+    tick: Tick | None
     run_id: str
     #: the file that holds the notebook as it is to be run; None for the notebook's own
     pinned: Path | None = None
-
-
-def pinned_of(ticked: Ticked | None) -> Path | None:
-    """The file that holds the notebook as it is to be run, where that is not its own."""
-    return ticked.pinned if ticked is not None else None
+    #: the folder that holds local modules as they are to be run; None for the notebook's own
+    modules: Path | None = None
+    #: the seed of string hashes; None for any
+    hash_seed: int | None = None
+    #: whose states its steps see, where that does not follow
+    scope: str = ""
+    #: what its cells do is watched, for others to share
+    watch: bool = False
+    #: why it keeps what it keeps
+    kept_as: KeptReason = KeptReason.ORIGIN
 
 
 class Starting(Waking):
@@ -64,6 +69,8 @@ class Starting(Waking):
         if ticked is not None:
             rest |= {
                 "tick": ticked.tick, "run_id": ticked.run_id, "pinned": ticked.pinned,
+                "hash_seed": ticked.hash_seed, "scope": ticked.scope, "watch": ticked.watch,
+                "kept_as": ticked.kept_as,
             }  # fmt: skip
         launcher = Launcher(
             path=path, flow=flow, flow_id=flow_id(path, self.store_path), plan=plan,
@@ -116,6 +123,12 @@ class Starting(Waking):
                 )
             tick = msgspec.structs.replace(tick, number=got[0].number)
             yield Ticked(tick=tick, run_id=got[0].run_id)
+
+    def _flow_of(self, notebook: str | Path, ticked: Ticked | None) -> tuple[Path, Flow]:
+        """A notebook's path, and its steps as they are to be run."""
+        if ticked is None:
+            return self._flow(notebook)
+        return self._flow(notebook, pinned=ticked.pinned, modules=ticked.modules)
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
         return RunLimits(
