@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm nbval crash-test soak schemathesis clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year nbval crash-test soak schemathesis clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -50,6 +50,9 @@ bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items
 
 bench-warm: $(STAMP)  ## what kernels that are forked save, against papermill
 	$(BIN)/python benchmarks/warm.py
+
+bench-year: $(STAMP)  ## a backfill of a year, killed on the way, then made anew where a step has changed
+	$(BIN)/python benchmarks/year.py
 
 soak: $(STAMP)  ## the server under 20 requests a second for an hour; SECONDS=n
 	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest -s tests/server/test_soak.py

@@ -36,7 +36,7 @@ from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
-from cellrail_state.model import EachStored, Origin, RunKind, RunStarted, Tick
+from cellrail_state.model import EachStored, KeptReason, Origin, RunKind, RunStarted, Tick
 from cellrail_state.store import Store
 
 
@@ -71,6 +71,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     tick: Tick | None = None
     #: its id; "" for a new one
     run_id: str = ""
+    #: why it keeps what it keeps
+    kept_as: KeptReason = KeptReason.ORIGIN
 
     @property
     def calls(self) -> CallRules:
@@ -195,6 +197,7 @@ class RunConductor:
             sources=sources,
             modules=request.modules,
             desk=open_desk(recorder, request, self._history, each),
+            kept_as=request.kept_as,
             clock=self._clock,
         )
         self.outcome = run_and_write(session, output, notebook)

@@ -17,13 +17,15 @@ import msgspec
 
 from cellrail.conductor import clear_outputs, run_and_write
 from cellrail.errors import NotWaiting, RecoverRefused, UserError
+from cellrail.kernels.ahead import leading_imports
 from cellrail.kernels.ending import end_kernels
 from cellrail.kernels.kernel import Kernel
-from cellrail.kernels.supply import Wanted, cold
+from cellrail.kernels.supply import Supplied, Wanted, cold
+from cellrail.notebook.model import Flow
 from cellrail.notebook.parameters import from_json
 from cellrail.recovering import Continuation, plan_continuation
 from cellrail.restarting import numbers_of
-from cellrail.run import prepare
+from cellrail.run import keptmodules, prepare
 from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
@@ -89,6 +91,8 @@ class Continuer(msgspec.Struct, kw_only=True):
     #: is told what a person should know
     tell: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.time
+    #: where its kernels come from
+    supply: Callable[[Wanted], Supplied] = cold
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -225,7 +229,8 @@ class Continuer(msgspec.Struct, kw_only=True):
     def _with_kernel(
         self, found: Found, journal: Journal, records: list[Record], output: OutputFile | None
     ) -> Outcome:
-        kernel = self._kernel(found.continuation.history.started, found.secrets)
+        started, flow = found.continuation.history.started, found.recorded.flow
+        kernel = self._kernel(started, flow, found.secrets)
         try:
             kernel.wait_ready_alike()
             outcome = self._go_on(found, journal, records, kernel, output)
@@ -238,16 +243,22 @@ class Continuer(msgspec.Struct, kw_only=True):
             kernel.shutdown()
         return outcome
 
-    def _kernel(self, started: RunStarted, secrets: dict[str, Any]) -> Kernel:
+    def _kernel(self, started: RunStarted, flow: Flow, secrets: dict[str, Any]) -> Kernel:
         """A kernel of the run's kind, started."""
         cwd = Path(started.cwd)
         if not cwd.is_dir():
             raise UserError(f"the run's working directory {cwd} is gone", hint=f"mkdir -p {cwd}")
         wanted = Wanted(
             name=started.kernel_name, cwd=cwd, environment=prepare.kernel_environment(),
-            hash_seed=started.hash_seed, settings=self.kernel_settings(secrets),
+            hash_seed=started.hash_seed, lone_seed=started.tick is not None,
+            imports=tuple(leading_imports(prepare.first_sources(flow))),
+            settings=self.kernel_settings(secrets)
+            | keptmodules.told(
+                self.path(started).parent, flow.modules,
+                {info.number: info.modules for info in started.steps},
+            ),
         )  # fmt: skip
-        return cold(wanted).kernel
+        return self.supply(wanted).kernel
 
     def _go_on(
         self,
@@ -328,7 +339,7 @@ class Continuer(msgspec.Struct, kw_only=True):
             sources=sources,
             modules={info.number: info.modules for info in history.started.steps},
             desk=desk,
-            spare=lambda: self._kernel(history.started, found.secrets),
+            spare=lambda: self._kernel(history.started, flow, found.secrets),
             clock=self.clock,
         )
         return run_and_write(session, output, notebook)

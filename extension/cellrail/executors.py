@@ -21,6 +21,7 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
+from cellrail.room import Room, bytes_below
 from cellrail_state.model import Tick
 
 #: a task: go on with a run whose wait is over
@@ -33,7 +34,7 @@ _EXIT_SECONDS = 10.0
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run to be executed."""
 
-    #: run, restart, rerun, recover or wake
+    #: run, restart, rerun, recover or wake; share: the leading steps, for all runs of a backfill
     todo: str
     run_id: str
     notebook: str
@@ -53,6 +54,20 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     options: dict[str, Any] = {}
     #: of `wake`: the wait
     wait: str = ""
+    #: a folder that holds local modules as they are to be run; "" for the notebook's own
+    modules: str = ""
+    #: how its kernel starts: cold or warm
+    kernels: str = "cold"
+    #: the seed of its string hashes; None for any
+    hash_seed: int | None = None
+    #: of a restart: the cut, where it is no failed step
+    from_step: str = ""
+    #: the last step to be executed; "" for all
+    to: str = ""
+    #: whose states its steps see, where that does not follow
+    scope: str = ""
+    #: what its cells do is watched, for others to share
+    watch: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,7 +118,10 @@ class LocalProcesses:
     and then itself. (Ctrl-C in a terminal does not reach them either: who gave the work decides.)
     """
 
-    def __init__(self, store: Path, *, count: int, log: Path, keys: str = "") -> None:
+    def __init__(
+        self, store: Path, *, count: int, log: Path, keys: str = "", cores: int = 0,
+        memory: int = 0,
+    ) -> None:  # fmt: skip
         """Know how many there may be; they are started when there is work.
 
         Args:
@@ -111,15 +129,21 @@ class LocalProcesses:
             count: so many at most.
             log: what they print goes to this file.
             keys: folder of the signing keys; "" for the user's own.
+            cores: all of them together use so many processors; 0 for those of the machine.
+            memory: bytes that all of them together may take; 0 for no bound.
         """
         self._store, self._count, self._log, self._keys = store, max(1, count), log, keys
+        self._cores, self._room = cores, Room(memory, bytes_below) if memory else None
         self._workers: list[_Worker] = []
         self._done: queue.SimpleQueue[tuple[_Worker, Done | None]] = queue.SimpleQueue()
 
     @property
     def free(self) -> int:
         """So many tasks could begin at once."""
-        return self._count - len(self.busy)
+        busy, count = [worker for worker in self._workers if worker.run_id], self._count
+        if self._room is not None and len(busy) < count:
+            count = min(count, self._room.holds(worker.pid for worker in busy))
+        return max(0, count - len(busy))
 
     @property
     def busy(self) -> list[str]:
@@ -133,6 +157,7 @@ class LocalProcesses:
                 return
             self._workers.remove(worker)
         worker = _Worker(self._start(), self._done)
+        worker.stay_on(self._cores)
         self._workers.append(worker)
         worker.give(task)
 
@@ -145,6 +170,8 @@ class LocalProcesses:
                 found.append(self._done.get_nowait())
         told = []
         for worker, done in found:
+            if self._room is not None:
+                self._room.ended()
             run_id, worker.run_id = worker.run_id, ""
             if done is not None:
                 told.append(done)
@@ -226,6 +253,18 @@ class _Worker:
                     break
         self._done.put((self, None))
         self._process.wait()  # the system forgets it
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def stay_on(self, cores: int) -> None:
+        """Use so many of the processors that this process may use, and whatever it starts, too."""
+        if cores and hasattr(os, "sched_setaffinity"):
+            allowed = sorted(os.sched_getaffinity(0))
+            with contextlib.suppress(OSError):  # it has died: that is told soon
+                os.sched_setaffinity(self.pid, allowed[:cores])
 
     def interrupt(self) -> None:
         """As Ctrl-C would."""

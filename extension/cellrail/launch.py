@@ -24,7 +24,7 @@ from cellrail.notebook.parameters import expressions, plain_values, to_json
 from cellrail.notebook.plan import Plan
 from cellrail.rerunning import Rerunning
 from cellrail.restarting import RestartPlan
-from cellrail.run import prepare
+from cellrail.run import keptmodules, prepare
 from cellrail.run.desks import own_scope
 from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
@@ -33,7 +33,7 @@ from cellrail.run.session import Progress
 from cellrail.run.waits import WaitRules
 from cellrail.settings import Settings
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Origin, Tick
+from cellrail_state.model import KeptReason, Origin, Tick
 from cellrail_state.store import Store
 
 _ENGINE = "cellrail"
@@ -67,6 +67,12 @@ class Launcher(msgspec.Struct, kw_only=True):
     pinned: Path | None = None
     #: the tick that it is of
     tick: Tick | None = None
+    #: the seed of string hashes, where it is not the origin's; None for any
+    hash_seed: int | None = None
+    #: what its cells do is watched, for others to share
+    watch: bool = False
+    #: why it keeps what it keeps
+    kept_as: KeptReason = KeptReason.ORIGIN
     #: the run is made by `flow.call`, or was claimed for a tick: its id; whose states its steps see
     run_id: str = ""
     scope: str = ""
@@ -108,7 +114,7 @@ class Launcher(msgspec.Struct, kw_only=True):
                 self._request(seed, output),
                 store=self.open_store,
                 kernel=kernel,
-                settings=kernel_settings(self.settings, self.store_path, self.secrets),
+                settings=self._kernel_settings(),
                 history=origin,
                 putback=self._putback(restart) if restart is not None else None,
                 replay=restart.replay() if restart is not None else None,
@@ -132,15 +138,27 @@ class Launcher(msgspec.Struct, kw_only=True):
 
     def _wanted(self, name: str, origin: RunHistory | None) -> Wanted:
         """The kernel for it."""
-        seed = origin.started.hash_seed if origin is not None else prepare.new_hash_seed()
+        seed = self.hash_seed
+        if origin is not None:
+            seed = origin.started.hash_seed
+        elif seed is None:
+            seed = prepare.new_hash_seed()
         return Wanted(
             name=name,
             cwd=self.cwd.resolve(),
             environment=prepare.kernel_environment(),
             hash_seed=seed,
-            any_seed=origin is None,
+            any_seed=origin is None and self.hash_seed is None,
+            lone_seed=self.tick is not None and seed != self.hash_seed,
             imports=tuple(leading_imports(prepare.first_sources(self.flow))),
         )
+
+    def _kernel_settings(self) -> dict[str, Any]:
+        told = kernel_settings(self.settings, self.store_path, self.secrets)
+        if self.watch:
+            told["watch"] = True
+        kept = self.flow.modules
+        return told | keptmodules.told(self.flow.path.parent, kept, modules_of(self.flow))
 
     def _origin(self) -> RunHistory | None:
         """The run that it keeps steps of."""
@@ -206,6 +224,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             run_id=self.run_id,
             numbers=self._numbers(),
             waits=wait_rules(self.settings),
+            kept_as=self.kept_as,
         )
 
     def _scope(self, history: RunHistory | None) -> str:
@@ -230,13 +249,16 @@ class Launcher(msgspec.Struct, kw_only=True):
             **msgspec.to_builtins(self.options),
             "output": str(output) if output is not None else None,
             "changed": list(self.changed),
+            "modules": str(self.flow.modules) if self.flow.modules is not None else None,
             "force": self.restart is not None and self.restart.force,
         }
         return {name: value for name, value in told.items() if value}
 
     def _putback(self, restart: RestartPlan) -> PutBack:
         assignment = prepare.assignments({name: self.values[name] for name in self.changed})
-        return restart.putback(assignment, lazy_above=self.settings.lazy_above)
+        # runs that share steps shall not draw the same numbers behind them
+        spread = self.run_id if self.kept_as is KeptReason.SHARED else ""
+        return restart.putback(assignment, lazy_above=self.settings.lazy_above, spread=spread)
 
 
 def _check_folder(cwd: Path) -> None:

@@ -206,7 +206,7 @@ class _Planner:
                 flow=self.flow,
                 pairs=infos,
                 modules={
-                    step.number: local_modules(step.imports, self.flow.path.parent)
+                    step.number: local_modules(step.imports, self.flow.module_folder)
                     for step in self.flow.steps
                     if step.imports
                 },

@@ -101,12 +101,15 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
         """
         return inherited(self.history, self.origin, flow, numbers=self.numbers, changed=changed)
 
-    def putback(self, assignment: str, *, lazy_above: int | None = None) -> PutBack:
+    def putback(
+        self, assignment: str, *, lazy_above: int | None = None, spread: str = ""
+    ) -> PutBack:
         """How the namespace before the cut comes back.
 
         Args:
             assignment: code that assigns the changed parameters; "" where none changed.
             lazy_above: bytes; larger values may be put back when a cell needs them.
+            spread: as `PutBack` takes it.
         """
         parameters = next((s for s in self.plan.steps if s.label == "parameters"), None)
         return PutBack(
@@ -120,6 +123,7 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             parameters_step=parameters.number if parameters is not None else 0,
             parameters_job=parameters.job_id if parameters is not None else "",
             lazy_above=lazy_above,
+            spread=spread,
         )
 
 
@@ -186,7 +190,7 @@ def plan_restart_of(
         widen=widen,
         live=history.is_live,
         modules={
-            step.number: local_modules(step.imports, flow.path.parent)
+            step.number: local_modules(step.imports, flow.module_folder)
             for step in flow.steps
             if step.imports
         },

@@ -23,18 +23,24 @@ def main(store: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _listen(False)
+    #: by notebook: what is made for one run serves the next
+    apps: dict[str, App] = {}
     for line in iter(sys.stdin.buffer.readline, b""):
-        done = _execute(store, msgspec.json.decode(line, type=Task))
+        done = _execute(store, apps, msgspec.json.decode(line, type=Task))
         with contextlib.suppress(OSError):  # who gave the work is gone
             answers.write(msgspec.json.encode(done) + b"\n")
             answers.flush()
+    for app in apps.values():
+        app.close()
 
 
-def _execute(store: str, task: Task) -> Done:
+def _execute(store: str, apps: dict[str, App], task: Task) -> Done:
     try:
         try:
             _listen(True)
-            return App(store, notebook=task.notebook).execute(task)
+            app = apps.get(task.notebook) or App(store, notebook=task.notebook)
+            apps[task.notebook] = app
+            return app.execute(task)
         finally:
             _listen(False)
     except KeyboardInterrupt:

@@ -440,6 +440,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     handles: bool = False
     #: the turns of loops that it belongs to, outermost first
     turns: tuple[Turn, ...] = ()
+    #: of a run that was watched: what it did that other runs would have to do again, in words
+    seen: tuple[str, ...] = ()
     #: digests of the local modules it imported, where the run wrote them after it began
     modules: dict[str, str] = {}
     #: digests of the files that `--reads` names, as they were when it began, by path

@@ -4,7 +4,8 @@
   been decided on.
 * `backfills/ID/backfill` is a `Backfill` and never changes; `state` is its `BackfillState`;
   `cancelled` is made once and ends it for good; `notebook.ipynb` is the notebook as it was at its
-  start; the process that drives it holds the lock of `lock`.
+  start, and `modules` holds the local modules that it imports; the process that drives it holds
+  the lock of `lock`.
 
 Neither says what became of a tick: that is in the journals alone.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from cellrail_state.keys import KeyRing
 from cellrail_state.objects import sync_folder
 from cellrail_state.signed import SignedFiles
 
+#: in a backfill's `share`: whichever steps can be shared
+AUTO = "auto"
 _TRIGGER, _LOOKED = ".trigger", ".looked"
 
 
@@ -181,8 +184,19 @@ class Backfill(_Struct, frozen=True):
     pinned: str = ""
     #: digests of the local modules that it imports, by name
     modules: dict[str, str] = {}
+    #: digests of their files, where every run takes them as they were, by path below its folder
+    kept: dict[str, str] = {}
     #: digest of what is run
     source: str = ""
+    #: steps that are executed once for all runs; `AUTO` alone for those that can be
+    share: tuple[str, ...] = ()
+    #: processors that its runs use, and bytes of memory that they may take together; 0 for any
+    cores: int = 0
+    memory: int = 0
+    #: how its kernels start: cold or warm
+    kernels: str = "cold"
+    #: the seed of string hashes that its kernels have in common; None for each its own
+    hash_seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -222,22 +236,32 @@ class Backfills:
         """
         if not backfill.pinned:
             return None
-        import blake3
-
         path = self.folder(backfill.id) / "notebook.ipynb"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        if blake3.blake3(content).hexdigest() != backfill.pinned:
-            raise StoreError(
-                f"{path} is not the notebook that the backfill {backfill.id} began with",
-                hint="start another one",
-            )
+        _check(path, backfill.pinned, f"the notebook that the backfill {backfill.id} began with")
         return path
 
-    def add(self, backfill: Backfill, content: bytes) -> None:
+    def modules(self, backfill: Backfill) -> Path | None:
+        """The folder of its local modules as they were at its start; None where it keeps none.
+
+        Raises:
+            StoreError: a file was changed.
+        """
+        if not backfill.kept:
+            return None
+        folder = self.folder(backfill.id) / "modules"
+        for name, digest in backfill.kept.items():
+            _check(folder / name, digest, f"the {name} that the backfill {backfill.id} began with")
+        return folder
+
+    def add(
+        self, backfill: Backfill, content: bytes, modules: Mapping[str, bytes] | None = None
+    ) -> None:
         """Add a backfill, with its notebook as it is now.
+
+        Args:
+            backfill: the backfill.
+            content: the notebook's bytes.
+            modules: those of the files that it keeps, by path.
 
         Raises:
             StoreNotWritable: there is no room or no permission.
@@ -247,10 +271,9 @@ class Backfills:
         sync_folder(self._folder)
         sync_folder(self._folder.parent)
         if backfill.pinned:
-            with (folder / "notebook.ipynb").open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(folder / "notebook.ipynb", content)
+        for name, source in (modules or {}).items():
+            _write(folder / "modules" / name, source)
         state = BackfillState(time=backfill.created)
         self._files.replace(f"{backfill.id}/state", state)
         # last: a backfill is there with all of it
@@ -306,3 +329,28 @@ class Backfills:
         """Drive it; yields False where another process does."""
         with locks.locked(self.folder(backfill_id) / "lock", seconds=seconds) as got:
             yield got
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def _check(path: Path, digest: str, what: str) -> None:
+    """Refuse a file that was changed.
+
+    Raises:
+        StoreError: it is not what it was.
+    """
+    import blake3
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if blake3.blake3(content).hexdigest() != digest:
+        raise StoreError(f"{path} is not {what}", hint="start another one")

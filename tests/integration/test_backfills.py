@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -55,7 +57,8 @@ def witnessed(folder: Path) -> list[str]:
 def filled(app) -> dict[str, list[str]]:
     """The successful runs of each tick."""
     rows = app.store.catalog.query(
-        "SELECT tick, run_id FROM runs WHERE status = 'success' AND tick IS NOT NULL"
+        "SELECT tick, run_id FROM runs WHERE status = 'success' AND tick IS NOT NULL "
+        "ORDER BY run_id"
     )
     found = collections.defaultdict(list)
     for row in rows:
@@ -158,14 +161,73 @@ def test_what_is_run_is_the_notebook_as_it_was_at_the_start(app, days, edit, tmp
         fill.plan()
 
 
-def test_a_local_module_that_changes_pauses_it_until_somebody_says(
+def printed(app, number: int = 2) -> list[str]:
+    """What a step of each successful run has printed, by tick."""
+    runs = [app.show(runs[-1]) for runs in filled(app).values()]
+    return ["".join(o["text"] for o in run[f"#{number}"].outputs) for run in runs]
+
+
+@pytest.mark.parametrize("kernels", ["cold", "warm"])
+def test_local_modules_are_those_of_the_start_whatever_becomes_of_their_files(
+    app, days, tmp_path, kernels
+):
+    (tmp_path / "helpers.py").write_text("import tools.deep\nword = 'old ' + tools.deep.word\n")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("")
+    (tmp_path / "tools" / "deep.py").write_text(
+        "from pathlib import Path\nword = Path(__file__).with_name('word.txt').read_text()\n"
+        "def show(): return word"
+    )
+    (tmp_path / "tools" / "word.txt").write_text("deep")
+    flow = days(
+        "import helpers, inspect, tools.deep as deep\n"
+        "print(helpers.word, helpers.__file__, inspect.getsource(deep.show))"
+    )
+
+    def change():
+        (tmp_path / "helpers.py").write_text("word = 'new'")
+        (tmp_path / "tools" / "deep.py").unlink()
+
+    fill = app.backfill_start(flow, **RANGE, kernels=kernels, watch=Meddler(change))
+    assert (fill.status, fill.counts()) == ("done", {"success": 3})
+    said = f"old deep {tmp_path}/helpers.py def show(): return word\n"
+    assert printed(app) == [said] * 3
+    # what was run is recorded: today's files are other ones
+    assert app.backfill_start(flow, **RANGE, ticks="stale", plan=True).counts == {"rerun": 3}
+    kept = app.store.backfills.folder(fill.id) / "modules" / "helpers.py"
+    kept.write_text("word = 'bad'")
+    with pytest.raises(StoreError, match=r"is not the helpers\.py"):
+        fill.plan()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_that_is_recovered_has_the_modules_of_the_start(app, days, tmp_path):
+    (tmp_path / "helpers.py").write_text("word = 'old'")
+    flow = days(
+        "import os, pathlib",
+        "import signal\nif not os.path.exists('died'):\n"
+        "    open('died', 'w').close()\n"
+        "    pathlib.Path('helpers' + '.py').write_text('word = 1 / 0')\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n    import time; time.sleep(60)",
+        "import helpers\nprint(helpers.word)",
+    )
+    fill = app.backfill_start(flow, **RANGE, kernels="cold")
+    assert (fill.status, fill.driven.ended) == ("done", {"success": 3})
+    assert printed(app, 4) == ["old\n"] * 3
+    # somebody who restarts it by hand is told that the module is another one
+    plan = app.restart(filled(app)["20250101"][0], from_step="#4", plan=True)
+    assert not plan.refusals
+    assert app.restart(filled(app)["20250101"][0], from_step="#4").status == "failed"
+
+
+def test_a_local_module_that_a_cell_names_is_not_kept_and_pauses_it_when_it_changes(
     app, days, tmp_path, monkeypatch
 ):
     from cellrail.app import backfilling
 
     monkeypatch.setattr(backfilling, "_MODULES_SECONDS", 0.0)
     (tmp_path / "helpers.py").write_text("word = 'old'")
-    flow = days("import helpers\nprint(helpers.word)")
+    flow = days("import helpers\nlength = len(open('helpers.py').read())\nprint(helpers.word)")
 
     def change():
         (tmp_path / "helpers.py").write_text("word = 'new'")
@@ -195,16 +257,20 @@ def test_a_trigger_lends_its_ticks_and_inputs_and_shares_its_ticks(tmp_path, day
     assert other.driven.ended == {"success": 1}  # other inputs, another tick
 
 
-def test_a_worker_that_dies_loses_no_tick(app, days, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("kernels", ["cold", "warm"])
+def test_a_worker_that_dies_loses_no_tick(app, days, tmp_path, kernels):
     flow = days(
         WITNESS + "witness(f'a{day}')",
-        "import signal\n"
+        "import signal, psutil\n"
         "if not os.path.exists(f'died{day}'):\n"
         "    open(f'died{day}', 'w').close()\n"
-        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    above = psutil.Process().parents()\n"
+        f"    above[{kernels == 'warm':d}].kill()\n"
+        "    import time; time.sleep(60)\n"
         "witness(f'b{day}')",
     )
-    fill = app.backfill_start(flow, **RANGE)
+    fill = app.backfill_start(flow, **RANGE, kernels=kernels)
     assert (fill.status, fill.driven.ended) == ("done", {"success": 3})
     counted = collections.Counter(word for word in witnessed(tmp_path) if word[0] == "a")
     assert set(counted.values()) == {1}
@@ -328,6 +394,140 @@ def test_a_schedule_goes_on_through_two_overlapping_backfills_and_no_tick_runs_t
     assert len(runs) == 7
     fired = collections.Counter(tick.by.partition(":")[0] for tick in runs)
     assert fired["trigger"] == ticked
+
+
+def test_kernels_are_forked_from_one_process_a_worker_unless_cold_ones_are_asked_for(
+    app, days, tmp_path
+):
+    flow = days("import os, json", "print(os.getppid())")
+    told = {"start": "2025-01-01", "end": "2025-01-06", "every": "day", "parameters": DAY}
+    fill = app.backfill_start(flow, **told, parallel=2)
+    assert (fill.record.kernels, fill.driven.ended) == ("warm", {"success": 6})
+    above = collections.Counter(printed(app, 3))
+    assert len(above) <= 2  # a zygote a worker; with cold kernels it is the worker itself
+    runs = [app.history(runs[0]).started for runs in filled(app).values()]
+    # all of them order their sets alike, so a restart finds a process to fork from, too
+    assert {run.hash_seed for run in runs} == {fill.record.hash_seed}
+    again = app.backfill_start(flow, **told, ticks="all", kernels="cold")
+    assert again.driven.ended == {"success": 6}
+    assert len(collections.Counter(printed(app, 3))) == 1
+    with pytest.raises(UserError, match="cold or warm"):
+        app.backfill_start(flow, **told, kernels="hot")
+
+
+def test_leading_steps_that_only_compute_and_read_are_executed_once_for_all_runs(
+    app, days, tmp_path
+):
+    (tmp_path / "data.txt").write_text("7")
+    flow = days(
+        "import os\nbase = int(open('data.txt').read())\nwho = os.getpid()\nprint('read')",
+        "def scale(x):\n    return base * x\ntable = [scale(n) for n in range(3)]",
+        "open('hidden.txt', 'a').write('x')",
+        "from cellrail import flow\nprint(day, flow.tick.date(), scale(2), table, who)",
+    )
+    plan = app.backfill_start(flow, **RANGE, share=["auto"], plan=True)
+    assert plan.shared[0].startswith("executed once for all: #2, #3, #4 (step '#5' reads `day`)")
+    assert "the clock" in plan.shared[1]
+    fill = app.backfill_start(flow, **RANGE, share=["auto"], parallel=2)
+    assert (fill.status, fill.driven.ended) == ("done", {"success": 3})
+    # the write was seen: each run does it itself, and the base did
+    assert "(step '#4' writes (hidden.txt))" in fill.shared()[0]
+    assert (tmp_path / "hidden.txt").read_text() == "x" * 4
+    said = printed(app, 5)
+    assert [line.split()[:3] for line in said] == [
+        [f"2025-01-0{n}", f"2025-01-0{n}", "14"] for n in (1, 2, 3)
+    ]
+    assert len({line.split()[-1] for line in said}) == 1  # one process has executed #2
+    run = app.show(filled(app)["20250102"][0])
+    told = [(step["status"], step["kept"]) for step in run.to_dict()["steps"]]
+    assert told == [("kept", "shared")] * 3 + [("success", None)] * 2
+    assert app.history(run.id).started.scope == f"backfill:{fill.id}"
+    # what was shared is stale as anything else is
+    (tmp_path / "data.txt").write_text("8")
+    again = app.backfill_start(flow, **RANGE, ticks="all", share=["#2"])
+    assert again.driven.ended == {"success": 3}
+    assert [line.split()[2] for line in printed(app, 5)] == ["16"] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import socket\nsocket.socket().connect_ex(('127.0.0.1', 9))", "opens a connection"),
+        ("import random\nx = random.random()", "draws random numbers (random)"),
+        ("import numpy as np\nx = np.random.rand(312)", "draws random numbers"),
+        ("import subprocess\nsubprocess.run(['true'])", "starts a process"),
+        ("from cellrail import get_state\nx = get_state()", "uses the run"),
+        ("from cellrail import flow\nx = str(flow.tick)", "uses the run"),
+        ("import threading, time\n"
+         "threading.Thread(target=time.sleep, args=(3,), daemon=True).start()", "leaves code"),
+    ],
+)  # fmt: skip
+def test_a_step_with_a_hidden_write_socket_or_draw_is_not_shared(app, days, code, told):
+    flow = days("plain = 1", code, "print(day)")
+    fill = app.backfill_start(flow, **RANGE, share=["auto"])
+    assert fill.driven.ended == {"success": 3}
+    assert "has executed for all: #2 (step '#3' " in fill.shared()[0]
+    assert told in fill.shared()[0]
+    run = app.show(filled(app)["20250103"][0])
+    assert [str(s.status) for s in run.steps] == ["kept", "kept", "success", "success"]
+
+
+def test_runs_that_share_steps_draw_other_numbers_behind_them(app, days):
+    flow = days("import random\nplain = 1", "print(random.random(), day)")
+    fill = app.backfill_start(flow, **RANGE, share=["auto"])
+    assert fill.driven.ended == {"success": 3}
+    assert "has executed for all: #2" in fill.shared()[0]
+    assert len({line.split()[0] for line in printed(app, 3)}) == 3
+
+
+def test_what_cannot_be_shared_is_told(app, days):
+    flow = days("x = day", "y = 1")
+    with pytest.raises(UserError, match="step '#3' cannot be shared: step '#2' reads `day`"):
+        app.backfill_start(flow, **RANGE, share=["#3"])
+    fill = app.backfill_start(flow, **RANGE, share=["auto"])
+    assert fill.driven.ended == {"success": 3}
+    assert fill.shared() == ("nothing: step '#2' reads `day`",)
+    assert len(app.runs(limit=100)) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such call")
+def test_runs_keep_to_their_cores_and_wait_for_room_in_memory(app, days):
+    flow = days("import os, time", "print(len(os.sched_getaffinity(0)))\nbegan = time.time()\n"
+                "time.sleep(0.3)\nended = time.time()")  # fmt: skip
+    fill = app.backfill_start(flow, **RANGE, parallel=3, cores=1, memory=1)
+    assert fill.driven.ended == {"success": 3}
+    assert printed(app, 3) == ["1\n"] * 3
+    runs = [app.show(runs[0])["#3"].variables for runs in filled(app).values()]
+    spans = sorted((run["began"].load(), run["ended"].load()) for run in runs)
+    assert all(one[1] < two[0] for one, two in itertools.pairwise(spans))
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
+@pytest.mark.parametrize("kernels", ["cold", "warm"])
+@pytest.mark.parametrize("word", ["pause", "cancel"])
+def test_pause_and_cancel_are_heeded_within_a_second_while_runs_execute(
+    app, days, tmp_path, kernels, word
+):
+    days(WITNESS + "witness(f'a{day}')", "import time; time.sleep(60)")
+    driver = start(
+        tmp_path, "start", "flow.ipynb", "--start", "2025-01-01", "--end", "2025-01-09",
+        "--every", "day", "-p", "day", "{date}", "--parallel", "2", "--kernels", kernels,
+    )  # fmt: skip
+    until(lambda: len(witnessed(tmp_path)) == 2)
+    until(lambda: [app.show(row.run_id)["#3"].status for row in app.runs()] == ["running"] * 2)
+    began = time.monotonic()
+    assert app.backfill_show().status == "running"
+    assert app.backfill_show().counts()["running"] == 2
+    looked = time.monotonic()
+    getattr(app, f"backfill_{word}")(now=True)
+    until(lambda: not app.runs(status="running"))
+    ended = time.monotonic()
+    driver.communicate(timeout=30)
+    assert driver.returncode == {"pause": 3, "cancel": 4}[word]
+    assert [row.status for row in app.runs()] == ["cancelled", "cancelled"]
+    assert looked - began < 1.0
+    assert ended - looked < 1.0
 
 
 def test_a_backfill_has_its_ticks_and_inputs_of_its_own_once_it_has_begun(app, days):

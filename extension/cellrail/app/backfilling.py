@@ -16,7 +16,8 @@ import msgspec
 
 from cellrail.app.fills import Fill, FillPlan
 from cellrail.app.scheduling import Schedule, task_of
-from cellrail.app.wishing import BackfillOptions, Wishing, modules_by_name
+from cellrail.app.sharing import Shared, Sharing, behind
+from cellrail.app.wishing import BackfillOptions, modules_by_name
 from cellrail.errors import BackfillRuns, BadSchedule, NoSuchBackfill, UserError
 from cellrail.executors import Executor, LocalProcesses, Task
 from cellrail.filling import Driver, Item, Watch, plan
@@ -25,7 +26,7 @@ from cellrail.notebook.model import Flow
 from cellrail.run import prepare
 from cellrail.run.desks import own_user
 from cellrail.schedule.cron import Cron
-from cellrail.schedule.deciding import Wanted, decide
+from cellrail.schedule.deciding import Todo, Wanted, decide
 from cellrail_state.schedules import Backfill, BackfillState, Filling
 from cellrail_state.standing import Claimer, Stand
 from cellrail_state.ticks import Key
@@ -46,7 +47,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     pinned: Path | None
 
 
-class Backfilling(Wishing):
+class Backfilling(Sharing):
     """Keeps backfills, and drives them."""
 
     @overload
@@ -94,18 +95,19 @@ class Backfilling(Wishing):
             UserError: something is no good, or the same backfill is running; nothing was changed.
         """
         self._store_for(notebook)
-        wished, content, flow = self._wished(notebook, start, end, **options)
+        asked = self._wished(notebook, start, end, **options)
+        wished, flow = asked.record, asked.flow
+        told = self._planned_share(wished, flow)
         if plan and not (self.store_path / "store.json").exists():
-            return FillPlan(
-                backfill=wished, items=self._never_run(self._range(wished, content=flow))
-            )
+            items = self._never_run(self._range(wished, content=flow))
+            return FillPlan(backfill=wished, items=items, shared=told)
         self._open_or_create()
         same = self._same(wished)
         if same is not None:
             wished = same
         found = self._range(wished, content=flow if same is None else None)
         if plan:
-            return FillPlan(backfill=wished, items=self._planned(wished, found))
+            return FillPlan(backfill=wished, items=self._planned(wished, found), shared=told)
         if same is not None:
             if self.store.backfills.driven(same.id):
                 running = BackfillRuns(
@@ -121,7 +123,7 @@ class Backfilling(Wishing):
                 f"no tick of {wished.cron!r} lies between {wished.start} and {wished.end}",
                 hint="cellrail backfill start … --plan shows the ticks",
             )
-        self.store.backfills.add(wished, content)
+        self.store.backfills.add(wished, asked.content, asked.modules)
         tell(f"backfill {wished.id}: {len(found.ticks)} ticks from {wished.start} to {wished.end}")
         return self._go(wished, detach=detach, watch=watch)
 
@@ -177,7 +179,7 @@ class Backfilling(Wishing):
 
         Args:
             backfill: its address.
-            latest: take local modules that have changed as they are now.
+            latest: take local modules that it does not keep, and that have changed, as they are.
             detach: drive it in a process of its own, and return at once.
             watch: is told how far it is.
             tell: is told what a person should know.
@@ -191,7 +193,9 @@ class Backfilling(Wishing):
         if state.filling in {Filling.DONE, Filling.CANCELLED}:
             raise UserError(f"backfill {record.id} is {state.filling}", hint="start another one")
         modules = state.modules
-        if latest:
+        if latest and record.kept:
+            tell("it keeps the local modules of its start; another backfill takes those of today")
+        elif latest:
             _, flow = self._flow(record.notebook, pinned=store.pinned(record))
             modules = modules_by_name(flow)
         if state.filling is not Filling.RUNNING or latest:
@@ -217,8 +221,11 @@ class Backfilling(Wishing):
 
     def _range(self, backfill: Backfill, *, content: Flow | None = None) -> Range:
         """The ticks of a backfill; `content`: the notebook's steps, where they are known."""
-        pinned = None if content is not None else self.store.backfills.pinned(backfill)
-        flow = content or self._flow(backfill.notebook, pinned=pinned)[1]
+        pinned = modules = None
+        if content is None:
+            store = self.store.backfills
+            pinned, modules = store.pinned(backfill), store.modules(backfill)
+        flow = content or self._flow(backfill.notebook, pinned=pinned, modules=modules)[1]
         cron = Cron(backfill.cron, backfill.zone)
         schedule = self._schedule(flow, cron, backfill.inputs, backfill.secrets)
         first, last = map(dt.datetime.fromisoformat, (backfill.start, backfill.end))
@@ -254,8 +261,11 @@ class Backfilling(Wishing):
             found = self._range(backfill)
             executor = self._executor(backfill)
             try:
+                shared = self._shared_by(backfill, found, executor)
                 with self.store.claims.owner() as lock:
-                    driver = self._driver(backfill, found, executor, lock, watch)
+                    driver = self._driver(
+                        backfill, found, executor, lock=lock, watch=watch, shared=shared
+                    )
                     driver.run()
                     fill.driven = driver.counts
             finally:
@@ -263,21 +273,39 @@ class Backfilling(Wishing):
         self.store.catalog.ingest()
         return fill
 
+    def _shared_by(self, backfill: Backfill, found: Range, executor: Executor) -> Shared:
+        """What its runs share; executed now where that was not done yet."""
+        new = [item for item in self._planned(backfill, found) if item.decision.todo is Todo.RUN]
+        if not backfill.share or not new:
+            return Shared()
+        first = self._task(backfill, found, new[0], "", 0)
+        return self._share(backfill, found.flow, executor, first)
+
+    @staticmethod
+    def _task(backfill: Backfill, found: Range, item: Item, run_id: str, number: int) -> Task:
+        return task_of(
+            found.schedule, item.tick, item.key, todo=item.decision.todo, run_id=run_id,
+            number=number, by=backfill.name, notebook=backfill.notebook,
+            labels=backfill.labels, secrets=backfill.secrets, out=backfill.out,
+            origin=item.decision.origin, pinned=found.pinned, modules=found.flow.modules,
+            kernels=backfill.kernels, hash_seed=backfill.hash_seed,
+        )  # fmt: skip
+
     def _executor(self, backfill: Backfill) -> Executor:
         """Who executes its runs."""
         log = self.store.backfills.folder(backfill.id) / "log"
-        return LocalProcesses(self.store_path, count=backfill.parallel, log=log, keys=self.keys)
+        return LocalProcesses(
+            self.store_path, count=backfill.parallel, log=log, keys=self.keys,
+            cores=backfill.cores, memory=backfill.memory,
+        )  # fmt: skip
 
     def _driver(
-        self, backfill: Backfill, found: Range, executor: Executor, lock: str, watch: Watch | None
-    ) -> Driver:
+        self, backfill: Backfill, found: Range, executor: Executor, *, lock: str,
+        watch: Watch | None, shared: Shared,
+    ) -> Driver:  # fmt: skip
         def task(item: Item, run_id: str, number: int) -> Task:
-            return task_of(
-                found.schedule, item.tick, item.key, todo=item.decision.todo, run_id=run_id,
-                number=number, by=backfill.name, notebook=backfill.notebook,
-                labels=backfill.labels, secrets=backfill.secrets, out=backfill.out,
-                origin=item.decision.origin, pinned=found.pinned,
-            )  # fmt: skip
+            made = self._task(backfill, found, item, run_id, number)
+            return behind(made, shared, scope=backfill.name)
 
         return Driver(
             backfill,
@@ -330,7 +358,11 @@ class _ModuleWatch:
     def __call__(self, state: BackfillState) -> str:
         """What has changed, in words; "" for nothing."""
         now = time.monotonic()
-        if not self._backfill.modules or now - self._looked < _MODULES_SECONDS:
+        if (
+            self._backfill.kept
+            or not self._backfill.modules
+            or now - self._looked < _MODULES_SECONDS
+        ):
             return ""
         today = modules_by_name(self._flow)
         for name, digest in self._backfill.modules.items():

@@ -13,7 +13,7 @@ import msgspec
 
 from cellrail import settings as settings_module
 from cellrail.errors import UserError
-from cellrail.kernels.supply import KINDS, Supplied, Wanted, WarmSupply, cold
+from cellrail.kernels.supply import CAN_FORK, KINDS, Supplied, Wanted, WarmSupply, cold
 from cellrail.locate import RunLocator
 from cellrail.notebook.parse import load, parse
 from cellrail.views import Run
@@ -81,6 +81,17 @@ class AppBase:
         if self._warm is None:
             self._warm = WarmSupply()
         return self._warm.start
+
+    @staticmethod
+    def _kind(kernels: str | None) -> str:
+        """How the kernels of many runs start: as it is said, else warm where they can be forked.
+
+        Raises:
+            UserError: there is no such kind.
+        """
+        if kernels is not None and kernels not in KINDS:
+            raise UserError(f"kernels are {' or '.join(KINDS)}, not {kernels!r}")
+        return kernels or ("warm" if CAN_FORK else "cold")
 
     def _ingest(self, kernels: str) -> Callable[[Store], object]:
         """Brings the catalog up to date at a run's end.
@@ -157,7 +168,16 @@ class AppBase:
         RunHistory(run_id, self._sources(verify=True)).chain  # noqa: B018
         return load_values(self.store, checkpoint, names)
 
-    def _flow(self, notebook: str | Path, *, pinned: Path | None = None) -> tuple[Path, Flow]:
-        """A notebook's path and steps; those of another file that holds it as it was."""
+    def _flow(
+        self, notebook: str | Path, *, pinned: Path | None = None, modules: Path | None = None
+    ) -> tuple[Path, Flow]:
+        """A notebook's path and steps.
+
+        Args:
+            notebook: the notebook's path.
+            pinned: another file, which holds it as it was.
+            modules: a folder that holds its local modules as they were.
+        """
         path = Path(notebook).resolve()
-        return path, parse(load(pinned if pinned is not None else Path(notebook)), path)
+        flow = parse(load(pinned if pinned is not None else Path(notebook)), path)
+        return path, msgspec.structs.replace(flow, modules=modules)

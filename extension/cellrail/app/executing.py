@@ -14,7 +14,7 @@ from cellrail.notebook.plan import Plan
 from cellrail.schedule.deciding import Todo
 from cellrail.views import Run
 from cellrail_state.errors import RunIsOwned, StateError
-from cellrail_state.model import RunStatus
+from cellrail_state.model import KeptReason, RunStatus
 
 
 class Executing(Running):
@@ -38,7 +38,7 @@ class Executing(Running):
 
     def _execute(self, task: Task) -> Run:
         if task.todo == Todo.RECOVER:
-            return self.recover(task.run_id)
+            return self._go_on(self._continuer(self._run_id(task.run_id), kernels=task.kernels))
         if task.todo == WAKE:
             return self.go_on(task.wait)
         result: Run | Plan
@@ -46,18 +46,24 @@ class Executing(Running):
             "parameters": {name: from_json(value) for name, value in task.parameters.items()},
             "labels": task.labels,
             "plan": False,
+            "kernels": task.kernels,
             "ticked": self._of_task(task),
             **task.options,
         }
         output = task.output or None
         try:
-            if task.todo == Todo.RESTART:
+            if task.todo == Todo.RESTART and task.from_step:
+                result = self._restart(
+                    task.origin, output, from_step=task.from_step, state="current", **common
+                )
+            elif task.todo == Todo.RESTART:
                 mend = {} if task.by_hand else {"widen": True}
                 result = self._restart(task.origin, output, **{**mend, **common})
             elif task.todo == Todo.RERUN:
                 result = self._rerun(task.origin, output, **common)
             else:
-                result = self._run(task.notebook, output, secrets=task.secrets, **common)
+                to = task.to or None
+                result = self._run(task.notebook, output, secrets=task.secrets, to=to, **common)
         except RestartRefused:
             if task.by_hand:
                 raise
@@ -67,10 +73,15 @@ class Executing(Running):
 
     @staticmethod
     def _of_task(task: Task) -> Ticked | None:
-        if task.tick is None and not task.by_hand:
+        if task.tick is None and not task.run_id:
             return None
-        pinned = Path(task.pinned) if task.pinned else None
-        return Ticked(tick=task.tick, run_id=task.run_id, pinned=pinned)
+        return Ticked(
+            tick=task.tick, run_id=task.run_id,
+            pinned=Path(task.pinned) if task.pinned else None,
+            modules=Path(task.modules) if task.modules else None,
+            hash_seed=task.hash_seed, scope=task.scope, watch=task.watch,
+            kept_as=KeptReason.SHARED if task.from_step else KeptReason.ORIGIN,
+        )  # fmt: skip
 
 
 def _cause(run: Run) -> str:

@@ -24,6 +24,8 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     backfill: Backfill
     items: list[Item]
+    #: what is executed once for all runs, in words
+    shared: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -38,6 +40,7 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
             f"{len(self.items)} ticks of {backfill.cron!r} in {backfill.zone} "
             f"from {backfill.start} to {backfill.end}",
             counts or "nothing to do",
+            *self.shared,
         ]
         wanted = [item for item in self.items if item.decision.todo is not Todo.NOTHING]
         lines += [
@@ -54,6 +57,7 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "flow": backfill.flow, "cron": backfill.cron, "zone": backfill.zone,
             "start": backfill.start, "end": backfill.end, "counts": self.counts,
+            "shared": list(self.shared),
             "ticks": [
                 {
                     "tick": item.tick.isoformat(), "todo": str(item.decision.todo),
@@ -105,6 +109,17 @@ class Fill:
         found = self._app._range(self.record)  # noqa: SLF001 - a view of it
         items = self._app._planned(self.record, found)  # noqa: SLF001
         return FillPlan(backfill=self.record, items=items)
+
+    def shared(self) -> tuple[str, ...]:
+        """What its runs share, in words; empty where nothing was to be."""
+        if not self.record.share:
+            return ()
+        flow = self._app._range(self.record).flow  # noqa: SLF001 - a view of it
+        found = self._app._shared(self.record, flow)  # noqa: SLF001
+        if not found.steps:
+            return (f"nothing: {found.why}",)
+        told = f"run {found.run_id} has executed for all: {', '.join(found.steps)}"
+        return (f"{told} ({found.why})" if found.why else told,)
 
     def counts(self) -> dict[str, int]:
         """The ticks of its range by how they stand, whoever ran them."""

@@ -209,6 +209,7 @@ class Recovering(AppBase):
         *,
         reason: str = "recover",
         expects: str = "",
+        kernels: str = "cold",
         progress: Progress | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> Continuer:
@@ -218,7 +219,7 @@ class Recovering(AppBase):
             kernel_settings=functools.partial(kernel_settings, self.settings, self.store_path),
             lazy_above=self.settings.lazy_above, reason=reason, expects=expects,
             waits=wait_rules(self.settings), progress=progress, tell=tell,
-            clock=self.clock,
+            clock=self.clock, supply=self._supply(kernels),
         )  # fmt: skip
 
     def _path_of(self, started: RunStarted) -> Path:

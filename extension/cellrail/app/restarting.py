@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import msgspec
 
-from cellrail.app.starting import Starting, Ticked, options_told, pinned_of
+from cellrail.app.starting import Starting, Ticked, options_told
 from cellrail.errors import RestartRefused, UserError
 from cellrail.foreseeing import check_versions, foreseen
 from cellrail.launch import check_places, kernel_settings
@@ -76,6 +76,8 @@ class RerunOptions(TypedDict, total=False):
     cwd: str | Path | None
     #: seconds for the whole run
     timeout: float | None
+    #: kernels start cold (default), or are forked from a process that has the imports done
+    kernels: Literal["cold", "warm"]
     #: who is told how far the run has come
     progress: Progress | None
 
@@ -157,7 +159,7 @@ class Restarting(Starting):
             self._store_for(run)
         history = self.history(str(run), verify=True)
         path = self._notebook_of(history)
-        _, flow = self._flow(path, pinned=pinned_of(ticked))
+        _, flow = self._flow_of(path, ticked)
         values, changed = self._merged(history, flow, parameters)
         decided = plan_restart_of(
             flow, history, from_step=from_step, to=to, changed=changed, force=force, widen=widen,
@@ -261,6 +263,7 @@ class Restarting(Starting):
         labels: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         timeout: float | None = None,
+        kernels: Literal["cold", "warm"] = "cold",
         progress: Progress | None = None,
         ticked: Ticked | None = None,
     ) -> Run | Plan:
@@ -268,7 +271,7 @@ class Restarting(Starting):
             self._store_for(run)
         history = self.history(str(run), verify=True)
         path = self._notebook_of(history)
-        _, flow = self._flow(path, pinned=pinned_of(ticked))
+        _, flow = self._flow_of(path, ticked)
         values, differing = self._merged(history, flow, parameters)
         words = [changed] if isinstance(changed, str) else list(changed)
         selectors = read_selectors(words, lambda file: Path(file).read_text("utf-8"))
@@ -288,7 +291,7 @@ class Restarting(Starting):
                 secret={name: values[name] for name in secret if name in values},
                 output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
                 options=self._options(timeout, None), kernel=origin.kernel_name or None,
-                progress=progress, rerun=decided,
+                kernels=kernels, progress=progress, rerun=decided,
                 told=options_told(
                     to=origin.options.get("to"), shared=origin.options.get("shared", False),
                     selectors=words, forced=list(decided.forced),

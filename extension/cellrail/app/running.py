@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 import msgspec
 
 from cellrail.app.restarting import Restarting
-from cellrail.app.starting import Ticked, options_told, pinned_of
+from cellrail.app.starting import Ticked, options_told
 from cellrail.errors import UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
@@ -131,7 +131,7 @@ class Running(Restarting):
             )  # fmt: skip
         if base is not None:
             raise UserError("--base goes with --only", hint="name the step with --only")
-        path, flow = self._flow(notebook, pinned=pinned_of(ticked))
+        path, flow = self._flow_of(notebook, ticked)
         given = coerce(flow.parameters, parameters or {})
         decided = plan_run(flow, to=to)
         if plan:

@@ -109,12 +109,17 @@ def task_of(
     out: str = "",
     origin: str = "",
     pinned: Path | None = None,
+    modules: Path | None = None,
+    kernels: str = "cold",
+    hash_seed: int | None = None,
 ) -> Task:
     """The task of a tick's run: as `Task` has it, for `trigger:ID` or `backfill:ID`."""
     kind, _, name = by.partition(":")
     return Task(
         todo=todo, run_id=run_id, notebook=str(notebook), origin=origin,
         pinned=str(pinned) if pinned is not None else "",
+        modules=str(modules) if modules is not None else "", kernels=kernels,
+        hash_seed=hash_seed,
         parameters=schedule.parameters(tick), secrets=tuple(secrets),
         labels={**labels, kind: name, "tick": tick.isoformat()}, output=out,
         tick=Tick(

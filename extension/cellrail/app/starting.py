@@ -21,7 +21,7 @@ from cellrail.run.performer import RunLimits
 from cellrail.schedule.inputs import inputs_digest
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Tick
+from cellrail_state.model import KeptReason, Tick
 from cellrail_state.standing import Claimer, Stand, Standing, claim, stand
 
 if TYPE_CHECKING:
@@ -29,18 +29,23 @@ if TYPE_CHECKING:
 
 
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
-    """A run whose id was chosen before it begins, as it is claimed for a tick, or announced."""
+    """A run whose id was chosen before it begins: claimed for a tick, announced, or shared."""
 
     run_id: str
     #: None where it is of no tick, or of its origin's
     tick: Tick | None = None
     #: the file that holds the notebook as it is to be run; None for the notebook's own
     pinned: Path | None = None
-
-
-def pinned_of(ticked: Ticked | None) -> Path | None:
-    """The file that holds the notebook as it is to be run, where that is not its own."""
-    return ticked.pinned if ticked is not None else None
+    #: the folder that holds local modules as they are to be run; None for the notebook's own
+    modules: Path | None = None
+    #: the seed of string hashes; None for any
+    hash_seed: int | None = None
+    #: whose states its steps see, where that does not follow
+    scope: str = ""
+    #: what its cells do is watched, for others to share
+    watch: bool = False
+    #: why it keeps what it keeps
+    kept_as: KeptReason = KeptReason.ORIGIN
 
 
 class Starting(Waking):
@@ -65,6 +70,8 @@ class Starting(Waking):
         if ticked is not None:
             rest |= {
                 "tick": ticked.tick, "run_id": ticked.run_id, "pinned": ticked.pinned,
+                "hash_seed": ticked.hash_seed, "scope": ticked.scope, "watch": ticked.watch,
+                "kept_as": ticked.kept_as,
             }  # fmt: skip
         launcher = Launcher(
             path=path, flow=flow, flow_id=flow_id(path, self.store_path), plan=plan,
@@ -136,6 +143,12 @@ class Starting(Waking):
         if tick is None:
             return None
         return msgspec.structs.replace(tick, inputs=inputs_digest(to_json(dict(values)), secret))
+
+    def _flow_of(self, notebook: str | Path, ticked: Ticked | None) -> tuple[Path, Flow]:
+        """A notebook's path, and its steps as they are to be run."""
+        if ticked is None:
+            return self._flow(notebook)
+        return self._flow(notebook, pinned=ticked.pinned, modules=ticked.modules)
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
         return RunLimits(

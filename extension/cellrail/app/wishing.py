@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+import msgspec
 
 from cellrail.app.triggering import Triggering
 from cellrail.errors import BadSchedule, UserError
 from cellrail.locate import flow_id
-from cellrail.notebook.fingerprint import modules_of, source_digest
+from cellrail.notebook.fingerprint import module_files, modules_of, source_digest
 from cellrail.notebook.model import Flow
 from cellrail.run import prepare
 from cellrail.run.desks import own_user
@@ -20,7 +22,9 @@ from cellrail_state.errors import StateError
 from cellrail_state.schedules import Backfill, Filling, Trigger, Which
 
 #: two commands that differ in nothing else ask for the same backfill
-_OWN = ("id", "created", "user", "end", "secrets", "pinned", "modules", "source")
+_OWN = (
+    "id", "created", "user", "end", "secrets", "pinned", "modules", "kept", "source", "hash_seed",
+)  # fmt: skip
 
 
 class BackfillOptions(TypedDict, total=False):
@@ -50,6 +54,24 @@ class BackfillOptions(TypedDict, total=False):
     secrets: Sequence[str]
     #: where the executed notebooks go, a template of the parameters
     out: str | Path | None
+    #: kernels start cold, or are forked (by default warm, where the system can)
+    kernels: Literal["cold", "warm"] | None
+    #: processors that its runs use; 0 for those of the machine
+    cores: int
+    #: bytes of memory that its runs may take together; 0 for no bound
+    memory: int
+    #: steps that are executed once for all runs; `("auto",)` for those that can be
+    share: Sequence[str]
+
+
+class Wished(msgspec.Struct, frozen=True, kw_only=True):
+    """A backfill that somebody wishes."""
+
+    record: Backfill
+    flow: Flow
+    #: the notebook's bytes, and those of the local modules that it keeps
+    content: bytes
+    modules: dict[str, bytes]
 
 
 class Wishing(Triggering):
@@ -75,12 +97,16 @@ class Wishing(Triggering):
         labels: Mapping[str, str] | None = None,
         secrets: Sequence[str] = (),
         out: str | Path | None = None,
-    ) -> tuple[Backfill, bytes, Flow]:
-        """The record of a backfill, the notebook's bytes, and its steps."""
+        kernels: str | None = None,
+        cores: int = 0,
+        memory: int = 0,
+        share: Sequence[str] = (),
+    ) -> Wished:
+        """A backfill as it was asked for."""
         if ticks not in {*Which} or order not in {"asc", "desc"}:
             raise UserError("ticks is missing, failed, stale or all; order is asc or desc")
-        if parallel < 1 or stop_after < 0:
-            raise UserError("parallel is at least 1, and stop_after at least 0")
+        if parallel < 1 or min(stop_after, cores, memory) < 0:
+            raise UserError("parallel is at least 1; stop_after, cores and memory at least 0")
         path, flow = self._flow(notebook)
         schedule, source = self._cron(path, trigger, cron, every, tz)
         zone, now = schedule.zone.key, self.clock()
@@ -97,6 +123,7 @@ class Wishing(Triggering):
         import blake3
 
         modules = modules_of(flow)
+        files = {} if latest else module_files(flow)
         if source is not None:
             plain = {n: v for n, v in source.inputs.items() if n not in hidden} | plain
             hidden = {n: v for n, v in source.secrets.items() if n not in plain} | hidden
@@ -111,8 +138,12 @@ class Wishing(Triggering):
             created=now, user=own_user(),
             pinned="" if latest else blake3.blake3(content).hexdigest(),
             modules={} if latest else modules_by_name(flow), source=source_digest(flow, modules),
+            kept={name: blake3.blake3(data).hexdigest() for name, data in files.items()},
+            share=() if tuple(share) == ("none",) else tuple(share),
+            kernels=self._kind(kernels), hash_seed=prepare.new_hash_seed(), cores=cores,
+            memory=memory,
         )  # fmt: skip
-        return record, content, flow
+        return Wished(record=record, flow=flow, content=content, modules=files)
 
     def _cron(
         self,

@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from cellrail.app.fills import Fill, FillPlan
-from cellrail.cli.common import INTERRUPTED, Context, common_options, count, moment, span, table
+from cellrail.cli.common import (
+    INTERRUPTED,
+    Context,
+    byte_count,
+    common_options,
+    count,
+    moment,
+    span,
+    table,
+)
 from cellrail.cli.parameters import parameter_options
 from cellrail.cli.running import CANCELLED, secret_values
 from cellrail.filling import Counts
@@ -90,19 +99,40 @@ def backfill() -> None:
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A secret parameter.")
 @click.option("--plan", is_flag=True, help="Show what would happen to each tick; run nothing.")
 @click.option("--detach", is_flag=True, help="Drive it in a process of its own.")
-@click.option("--share", hidden=True, default="none")
-@click.option("--kernels", hidden=True)
+@click.option(
+    "--share",
+    default="none",
+    metavar="none|auto|STEP,…",
+    help="Execute the leading steps once for all runs: these, or those that only compute and read.",
+)
+@click.option(
+    "--cores",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Processors that its runs use (default: all).",
+)
+@click.option(
+    "--memory",
+    type=byte_count,
+    default=0,
+    metavar="SIZE",
+    help="No run begins that would make them take more than this together (500MB, 8GB).",
+)
+@click.option(
+    "--kernels",
+    type=click.Choice(["cold", "warm"]),
+    help="Start kernels cold, or fork them from a process that has the imports done "
+    "(default: warm, where the system can).",
+)
 @parameter_options
 @common_options
 def start(
     *, context: Context, notebook: str, plan: bool, detach: bool, secrets: tuple[str, ...],
-    parameters: dict[str, Any], share: str, kernels: str | None, **options: Any,
+    parameters: dict[str, Any], share: str, **options: Any,
 ) -> int:  # fmt: skip
     """Run NOTEBOOK for the ticks of a range. The same command again goes on after a crash."""
-    if share != "none":
-        raise click.UsageError("--share is not available yet")
-    if kernels not in {None, "cold"}:
-        raise click.UsageError("--kernels is not available yet")
+    options["share"] = tuple(word.strip() for word in share.split(",") if word.strip())
     app = context.app(notebook)
     options["parameters"] = {**parameters, **secret_values(secrets, parameters)}
     options["secrets"] = secrets
@@ -152,6 +182,7 @@ def show(*, context: Context, id: str, ticks: bool) -> None:  # noqa: A002 - as 
         f"started   {moment(record.created)} by {record.user}",
         "notebook  " + (f"as it was then ({record.pinned[:12]})" if record.pinned else "as it is"),
         f"stands    {_listed(counts)}; {_left(found)} left",
+        *(f"shared    {line}" for line in fill.shared()),
     ]
     lines += [f"failed    {tick}  run {run_id}" for tick, run_id in failures]
     if ticks:
@@ -174,7 +205,9 @@ def pause(*, context: Context, id: str, now: bool) -> None:  # noqa: A002 - as i
 
 @backfill.command()
 @click.argument("id", metavar="ID", default="last")
-@click.option("--latest", is_flag=True, help="Take local modules that have changed as they are.")
+@click.option(
+    "--latest", is_flag=True, help="Take local modules that it does not keep as they are."
+)
 @click.option("--detach", is_flag=True, help="Drive it in a process of its own.")
 @common_options
 def resume(*, context: Context, id: str, latest: bool, detach: bool) -> int:  # noqa: A002

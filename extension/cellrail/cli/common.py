@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,17 @@ _REFUSED_BY_SYSTEM = {
     errno.EROFS: "the file system is mounted read-only",
     errno.ENOSPC: "free some space; `cellrail prune` deletes old runs",
     errno.EDQUOT: "free some space; `cellrail prune` deletes old runs",
+}
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]i?)?B?)", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+#: by unit, in capitals; `8G` is `8GB`
+_BYTES = {
+    **{f"{unit}{end}": 1000**power for unit, power in _POWERS.items() for end in ("", "B")},
+    **{
+        f"{unit}I{end}": 1024**power for unit, power in _POWERS.items() for end in ("", "B") if unit
+    },
 }
 
 
@@ -211,3 +223,11 @@ def seconds(text: str) -> float:
         return duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def byte_count(text: str) -> int:
+    """`500MB`, `8 GB`, `8GiB`: bytes unless a unit is given."""
+    found = _SIZE.fullmatch(str(text).strip())
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no size: write 500MB or 8GB")
+    return int(float(found[1]) * _BYTES[found[2].upper()])

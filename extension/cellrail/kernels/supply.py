@@ -32,6 +32,7 @@ _PYTHONS = ("python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.
 _KEPT = 4
 #: how a kernel can start
 KINDS = ("cold", "warm")
+CAN_FORK = sys.platform.startswith("linux")
 
 Stamp = tuple[tuple[str, int], ...]
 
@@ -47,6 +48,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     hash_seed: int | None = None
     #: whether another seed does as well: nothing was made with this one
     any_seed: bool = False
+    #: a seed that may not come again: a process to fork from is made when it does
+    lone_seed: bool = False
     #: modules that the notebook imports before anything else
     imports: tuple[str, ...] = ()
     #: those that `wait_ready_alike` tells its hooks
@@ -87,6 +90,8 @@ class WarmSupply:
         #: imports that are left to the kernels, and why none is forked, by blueprint
         self._left: dict[Blueprint, dict[str, str]] = {}
         self._unfit: dict[Blueprint, str] = {}
+        #: blueprints with a seed that was wanted once
+        self._once: set[Blueprint] = set()
         self._specs: Any = None
         self._lock = threading.Lock()
         self._end = weakref.finalize(self, _close_all, self._zygotes)
@@ -100,6 +105,8 @@ class WarmSupply:
         try:
             with self._lock:
                 zygote = self._zygote(wanted)
+                if zygote is None:
+                    return cold(wanted)
                 kernel = WarmKernel(wanted.name, zygote, wanted.settings)
         except CannotFork as error:
             _LOGGER.warning("the kernel starts cold: %s", error.why)
@@ -111,17 +118,25 @@ class WarmSupply:
         """End the zygotes, and their kernels."""
         self._end()
 
-    def _zygote(self, wanted: Wanted) -> Zygote:
-        if not sys.platform.startswith("linux"):
+    def _zygote(self, wanted: Wanted) -> Zygote | None:
+        """The process to fork from; None where none is worth its start."""
+        if not CAN_FORK:
             raise CannotFork(f"kernels are not forked on {sys.platform}")
         blueprint = _blueprint(wanted, self._specification(wanted.name))
         self._drop_outdated(wanted)
-        for known, (zygote, _) in self._zygotes.items():
-            same = _without_seed(known) == _without_seed(blueprint)
-            if known == blueprint or (wanted.any_seed and same):
-                # used last
-                self._zygotes[known] = self._zygotes.pop(known)
-                return zygote
+        bare = _without_seed(blueprint)
+        fitting = [
+            known
+            for known in self._zygotes
+            if known == blueprint or (wanted.any_seed and _without_seed(known) == bare)
+        ]
+        for known in fitting[:1]:
+            # used last
+            self._zygotes[known] = self._zygotes.pop(known)
+            return self._zygotes[known][0]
+        if wanted.lone_seed and blueprint not in self._once:
+            self._once.add(blueprint)
+            return None
         return self._made(blueprint)
 
     def _specification(self, name: str) -> Any:

@@ -95,10 +95,24 @@ def local_modules(imports: Iterable[str], folder: Path) -> dict[str, str]:
 def modules_of(flow: Flow) -> dict[int, dict[str, str]]:
     """Digests of the local modules that each step's imports reach, by step number."""
     return {
-        step.number: local_modules(step.imports, flow.path.parent)
+        step.number: local_modules(step.imports, flow.module_folder)
         for step in flow.steps
         if step.imports
     }
+
+
+def module_files(flow: Flow) -> dict[str, bytes]:
+    """The files of the local modules that a flow's imports reach, by path below its folder.
+
+    None, where a cell names one of them in its text: it may write it, or read it as a file.
+    """
+    folder = flow.path.parent
+    names = {name for step in modules_of(flow).values() for name in step}
+    paths = [path for name in sorted(names) if (path := _file_of(name, folder)) is not None]
+    text = "\n".join(step.source for step in flow.steps)
+    if any(path.name in text for path in paths if path.name != "__init__.py"):
+        return {}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def source_digest(flow: Flow, modules: Mapping[int, Mapping[str, str]]) -> str:

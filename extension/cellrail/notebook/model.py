@@ -109,3 +109,10 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     kernel_name: str = ""
     language: str = ""
     parameters: tuple[Parameter, ...] = ()
+    #: a folder that holds its local modules as they were; None for its own
+    modules: Path | None = None
+
+    @property
+    def module_folder(self) -> Path:
+        """Where its local modules are read."""
+        return self.modules if self.modules is not None else self.path.parent

@@ -35,6 +35,7 @@ from cellrail_state.model import to_plain
 
 if TYPE_CHECKING:
     from cellrail.run.shellstate import ShellState
+    from cellrail.run.watching import Watching
 
 _ORDER_SECONDS = 60.0
 
@@ -144,6 +145,11 @@ class KernelHooks:
         self._first = prepared.first
         self._base = msgspec.structs.replace(prepared.base, environment=dict(os.environ))
         self._state: ShellState | None = None
+        #: of a run whose steps others may share
+        self._watching: Watching | None = None
+        self._counts_bytes = made is not None
+        #: what the first cells of a step did that has several
+        self._seen_before: list[str] = []
         self.asking = Asking(channel.send, self._learn, lambda: self.state.midway)
 
     def install(self) -> None:
@@ -187,6 +193,15 @@ class KernelHooks:
             from cellrail.run.shellstate import ShellState
 
             self._state = ShellState.from_settings(self._shell, self._base, message)
+            if "modules" in message:
+                from cellrail.run import keptmodules
+
+                keptmodules.install(message["modules"])
+            if message.get("watch"):
+                from cellrail.run.watching import Watching
+
+                # sockets of a kernel that was not forked write through pipes
+                self._watching = Watching(counts_bytes=self._counts_bytes)
             return self._order()
         return message
 
@@ -220,6 +235,8 @@ class KernelHooks:
         if self._cell_order.get("baseline"):
             self.state.baseline(self._cell_order["touched"], last=self._cell_order["parks"])
         self.asking.asked = self.asking.again = self.asking.suspends = False
+        if self._watching is not None:
+            self._watching.begin()
         self._started = time.time()
 
     def _bring(self, names: list[str] | None) -> None:
@@ -256,6 +273,7 @@ class KernelHooks:
         if self._running:
             return
         ended = time.time()
+        seen = [*self._seen_before, *self._seen()]
         self._channel.send({"kind": "ran"})
         order = self._cell_order
         report: Message = {
@@ -267,6 +285,9 @@ class KernelHooks:
             "packages": self._news | self._packages.news(),
         }
         self._news = {}
+        self._seen_before = [] if order["checkpoint"] else seen
+        if seen:
+            report["seen"] = seen
         success, raised = bool(result.success), result.error_in_exec or result.error_before_exec
         if success and (refusal := self._refusal()) is not None:
             success, raised = False, refusal
@@ -284,6 +305,12 @@ class KernelHooks:
             missed = {*self.state.missed(order["touched"]), *self.state.missed_before}
             report["missed"] = sorted(missed)
         self._channel.send(report)
+
+    def _seen(self) -> list[str]:
+        """What the cell did that must not be shared, where that is watched."""
+        if self._watching is None:
+            return []
+        return self._watching.end(asked=self.asking.asked, beside=self.state.beside)
 
     def _refusal(self) -> Exception | None:
         """Why what the cell set cannot be committed, where the driver knows already."""

@@ -401,6 +401,7 @@ class Performer:
             delta=_delta(step, report) if fired else Delta(failure=action.cause),
             magics=tuple(report.get("magics", ())),
             packages=dict(report.get("packages", {})),
+            seen=tuple(report.get("seen", ())),
             replaces=self.replaces,
             handles=self.handles,
             turns=action.path,

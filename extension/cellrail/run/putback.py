@@ -63,6 +63,7 @@ class PutBack:
         parameters_job: str = "",
         lazy_above: int | None = None,
         counted: int = 0,
+        spread: str = "",
     ) -> None:
         """Know what to do.
 
@@ -79,7 +80,10 @@ class PutBack:
             lazy_above: bytes; larger values may be put back when they are needed (the driver tells
                 of each cell's). None: everything is put back at once.
             counted: the kernel has counted so many executions, those included that left nothing.
+            spread: generators of random numbers go on differently for each such word; "" for as
+                they were.
         """
+        self._spread = spread
         self.segments = segments
         self.parameters_step = parameters_step
         self.parameters_job = parameters_job
@@ -119,7 +123,7 @@ class PutBack:
         self._restore(client, self._checkpoint, self.jobs, self.lazy_above, self._counted)
         checkpoint = to_plain(self._checkpoint)
         order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
-        self._ask(client, {**order, "ahead": ahead})
+        self._ask(client, {**order, "ahead": ahead, "spread": self._spread})
         if not self._assignment:
             return None
         answer = self._ask(client, {"command": "assign", "source": self._assignment})

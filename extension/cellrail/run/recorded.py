@@ -68,6 +68,8 @@ def recorded_notebook(
         plain = _unmasked(plain, known, parameters, secrets)
     notebook = from_dict(plain)
     flow = _as_known(parse(notebook, path), history.started.steps)
+    if kept := history.started.options.get("modules"):
+        flow = msgspec.structs.replace(flow, modules=Path(kept))
     told = [changed] if changed else _module_changes(flow, history)
     return Recorded(notebook=notebook, flow=flow, changed=tuple(told))
 
@@ -94,7 +96,7 @@ def _module_changes(flow: Flow, history: RunHistory) -> list[str]:
     was = {info.number: info.modules for info in history.started.steps}
     changed = set()
     for step in flow.steps:
-        now = local_modules(step.imports, flow.path.parent) if step.imports else {}
+        now = local_modules(step.imports, flow.module_folder) if step.imports else {}
         recorded = was.get(step.number, {})
         changed |= {name for name, digest in recorded.items() if now.get(name) != digest}
     return [f"the module {name} has changed" for name in sorted(changed)]

@@ -52,7 +52,7 @@ from cellrail.run.replay import Replay
 from cellrail.run.rerun import Rerun, RerunPlan
 from cellrail_state.errors import RunTakenOver, StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Delta, JobFinished, RunStatus, StepStatus
+from cellrail_state.model import Delta, JobFinished, KeptReason, RunStatus, StepStatus
 
 #: waits before a retry vary by so much
 _JITTER = (0.9, 1.1)
@@ -137,6 +137,7 @@ class Session:
         folder: pathlib.Path | None = None,
         desk: Desk | None = None,
         spare: Callable[[], Kernel] | None = None,
+        kept_as: KeptReason = KeptReason.ORIGIN,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the run.
@@ -161,9 +162,10 @@ class Session:
             modules: digests of the local modules that steps import, as the run begins.
             desk: answers what cells ask.
             spare: starts a further kernel (needed where `kernel` is None).
+            kept_as: why kept steps are kept.
             clock: seconds since the epoch.
         """
-        self._spare = spare
+        self._spare, self._kept_as = spare, kept_as
         #: carries the run out
         self._conducts: Performer | None = None
         self._modules = modules or {}
@@ -396,7 +398,7 @@ class Session:
             return self._origin is not None and step.number in at_cut
 
         def modules(step: Step) -> dict[str, str]:
-            return local_modules(step.imports, self._flow.path.parent) if step.imports else {}
+            return local_modules(step.imports, self._flow.module_folder) if step.imports else {}
 
         return Cache(
             self._recorder.store, self._flow, modules=modules, forced=forced, clock=self._clock
@@ -410,7 +412,7 @@ class Session:
         """Digests of its local modules, where a cell has written them since the run began."""
         if not step.imports:
             return {}
-        now = local_modules(step.imports, self._flow.path.parent)
+        now = local_modules(step.imports, self._flow.module_folder)
         return now if now != self._modules.get(step.number, {}) else {}
 
     def _refresh(self) -> None:
@@ -511,7 +513,7 @@ class Session:
     def _keep(self) -> None:
         """Point to the kept jobs and show their outputs."""
         kept = [p for p in self._plan.steps if p.job_id and p.fate in {Fate.KEPT, Fate.REBUILDS}]
-        self._recorder.kept((p.number, p.job_id) for p in kept)
+        self._recorder.kept(((p.number, p.job_id) for p in kept), self._kept_as)
         for planned in self._plan.steps:
             if planned.fate is Fate.SKIPPED:
                 self._recorder.skipped(planned.number, planned.reason)

@@ -207,6 +207,11 @@ class ShellState:
             self._capture.look_before(roots, None if self._beside else touched)
         self._spent += time.monotonic() - started
 
+    @property
+    def beside(self) -> bool:
+        """Whether code of the notebook may run beside its cells."""
+        return self._bystanders.may_run()
+
     def missed(self, touched: Collection[str] | None) -> tuple[str, ...]:
         """After a cell that failed: names that changed before it, though no code showed it."""
         try:
@@ -550,6 +555,8 @@ class ShellState:
         later = self._left_for_later(order, checkpoint)
         self._waiting.begin(later, self._definitions, order.get("ahead"))
         self._ambient.adopt()
+        if order.get("spread"):
+            ambient.spread_generators(order["spread"])
         # nothing of ours keeps the user's objects alive: a `del` is to delete
         self._restored, self._placed = None, {}
         return {}
