@@ -154,6 +154,11 @@ class StepView:
         return self._state.status
 
     @property
+    def status_words(self) -> str:
+        """Its status as listings show it: `kept (origin)`, `failed (accepted)`."""
+        return status_words(self._state)
+
+    @property
     def job_id(self) -> str:
         """The job that stands for it; "" while there is none."""
         return self._state.job_id
@@ -586,7 +591,7 @@ class Run:
                 for text in (
                     f"#{step.number}",
                     step.name,
-                    status_words(step._state),  # noqa: SLF001 - one view draws the other
+                    step.status_words,
                     "" if step.seconds is None else f"{step.seconds:.2f} s",
                     first_line(step.source),
                 )
