@@ -189,6 +189,33 @@ class StepView:
         return bool(self._history.ended_in(self.label)) and not own
 
     @property
+    def fired(self) -> float | None:
+        """When it began to execute in this run (seconds since the epoch); None where it did not."""
+        return self._state.fired
+
+    @property
+    def options(self) -> str:
+        """Its options as given, in one line."""
+        return self._state.info.options
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The names that it bound or changed, as its checkpoint saw."""
+        job = self._state.job
+        return frozenset(job.delta.written) if job is not None else frozenset()
+
+    @property
+    def names(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        """The names that it reads, those that it writes, and which of these are modules.
+
+        As its code says and, once it was executed, as its checkpoint saw.
+        """
+        info, job = self._state.info, self._state.job
+        found = job.delta.variables if job is not None else {}
+        modules = frozenset(name for name, v in found.items() if v.type == "module")
+        return frozenset(info.reads), frozenset(info.writes) | self.written, modules
+
+    @property
     def outputs(self) -> list[dict[str, Any]]:
         """Its outputs as plain nbformat outputs."""
         return self._history.step_outputs(self.number)
@@ -419,6 +446,11 @@ class Run:
         self._history = history
         self._load = load
         self._flow = flow
+
+    @property
+    def history(self) -> RunHistory:
+        """The records that it is read from."""
+        return self._history
 
     @property
     def id(self) -> str:

@@ -35,7 +35,7 @@ def runs_panel(store: App | str | Path | None = None, **filters: str) -> Panel |
 
     Args:
         store: an `App`, or a store's folder; by default the one that belongs to this notebook.
-        filters: `status`, and `text`: words of an id, flow, cause, label or parameter, `name=value`.
+        filters: `status`, and `text`: words of an id, flow, cause, label or `name=value`.
 
     Returns:
         The panel; its `value` is the id of the run that is chosen.

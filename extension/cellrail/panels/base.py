@@ -52,11 +52,14 @@ class RoomKind(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     #: `module:class` of its `Room`
     home: str
+    #: further files in `js/` that it needs
+    parts: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
         """Its half in the browser."""
-        return (_JS / f"{self.name}.js").read_text("utf-8")
+        names = (*self.parts, self.name)
+        return "\n".join((_JS / f"{name}.js").read_text("utf-8") for name in names)
 
     def make(self, app: App) -> Room:
         """Its half in Python."""

@@ -20,16 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
 from cellrail.errors import CellrailError
 from cellrail.panels.base import Room, kind_of
 from cellrail_state.errors import StateError
-
-if TYPE_CHECKING:
-    from cellrail.app import App
 
 #: seconds between two looks at what is followed
 LOOK_SECONDS = 0.5
@@ -65,7 +62,7 @@ class Desk:
 
     def __init__(
         self,
-        make_app: Callable[[], App],
+        make_room: Callable[[str], Room],
         tell: Callable[[bytes], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -73,11 +70,11 @@ class Desk:
         """Answer with rooms.
 
         Args:
-            make_app: makes the store's `App`; each thread has one.
+            make_room: makes a room, by name; each thread has its own.
             tell: takes an answer (JSON, without a newline).
             clock: seconds.
         """
-        self._make_app = make_app
+        self._make_room = make_room
         self._tell, self._clock = tell, clock
         self._rooms: dict[str, Room] = {}
         self._slow_rooms: dict[str, Room] = {}
@@ -113,9 +110,13 @@ class Desk:
         """Whether anything is followed."""
         return bool(self._watches)
 
-    def close(self) -> None:
-        """Finish what is being answered."""
-        self._slow.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        """Answer no more.
+
+        Args:
+            wait: first finish what is being answered.
+        """
+        self._slow.shutdown(wait=wait, cancel_futures=not wait)
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class Desk:
 
     def _room(self, rooms: dict[str, Room], name: str) -> Room:
         if name not in rooms:
-            rooms[name] = kind_of(name).make(self._make_app())
+            rooms[name] = self._make_room(name)
         return rooms[name]
 
     def _send(self, question: Question, **told: Any) -> None:
@@ -215,7 +216,7 @@ def main(store: str) -> None:
             answers.write(line + b"\n")
             answers.flush()
 
-    serve(Desk(lambda: App(store), tell), sys.stdin.buffer)
+    serve(Desk(lambda name: kind_of(name).make(App(store)), tell), sys.stdin.buffer)
     # a value that is still being loaded is for nobody
     os._exit(0)
 

@@ -16,6 +16,7 @@ import traitlets
 
 from cellrail.panels.base import RoomKind
 from cellrail.panels.clerk import Clerk
+from cellrail.panels.here import between_cells, restart_here
 from cellrail.panels.plain import Plain
 
 _JS = Path(__file__).parent / "js"
@@ -78,7 +79,11 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     def _heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A message from the browser: it is only handed on."""
         del buffers
-        if isinstance(content, dict):
+        if not isinstance(content, dict):
+            return
+        if "here" in content:
+            between_cells(lambda: self._tell({"here": restart_here(content["here"])}))
+        else:
             self._clerk.ask(str(self.model_id), content)
 
     def _tell(self, answer: dict[str, Any]) -> None:

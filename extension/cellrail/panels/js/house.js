@@ -78,12 +78,16 @@ function render({ model, el }) {
   house.open(names[0][0], start);
   // a house that begins with a run shows it
   if (names.length > 1 && start.run) house.open("run", start);
+  // what was done in the kernel itself
+  const here = (message) => { if (message.here) for (const { room } of open.values()) room.here?.(message.here); };
+  model.on("msg:custom", here);
   const told = () => { for (const { room } of open.values()) room.chosen?.(model.get("value")); };
   model.on("change:value", told);
 
   return () => {
     ending.abort();
     model.off("change:value", told);
+    model.off("msg:custom", here);
     for (const { room } of open.values()) room.close?.();
     line.close();
   };

@@ -6,13 +6,13 @@ const rooms = {};
 // --- elements ---------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
-const PICTURES = new Set(["svg", "path", "circle", "rect", "line", "g", "pattern", "defs", "title:svg"]);
+const PICTURES = new Set(["svg", "path", "circle", "rect", "line", "g", "pattern", "defs", "svg-title"]);
 // attributes that would run something, or load it from elsewhere
 const FORBIDDEN = /^(on.*|srcdoc|href|xlink:href|action|formaction|style)$/i;
 
 /** An element. Children are elements, text, lists of those, or nothing; never markup. */
 function h(tag, properties, ...children) {
-  const node = PICTURES.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  const node = PICTURES.has(tag) ? document.createElementNS(SVG, tag.replace("svg-", "")) : document.createElement(tag);
   for (const [name, value] of Object.entries(properties ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on") && typeof value === "function") listen(node, name.slice(2), value);
@@ -115,6 +115,8 @@ table{border-collapse:collapse;font-size:12px}th,td{padding:3px 8px;text-align:r
 tbody tr:nth-child(odd){background:${take("--cr-shade", "#f5f5f5")}}a{color:inherit;pointer-events:none}pre{white-space:pre-wrap}</style>${markup}`);
   node.addEventListener("load", () => {
     const inside = node.contentDocument?.documentElement;
+    // nothing in it leads anywhere
+    for (const link of node.contentDocument?.querySelectorAll("[href],[action],[formaction]") ?? []) for (const name of ["href", "action", "formaction"]) link.removeAttribute(name);
     if (inside) node.style.height = `${Math.min(inside.scrollHeight + 4, 600)}px`;
   });
   return node;
