@@ -26,11 +26,12 @@ from cellrail.errors import BadParameter, UserError
 from cellrail.notebook.parameters import infer
 from cellrail.panels.base import ROOMS, Room, kind_of
 from cellrail.panels.desk import UNSEEN_SECONDS, Desk, Question, serve
-from cellrail.panels.plain import Plain, Table
+from cellrail.panels.plain import Plain
 from cellrail.panels.rooms.outputs import pieces_of
 from cellrail.panels.rooms.previews import PAGE, look_at
 from cellrail.panels.rooms.restart import kind_of as field_kind
 from cellrail.panels.rooms.restart import text_of, value_of
+from cellrail.tables import Table
 
 EVIL = """<script>alert('x')</script><img src=x onerror="alert(1)">&"""
 JS = Path(cellrail.panels.__file__).parent / "js"

@@ -91,7 +91,7 @@ def open_panel(
         start: with what the first room opens.
         value: what is chosen at first.
     """
-    from cellrail.panels.tables import table_of
+    from cellrail.panels.static import table_of
 
     app = _app_of(store)
     title = "cellrail" if len(kinds) > 1 else f"cellrail {kinds[0].title.lower()}"
