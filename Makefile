@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm nbval crash-test clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-panels nbval crash-test screenshots clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -25,6 +25,9 @@ test: $(STAMP)  ## all tests, and the notebooks under nbval
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval notebooks/
+
+screenshots: $(STAMP)  ## the pictures of the panels in the documentation; needs chromium
+	SCREENSHOTS=docs/pictures $(BIN)/python -m pytest -m browser tests/browser
 
 check: $(STAMP)  ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -50,6 +53,9 @@ bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items
 
 bench-warm: $(STAMP)  ## what kernels that are forked save, against papermill
 	$(BIN)/python benchmarks/warm.py
+
+bench-panels: $(STAMP)  ## what panels cost on a store of 100,000 runs
+	$(BIN)/python benchmarks/panels.py
 
 crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \

@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +39,13 @@ PATIENCE = 60_000
 
 
 def _missing() -> str:
+    """What is not installed here; "" where all is."""
     if CHROMIUM is None:
         return "no chromium here: apt-get install chromium"
     for module in ("playwright", "jupyterlab", "anywidget"):
-        from importlib.util import find_spec
-
         if find_spec(module) is None:
             return f"no {module} here: pip install {module}"
     return ""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    why = _missing()
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.browser)
-            if why:
-                item.add_marker(pytest.mark.skip(reason=why))
 
 
 class Lab:
@@ -125,8 +115,8 @@ class Page:
         return self.page.locator(".cellrail").first
 
     def shoot(self, name: str) -> None:
-        """A picture of the panel, where pictures are wanted (`CELLRAIL_SCREENSHOTS=folder`)."""
-        folder = os.environ.get("CELLRAIL_TEST_SCREENSHOTS")
+        """A picture of the panel, where pictures are wanted (`make screenshots`)."""
+        folder = os.environ.get("SCREENSHOTS")
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.panel.screenshot(path=str(Path(folder) / f"{name}.png"))
@@ -141,6 +131,8 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Debian's Chromium."""
+    if why := _missing():
+        pytest.skip(why)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -12,6 +12,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+# a server, a browser and a kernel: nothing else may run beside them
+pytestmark = [pytest.mark.alone, pytest.mark.browser]
+
 EVIL = """<script>window.hacked=1</script><img src=x onerror="window.hacked=1">&"""
 OPEN = "%load_ext cellrail\n%flow panel"
 FLOW = (
@@ -195,3 +198,11 @@ def test_a_restart_in_this_kernel_brings_its_variables_back(lab, failed):
     expect(panel.locator(".cr-said")).to_contain_text("right before 'check'")
     notebook.run(1)
     expect(notebook.page.locator(".jp-OutputArea-output").last).to_contain_text("late has True")
+
+
+def test_panels_work_in_notebook_7(lab, failed):
+    pytest.importorskip("notebook", reason="no notebook here: pip install notebook")
+    notebook = lab.open(lab.notebook(OPEN), app="notebook")
+    notebook.run(0)
+    notebook.panel.get_by_role("row", name=re.compile(failed.id)).click()
+    expect(notebook.panel.get_by_role("treeitem", name=re.compile("^check"))).to_be_visible()
