@@ -1,7 +1,7 @@
 """What panels cost on a very large store: `make bench-panels`.
 
-A store of 100,000 runs of ten jobs is made (`store_synth`). Then, in this process as in a notebook's
-kernel, a panel is opened and followed while cells are executed: how long the kernel is busy with
+A store of 100,000 runs of ten jobs is made (`store_synth`). Then, in this process as in a
+notebook, a panel is opened and followed while cells run: how long the kernel is busy with
 opening it, with handing an update on, and by how much a cell that computes is held up. What the
 process beside the kernel takes for a page is what a person waits.
 """
@@ -71,7 +71,7 @@ def measure(app: App, folder: Path) -> None:
     home.Panel = Heard  # type: ignore[misc]
     begin = time.perf_counter()
     shown = panel(app)
-    shown._heard(shown, {**PAGE, "n": 1, "args": {}, "watch": True}, [])
+    shown.heard(shown, {**PAGE, "n": 1, "args": {}, "watch": True}, [])
     print(f"opening: the kernel is busy for {(time.perf_counter() - begin) * 1e3:.0f} ms")
     heard.get(timeout=120)
     print(f"         the first page is there after {(time.perf_counter() - begin) * 1e3:.0f} ms")
@@ -96,7 +96,7 @@ def measure(app: App, folder: Path) -> None:
 def ask(shown: Any, heard: Any, args: dict[str, Any]) -> float:
     """Seconds until an answer is there."""
     begin = time.perf_counter()
-    shown._heard(shown, {**PAGE, "n": 2, "args": args}, [])
+    shown.heard(shown, {**PAGE, "n": 2, "args": args}, [])
     while heard.get(timeout=120).get("n") != 2:
         pass
     return time.perf_counter() - begin

@@ -25,9 +25,10 @@ from cellrail.panels.rooms.runs import RunsRoom
 EVIL = """<script>alert('x')</script><img src=x onerror="alert(1)">&"""
 SOURCES = (
     "day = 'x'\nlimit = 2",
-    "%%step load\nimport pandas as pd\nflights = pd.DataFrame({'delay': range(100)})\nflights",
+    "%%step load\nimport pandas as pd\nflights = pd.DataFrame({'delay': range(100)})\n"
+    "text = day * 2\nflights",
     "%%step score --foreach region in ['north', 'south']\npart = region + day",
-    f"%%step report\ntext = day * 2\nprint({EVIL!r})\nassert limit > 2, {EVIL!r}",
+    f"%%step report\nprint({EVIL!r})\nassert limit > 2, {EVIL!r}",
 )
 
 
@@ -105,7 +106,7 @@ def test_a_run_is_shown_with_what_feeds_what(failed, app):
     assert [step["status"] for step in view["steps"]] == ["success"] * 3 + ["failed"]
     assert view["steps"][2]["items"] == {"success": 2}
     numbers = {step["label"]: step["number"] for step in view["steps"]}
-    assert [numbers["parameters"], numbers["report"], ["day", "limit"]] in view["edges"]
+    assert [numbers["parameters"], numbers["report"], ["limit"]] in view["edges"]
     assert [numbers["parameters"], numbers["score"], ["day"]] in view["edges"]
     (bar,) = view["steps"][1]["bars"]
     assert bar[0] <= bar[1]
@@ -118,9 +119,11 @@ def test_a_step_shows_what_it_left(failed, app):
 
     assert step["outputs"][0] == {"kind": "text", "name": "stdout", "text": EVIL + "\n"}
     assert "AssertionError" in step["traceback"]
-    assert step["variables"][0]["name"] == "text"
-    assert step["variables"][0]["written"] is True
-    assert plain(room.ask_step({"run": failed.id, "step": "load"}))["outputs"][0]["kind"] == "html"
+    assert step["before"] is True
+    assert [v["written"] for v in step["variables"]] == [False] * len(step["variables"])
+    load = plain(room.ask_step({"run": failed.id, "step": "load"}))
+    assert load["outputs"][0]["kind"] == "html"
+    assert [v["name"] for v in load["variables"] if v["written"]][:3] == ["flights", "text", "pd"]
     items = plain(room.ask_items({"run": failed.id, "step": "score"}))
     assert [item["address"] for item in items["items"]] == ["score[north]", "score[south]"]
     item = plain(room.ask_step({"run": failed.id, "step": "score[south]"}))
@@ -138,7 +141,9 @@ def test_a_variable_is_paged_sorted_and_filtered_as_it_stood(failed, app):
         room.ask_variable({**args, "where": "delay >= 90", "sort": "delay", "descending": True})
     )
     assert (found["total"], found["rows"][0]) == (10, ["99"])
-    assert EVIL in room.ask_variable({**args, "step": "report", "name": "text"})["text"]
+    assert EVIL in room.ask_variable({**args, "name": "text"})["text"]
+    with pytest.raises(UserError, match="no variable 'nothing'"):
+        room.ask_variable({**args, "name": "nothing"})
 
 
 def test_runs_are_compared_step_by_step(failed, app):

@@ -71,7 +71,16 @@ class RoomKind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: every room, in the order of the tabs
-ROOMS = (RoomKind(name="runs", title="Runs", home="cellrail.panels.rooms.runs:RunsRoom"),)
+ROOMS = (
+    RoomKind(name="runs", title="Runs", home="cellrail.panels.rooms.runs:RunsRoom"),
+    RoomKind(
+        name="run",
+        title="Run",
+        home="cellrail.panels.rooms.run:RunRoom",
+        parts=("rails", "values", "detail"),
+    ),
+    RoomKind(name="restart", title="Restart", home="cellrail.panels.rooms.restart:RestartRoom"),
+)
 
 
 def kind_of(name: str) -> RoomKind:

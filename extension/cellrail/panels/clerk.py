@@ -104,6 +104,9 @@ class Clerk:
             lost = self._process is process
             if lost:
                 self._process = None
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
         for tell in list(self._panels.values()) if lost else ():
             with contextlib.suppress(Exception):
                 tell({"lost": True})

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
@@ -67,8 +68,8 @@ class Errand:
         environment = {**os.environ, **({"CELLRAIL_KEYS": app.keys} if app.keys else {})}
         self._app, self._wish = app, wish
         # open as long as this object or the errand is: it may outlive us
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
+        self._said, self._printed = _file(), _file()
+        weakref.finalize(self, _close, self._said, self._printed)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cellrail.panels.errand"],
             stdin=subprocess.PIPE, stdout=self._said, stderr=self._printed, env=environment,
@@ -127,6 +128,15 @@ class Errand:
         words = _tail(self._printed, _TAIL).strip()
         last = words.splitlines()[-1] if words else f"exit code {self._process.returncode}"
         return {"error": {"message": f"the work has broken off: {last}", "hint": ""}}
+
+
+def _file() -> IO[bytes]:
+    return tempfile.TemporaryFile()
+
+
+def _close(*files: IO[bytes]) -> None:
+    for file in files:
+        file.close()
 
 
 def _origin(started: RunStarted) -> str:

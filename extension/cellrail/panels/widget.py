@@ -74,9 +74,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             _start=start or {}, value=value,
         )  # fmt: skip
         self._clerk.open(self.model_id, self._tell)
-        self.on_msg(self._heard)
+        self.on_msg(self.heard)
 
-    def _heard(self, _: Any, content: Any, buffers: Any) -> None:
+    def heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A message from the browser: it is only handed on."""
         del buffers
         if not isinstance(content, dict):

@@ -102,6 +102,7 @@ function step_detail(ctx, where) {
     };
     return [
       data.variables.length > 8 ? h("input", { class: "cr-field cr-narrow", type: "search", "aria-label": "Search variables", placeholder: "Search variables", value: filter, key: "filter", oninput: (event) => { filter = event.target.value; show(); } }) : null,
+      data.before ? h("p", { class: "cr-soft", key: "before" }, "As they stood right before this step: it failed.") : null,
       data.not_restorable ? h("p", { class: "cr-note", key: "note" }, `Nothing can be restarted right after this step: ${data.not_restorable}`) : null,
       h("div", { class: "cr-scroll", key: "variables" }, h("table", { class: "cr-table", "aria-label": "Variables" },
         h("thead", {}, h("tr", {}, ["Name", "Type", "Stored", "Verdict", "Value"].map((words) => h("th", { scope: "col", class: words === "Stored" ? "cr-number" : "" }, words)))),

@@ -9,6 +9,7 @@ from typing import Any
 from cellrail.panels.rooms.outputs import pieces_of
 from cellrail.panels.rooms.runs import clipped, shown
 from cellrail.views import Run, StepView, VariableView
+from cellrail_state.model import StepStatus
 
 
 def detail_of(run: Run, step: StepView, address: str) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def detail_of(run: Run, step: StepView, address: str) -> dict[str, Any]:
         "traceback": "\n".join(step.traceback),
         "attempts": _attempts(run, step),
         "variables": _variables(step, variables),
+        # nothing of a step that failed is kept: what is shown stood before it
+        "before": step.status is StepStatus.FAILED and not step.written,
         "not_restorable": step.not_restorable if done else "",
         "not_covered": list(step.not_covered) if done else [],
         "effects": list(step.effects) if done else [],
@@ -88,7 +91,12 @@ def _variables(step: StepView, views: Sequence[VariableView]) -> list[dict[str, 
         }
         for view in views
     ]
-    return sorted(told, key=lambda one: (not one["written"], one["type"] == "module", one["name"]))
+    return sorted(told, key=_place)
+
+
+def _place(one: dict[str, Any]) -> tuple[bool, bool, bool, str]:
+    """What the step wrote comes first; modules and what IPython keeps (`Out[3]`) come last."""
+    return not one["name"].isidentifier(), not one["written"], one["type"] == "module", one["name"]
 
 
 def _decided(run: Run, step: StepView) -> list[dict[str, Any]]:

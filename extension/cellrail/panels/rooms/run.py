@@ -18,7 +18,7 @@ from cellrail.panels.rooms.steps import edges_of, row_of
 
 if TYPE_CHECKING:
     from cellrail.app import App
-    from cellrail.views import Run, VariableView
+    from cellrail.views import Run
 
 #: runs whose journals are kept in memory
 _KEPT = 4
@@ -151,7 +151,10 @@ class RunRoom(Room):
                 `anyway` loads a large one.
         """
         run = self._run(args)
-        view: VariableView = run[str(args["step"])].variables[str(args["name"])]
+        variables, name = run[str(args["step"])].variables, str(args["name"])
+        if name not in variables:
+            raise UserError(f"there was no variable {name!r} then")
+        view = variables[name]
         return self._previews.preview((run.id, str(args["step"])), view, args)
 
     def ask_compare(self, args: Args) -> dict[str, Any]:
