@@ -33,7 +33,10 @@ _FLAGS = [
     "--disable-dev-shm-usage",
 ]  # fmt: skip
 #: the kernel is ready
-_IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+_READY = """() => {
+    const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+    return kernel && kernel.connectionStatus === "connected" && kernel.status === "idle";
+}"""
 #: milliseconds that a page may take for anything
 PATIENCE = 60_000
 
@@ -72,7 +75,7 @@ class Lab:
         path = f"lab/workspaces/{secrets.token_hex(4)}/tree" if app == "lab" else "notebooks"
         page.goto(f"{self._url}/{path}/{name}?token={self._token}")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        page.locator(_IDLE).first.wait_for(state="attached")
+        page.wait_for_function(_READY)
         if dark:
             self.theme(page, "JupyterLab Dark")
         return Page(page, self.folder / name)
@@ -133,8 +136,9 @@ def browser() -> Iterator[Any]:
     """Debian's Chromium."""
     if why := _missing():
         pytest.skip(why)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS, headless=True)
         yield browser
@@ -152,7 +156,9 @@ def lab(tmp_path: Path, browser: Any) -> Iterator[Lab]:
 def _server(folder: Path) -> Iterator[tuple[str, str]]:
     port, token = _free_port(), secrets.token_hex(16)
     settings = folder / ".jupyter-config"
-    settings.mkdir()
+    told = settings / "settings" / "@jupyterlab" / "apputils-extension"
+    told.mkdir(parents=True)
+    (told / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', "utf-8")
     environment = {
         **os.environ, "JUPYTER_CONFIG_DIR": str(settings),
         "JUPYTER_RUNTIME_DIR": str(settings / "run"),
@@ -164,6 +170,7 @@ def _server(folder: Path) -> Iterator[tuple[str, str]]:
             [sys.executable, "-m", "jupyter", "lab", "--allow-root", "--no-browser",
              "--expose-app-in-browser", f"--port={port}", f"--IdentityProvider.token={token}",
              "--ServerApp.port_retries=0", "--LabApp.news_url=",
+             "--JupyterNotebookApp.expose_app_in_browser=True",
              "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
              f"--ServerApp.root_dir={folder}"],
             cwd=folder, stdout=log, stderr=log, env=environment,

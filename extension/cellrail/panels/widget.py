@@ -35,7 +35,7 @@ def script_of(kinds: Sequence[RoomKind]) -> str:
     return "\n".join([shared, *(kind.script for kind in kinds), house])
 
 
-class Panel(anywidget.AnyWidget):  # type: ignore[misc]
+class Panel(anywidget.AnyWidget):
     """A panel in a notebook: one room, or several with tabs.
 
     `value` is what is chosen in it: a run's id, a step's address, a backfill's id. It can be read,
@@ -51,8 +51,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     value = traitlets.Unicode("", help="what is chosen; empty for nothing").tag(sync=True)
     #: the rooms, as `[name, title]`, and with what they open
-    _rooms = traitlets.List().tag(sync=True)
-    _start = traitlets.Dict().tag(sync=True)
+    _rooms: Any = traitlets.List().tag(sync=True)
+    _start: Any = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self, kinds: Sequence[RoomKind], plain: Plain, *, store: Path, keys: str = "",
@@ -101,7 +101,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         """The widget where a person looks at a notebook, else a table."""
         if not self._plain.has_front_end():
             return {"text/plain": self._plain.text(), "text/html": self._plain.html()}
-        bundle = super()._repr_mimebundle_(**named)
+        bundle: Any = super()._repr_mimebundle_(**named)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         # what stays in a saved notebook: no ids, no times
         return {**data, "text/plain": f"{self._plain.title}: run this cell to open it"}, metadata

@@ -73,7 +73,7 @@ function step_detail(ctx, where) {
       data.cause && !told && data.status !== "success" ? h("p", { key: "cause" }, icon(data.status), " ", data.cause) : null,
       data.kept_from ? h("p", { class: "cr-soft", key: "from" }, "Kept: executed in ", link(data.kept_from, () => ctx.go("run", { run: data.kept_from }))) : null,
       shown,
-      data.traceback && !told ? h("pre", { class: "cr-text cr-stderr", key: "traceback", tabindex: 0 }, ansi(data.traceback)) : null,
+      data.traceback && !told ? h("pre", { class: "cr-text cr-stderr cr-error", key: "traceback", tabindex: 0 }, ansi(data.traceback)) : null,
       shown.length || data.traceback ? null : h("p", { class: "cr-soft", key: "none" }, data.status === "pending" ? "It has not been executed." : data.status === "running" ? "It is being executed; its output is recorded at its end." : "It has shown nothing."),
       data.attempts.length ? h("section", { key: "attempts" }, h("h4", {}, "Attempts"), h("table", { class: "cr-table" }, h("tbody", {}, data.attempts.map((one) =>
         h("tr", {}, h("td", {}, badge(one.status)), h("td", {}, one.runs > 1 ? `run ${one.runs}` : `attempt ${one.attempt}`), h("td", {}, clock(one.started)), h("td", { class: "cr-number" }, seconds(one.seconds)), h("td", {}, one.error)))))) : null,

@@ -76,7 +76,7 @@ rooms.runs = (ctx) => {
       tabindex: one.run === at || (first && !page.rows.some(({ run }) => run === at)) ? 0 : -1, onfocus: () => { at = one.run; },
     },
       h("td", {}, badge(one.status)),
-      h("td", { class: "cr-mono cr-nowrap" }, one.run, one.origin
+      h("td", { class: "cr-mono cr-nowrap" }, one.run, one.kind === "live" ? h("div", { class: "cr-soft" }, "open notebook") : null, one.origin
         ? h("div", { class: "cr-soft" }, one.kind === "rerun" ? "rerun of " : "restart of ", one.origin.slice(-9), one.from_step ? ` from ${one.from_step}` : "") : null),
       h("td", {}, h("div", { class: "cr-clip", title: one.flow }, one.flow), one.cause ? h("div", { class: "cr-clip cr-cause", title: one.cause }, one.cause) : null),
       h("td", { class: "cr-nowrap", title: clock(one.started) }, ago(one.started)),

@@ -3,7 +3,7 @@
 /** A piece of an output (see `rooms/outputs.py`). */
 function output(piece, place) {
   const key = `output-${place}`;
-  if (piece.kind === "error") return h("pre", { class: "cr-text cr-stderr", key, tabindex: 0 }, ansi(piece.text));
+  if (piece.kind === "error") return h("pre", { class: "cr-text cr-stderr cr-error", key, tabindex: 0 }, ansi(piece.text));
   if (piece.kind === "picture") return h("div", { key, class: "cr-scroll" }, h("img", { class: "cr-picture", src: piece.src, alt: piece.text || "a picture" }));
   if (piece.kind === "html") return frame(piece.html, `output ${place + 1}`);
   if (piece.kind === "note") return h("p", { key, class: "cr-soft" }, piece.text);
@@ -61,6 +61,8 @@ function preview(name, ask, close) {
   }
 
   function body() {
+    // a filter that is wrong can be mended
+    if (error && data?.kind === "table") return [problem(error), table()];
     if (error) return problem(error);
     if (!data) return h("p", { class: "cr-soft" }, "Loading…");
     if (data.kind === "table") return table();
