@@ -8,6 +8,7 @@ function step_detail(ctx, where) {
   let error = null;
   let tab = "output";
   let looked = ""; // the variable whose preview is open
+  let preview_of = {};
   let filter = "";
   let compared = null;
   let others = null;
@@ -91,26 +92,36 @@ function step_detail(ctx, where) {
     const fitting = data.variables.filter(({ name, type }) => `${name} ${type}`.toLowerCase().includes(filter.toLowerCase()));
     const row = (one) => {
       const pick = one.verdict === "stored" && one.type !== "module";
-      return [h("tr", { key: `variable-${one.name}`, "aria-selected": String(one.name === looked), class: pick ? "cr-pick" : "", onclick: pick ? () => toggle(one.name) : null },
+      return h("tr", { key: `variable-${one.name}`, "aria-selected": String(one.name === looked), class: pick ? "cr-pick" : "", onclick: pick ? () => toggle(one.name) : null },
         h("td", { class: "cr-mono" }, pick ? h("button", { type: "button", class: "cr-link cr-mono", "aria-expanded": String(one.name === looked), key: "look", onclick: (event) => { event.stopPropagation(); toggle(one.name); } }, one.name) : one.name,
           one.written ? h("span", { class: "cr-new", title: "bound or changed by this step" }, "new") : null),
         h("td", { class: "cr-soft" }, one.type), h("td", { class: "cr-number" }, bytes(one.bytes)),
         h("td", {}, one.verdict === "stored" ? "stored" : h("span", { title: one.reason, class: "cr-not" }, `${one.verdict}${one.reason ? `: ${one.reason}` : ""}`)),
-        h("td", {}, h("div", { class: "cr-clip cr-mono", title: one.preview }, one.preview))),
-      one.name === looked ? h("tr", { key: `look-${address}-${one.name}` }, h("td", { colspan: 5, class: "cr-nest" },
-        preview(one.name, (args) => ctx.ask("variable", { run: where.run(), step: address, name: one.name, ...args }), () => toggle(one.name)))) : null];
+        h("td", {}, h("div", { class: "cr-clip cr-mono", title: one.preview }, one.preview)));
     };
     return [
       data.variables.length > 8 ? h("input", { class: "cr-field cr-narrow", type: "search", "aria-label": "Search variables", placeholder: "Search variables", value: filter, key: "filter", oninput: (event) => { filter = event.target.value; show(); } }) : null,
       data.before ? h("p", { class: "cr-soft", key: "before" }, "As they stood right before this step: it failed.") : null,
       data.not_restorable ? h("p", { class: "cr-note", key: "note" }, `Nothing can be restarted right after this step: ${data.not_restorable}`) : null,
+      looked ? h("div", { key: `look-${address}-${looked}` }, look_into(looked)) : null,
       h("div", { class: "cr-scroll", key: "variables" }, h("table", { class: "cr-table", "aria-label": "Variables" },
         h("thead", {}, h("tr", {}, ["Name", "Type", "Stored", "Verdict", "Value"].map((words) => h("th", { scope: "col", class: words === "Stored" ? "cr-number" : "" }, words)))),
         h("tbody", {}, fitting.map(row)))),
     ];
   }
 
+  /** The preview is drawn once, and looks after itself. */
+  function look_into(name) {
+    const key = `${address}\u0000${name}`;
+    if (preview_of.key !== key) {
+      preview_of = { key, el: preview(name, (args) => ctx.ask("variable", { run: where.run(), step: key.split("\u0000")[0], name, ...args }), () => toggle(name)) };
+    }
+    // where it is shown already it stays, with what is typed in it
+    return preview_of.el.isConnected ? h("section", { key: `preview-${name}` }) : preview_of.el;
+  }
+
   function toggle(name) {
+    preview_of = {};
     looked = looked === name ? "" : name;
     show();
   }
@@ -129,7 +140,7 @@ function step_detail(ctx, where) {
       h("h4", { key: "here" }, data.label),
       !mine || mine.where !== "both" ? h("p", { key: "only" }, "Only one of the runs has it.") : h("ul", { key: "told", class: "cr-list" },
         h("li", {}, mine.source ? "the same source" : "another source"), h("li", {}, mine.outputs ? "the same outputs" : "other outputs"),
-        h("li", {}, mine.variables.length ? `${count(mine.variables.length)} variables differ` : "the same variables"),
+        h("li", {}, mine.variables.length ? `${count(mine.variables.length)} ${mine.variables.length === 1 ? "variable differs" : "variables differ"}` : "the same variables"),
         h("li", {}, `took ${seconds(mine.seconds[1]) || "–"}; there ${seconds(mine.seconds[0]) || "–"}`)),
       compared.lines.length ? h("pre", { class: "cr-source", key: "lines", tabindex: 0 }, compared.lines.map((line) => h("span", { class: line.startsWith("+") ? "cr-plus" : line.startsWith("-") ? "cr-minus" : "cr-same" }, `${line}\n`))) : null,
       mine?.variables.length ? h("div", { class: "cr-scroll", key: "values" }, h("table", { class: "cr-table" }, h("thead", {}, h("tr", {}, ["Variable", "There", "Here"].map((words) => h("th", { scope: "col" }, words)))),
