@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year nbval crash-test soak schemathesis clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year bench-panels nbval crash-test soak schemathesis screenshots clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -25,6 +25,9 @@ test: $(STAMP)  ## all tests, and the notebooks under nbval
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval notebooks/
+
+screenshots: $(STAMP)  ## the pictures of the panels in the documentation; needs chromium
+	SCREENSHOTS=docs/pictures $(BIN)/python -m pytest -m browser tests/browser
 
 check: $(STAMP)  ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -50,6 +53,9 @@ bench-loops: $(STAMP)  ## what loops, restarts in their midst and parallel items
 
 bench-warm: $(STAMP)  ## what kernels that are forked save, against papermill
 	$(BIN)/python benchmarks/warm.py
+
+bench-panels: $(STAMP)  ## what panels cost on a store of 100,000 runs
+	$(BIN)/python benchmarks/panels.py
 
 bench-year: $(STAMP)  ## a backfill of a year, killed on the way, then made anew where a step has changed
 	$(BIN)/python benchmarks/year.py

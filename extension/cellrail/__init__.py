@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from cellrail.app import App
     from cellrail.errors import CellrailError
+    from cellrail.panels import panel, restart_panel, run_panel, runs_panel
 
 __all__ = [
     "App",
@@ -38,6 +39,10 @@ __all__ = [
     "get_state_path",
     "get_variable",
     "load_ipython_extension",
+    "panel",
+    "restart_panel",
+    "run_panel",
+    "runs_panel",
     "set_flow_user_state",
     "set_resource",
     "set_state",
@@ -53,6 +58,10 @@ _HOMES = {
     "get_state": "cellrail.api",
     "get_state_path": "cellrail.api",
     "get_variable": "cellrail.api",
+    "panel": "cellrail.panels",
+    "restart_panel": "cellrail.panels",
+    "run_panel": "cellrail.panels",
+    "runs_panel": "cellrail.panels",
     "set_flow_user_state": "cellrail.api",
     "set_resource": "cellrail.api",
     "set_state": "cellrail.api",

@@ -7,7 +7,6 @@ ids and times. Labels are shown as text, whatever they hold.
 from __future__ import annotations
 
 import contextlib
-import html
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from cellrail.errors import CellrailError
 from cellrail.run.jsontext import to_text
 from cellrail.run.waits import in_words
+from cellrail.tables import escape
 from cellrail_state.errors import StateError
 from cellrail_state.waits import CANCEL, RESUME, WaitInfo
 
@@ -99,7 +99,7 @@ class Buttons:
             self._say(words)
 
     def _say(self, words: str) -> None:
-        self._said.value = html.escape(words)
+        self._said.value = escape(words)
 
     def _answer(self, by: str) -> None:
         text = str(self._data.value).strip() if by == RESUME else ""

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from cellrail.tables import Table
 from cellrail_state.equality import differs
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, Variable
@@ -75,6 +76,19 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     def equal(self) -> bool:
         """Whether outputs, variables and endings are the same."""
         return all(step.equal for step in self.steps)
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (
+                step.step,
+                "the same" if step.equal else "differs",
+                " / ".join(step.status),
+                ", ".join(step.variables),
+            )
+            for step in self.steps
+        )
+        headings = ("step", "outputs and variables", "status", "variables that differ")
+        return Table(title=f"{self.run_a} and {self.run_b}", headings=headings, rows=rows).html()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""

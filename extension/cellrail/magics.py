@@ -23,12 +23,13 @@ from cellrail.notebook.options import SPECS, OptionError, parse_line
 from cellrail_state.errors import StateError
 
 _COMMANDS = (
-    "cancel", "config", "diff", "export", "help", "journal", "load", "record", "recover", "rerun",
-    "resource", "restart", "resume", "runs", "show", "state", "steps", "tick", "undo", "variable",
+    "cancel", "config", "diff", "export", "help", "journal", "load", "panel", "record", "recover",
+    "rerun", "resource", "restart", "resume", "runs", "show", "state", "steps", "tick", "undo",
+    "variable",
 )  # fmt: skip
 _LATER = frozenset(
     {
-        "backfill", "panel", "trigger",
+        "backfill", "trigger",
     }
 )  # fmt: skip
 _HELP = """\
@@ -46,6 +47,7 @@ _HELP = """\
                                       cancel [RUN] cancels it
 %flow tick                            fire what is due: runs that wait for time go on
 %flow undo                            take the last restart back
+%flow panel [RUN]                     look at runs, and restart them, in a panel
 %flow record [on|off]                 record this notebook, or not
 %flow config [NAME=VALUE]             show or set the settings of this kernel
 %flow state|resource|variable list|get|set|delete …
@@ -245,6 +247,16 @@ class FlowMagics(Magics):
         if told:
             print("cellrail: " + ", ".join(told), file=sys.stderr)
 
+    @property
+    def notebook(self) -> Path | None:
+        """The notebook that is open here; None where the front end does not tell."""
+        return self._notebook()
+
+    @property
+    def app(self) -> Any:
+        """The store of this notebook."""
+        return self._app()
+
     def _notebook(self) -> Path | None:
         from cellrail.run.frontend import notebook_of
 
@@ -335,6 +347,15 @@ class FlowMagics(Magics):
         if "vars" in options:
             return step.variables
         return step if len(given) > 1 else run
+
+    def _flow_panel(self, words: list[str]) -> Any:
+        from cellrail.panels import panel
+
+        given, _ = _split(words)
+        if len(given) > 1:
+            message = "one run, or none"
+            raise UserError(message)
+        return panel(self._app(), run=given[0] if given else "")
 
     def _flow_steps(self, words: list[str]) -> Any:
         given, _ = _split(words)

@@ -6,7 +6,6 @@ nothing until asked: only `VariableView.load` unpickles, and only from a store t
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from cellrail.errors import StepNotFound
 from cellrail.notebook.uncovered import uncovered
 from cellrail.run.folder import files_after
 from cellrail.run.jsontext import from_text
+from cellrail.tables import Table
 from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Checkpoint,
@@ -46,16 +46,9 @@ class RunList(list[RunRow]):
         return "\n".join(lines) or "no runs"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{html.escape(t)}</td>" for t in (r.run_id, r.status, r.flow, r.cause))
-            + "</tr>"
-            for r in self
-        )
-        return (
-            "<table><thead><tr><th>run</th><th>status</th><th>flow</th><th>cause</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
+        rows = tuple((r.run_id, r.status, r.flow, r.cause) for r in self)
+        headings = ("run", "status", "flow", "cause")
+        return Table(title="runs", headings=headings, rows=rows, empty="no runs").html()
 
 
 class VariableView:
@@ -124,6 +117,16 @@ class Variables(Mapping[str, VariableView]):
     def __repr__(self) -> str:
         return f"<variables {', '.join(self)}>"
 
+    def _repr_html_(self) -> str:
+        records = [self[name].record for name in self]
+        rows = tuple((r.name, r.type, f"{r.size:,}", _verdict(r), r.preview) for r in records)
+        headings = ("variable", "type", "bytes", "verdict", "value")
+        return Table(title="variables", headings=headings, rows=rows, empty="none").html()
+
+
+def _verdict(record: Variable) -> str:
+    return f"{record.verdict}: {record.reason}" if record.reason else str(record.verdict)
+
 
 class StepView:
     """A step in a run."""
@@ -154,6 +157,11 @@ class StepView:
         return self._state.status
 
     @property
+    def status_words(self) -> str:
+        """Its status as listings show it: `kept (origin)`, `failed (accepted)`."""
+        return status_words(self._state)
+
+    @property
     def job_id(self) -> str:
         """The job that stands for it; "" while there is none."""
         return self._state.job_id
@@ -182,6 +190,33 @@ class StepView:
         job = self._state.job
         own = job is not None and job.status in {StepStatus.FAILED, StepStatus.CANCELLED}
         return bool(self._history.ended_in(self.label)) and not own
+
+    @property
+    def fired(self) -> float | None:
+        """When it began to execute in this run (seconds since the epoch); None where it did not."""
+        return self._state.fired
+
+    @property
+    def options(self) -> str:
+        """Its options as given, in one line."""
+        return self._state.info.options
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The names that it bound or changed, as its checkpoint saw."""
+        job = self._state.job
+        return frozenset(job.delta.written) if job is not None else frozenset()
+
+    @property
+    def names(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        """The names that it reads, those that it writes, and which of these are modules.
+
+        As its code says and, once it was executed, as its checkpoint saw.
+        """
+        info, job = self._state.info, self._state.job
+        found = job.delta.variables if job is not None else {}
+        modules = frozenset(name for name, v in found.items() if v.type == "module")
+        return frozenset(info.reads), frozenset(info.writes) | self.written, modules
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
@@ -416,6 +451,11 @@ class Run:
         self._flow = flow
 
     @property
+    def history(self) -> RunHistory:
+        """The records that it is read from."""
+        return self._history
+
+    @property
     def id(self) -> str:
         """The run's id."""
         return self._history.run_id
@@ -579,26 +619,19 @@ class Run:
         return f"<run {self.id} of {self.flow}: {self.status}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{html.escape(text)}</td>"
-                for text in (
-                    f"#{step.number}",
-                    step.name,
-                    status_words(step._state),  # noqa: SLF001 - one view draws the other
-                    "" if step.seconds is None else f"{step.seconds:.2f} s",
-                    first_line(step.source),
-                )
+        rows = tuple(
+            (
+                f"#{step.number}",
+                step.name,
+                step.status_words,
+                "" if step.seconds is None else f"{step.seconds:.2f} s",
+                first_line(step.source),
             )
-            + "</tr>"
             for step in self.steps
         )
-        title = html.escape(f"run {self.id} of {self.flow}: {self.status} {self.cause}".strip())
-        return (
-            f"<table><caption>{title}</caption><thead><tr><th>step</th><th>name</th>"
-            f"<th>status</th><th>time</th><th>source</th></tr></thead><tbody>{rows}</tbody></table>"
-        )
+        title = f"run {self.id} of {self.flow}: {self.status} {self.cause}".strip()
+        headings = ("step", "name", "status", "time", "source")
+        return Table(title=title, headings=headings, rows=rows).html()
 
 
 def _item(address: str, jobs: Sequence[TurnView]) -> ItemView:

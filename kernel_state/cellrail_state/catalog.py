@@ -24,7 +24,7 @@ import msgspec
 from cellrail_state import locks
 from cellrail_state.errors import StoreError, StoreTooNew
 from cellrail_state.ingest import TABLES, Ingested, fetch, ingest, insert
-from cellrail_state.rows import RunRow, state_rows
+from cellrail_state.rows import RunPage, RunRow, state_rows
 from cellrail_state.sql import migrations, queries
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ MEMORY_SECONDS = 2.0
 _COPY_SECONDS = 600.0
 #: queries that may mean the table of state, or want to know which tables there are
 _OF_STATE = re.compile(r"\bstate\b|\btables\b|schema|duckdb_", re.IGNORECASE)
+#: what a page of runs can be sorted by; the id sorts by time
+_SORTS = {
+    "started": "run_id",
+    "seconds": "coalesce(ended, epoch(now())) - started",
+    "status": "status",
+    "flow": "flow",
+}
 #: seconds that the doctor waits
 REBUILD_SECONDS = 10.0
 
@@ -85,17 +92,63 @@ class Catalog:
             StoreError: the query is wrong.
             StoreTooNew: the catalog was made by a newer version.
         """
+        with self._answering() as connection:
+            if _OF_STATE.search(sql):
+                self._tell_state(connection)
+            return fetch(connection, sql, parameters)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[Any]:
+        """An up-to-date catalog, with what is derived."""
         with self._any_connection() as connection:
             connection.execute("BEGIN")
             try:
                 self._derive(connection)
-                if _OF_STATE.search(sql):
-                    self._tell_state(connection)
-                return fetch(connection, sql, parameters)
+                yield connection
             finally:
                 # it is an index: no query changes it, and what is derived is not written
                 with contextlib.suppress(Exception):
                     connection.execute("ROLLBACK")
+
+    def page(
+        self,
+        *,
+        text: str = "",
+        status: str | None = None,
+        flow: str | None = None,
+        sort: str = "started",
+        ascending: bool = False,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> RunPage:
+        """A page of the runs, and how many there are.
+
+        Args:
+            text: words that must all occur in a run's id, flow, kind, cause, labels or parameters;
+                `name=value` is a label or a parameter whose value begins so.
+            status: only these.
+            flow: only this flow's.
+            sort: `started`, `seconds`, `status` or `flow`.
+            ascending: the other way round.
+            limit: at most so many rows.
+            offset: behind so many.
+
+        Raises:
+            StoreError: there is no such order.
+        """
+        if sort not in _SORTS:
+            raise StoreError(f"runs cannot be sorted by {sort!r}", hint=", ".join(_SORTS))
+        way = "ASC" if ascending else "DESC"
+        order = f"{_SORTS[sort]} {way}, run_id {way}"
+        common = {"flow": flow, "needles": [_needles(word) for word in text.split()]}
+        window = {"status": status, "limit": limit, "offset": offset}
+        with self._answering() as connection:
+            listed = queries()["page_of_runs"].replace("SORT_KEY", order)
+            rows = fetch(connection, listed, {**common, **window})
+            counted = fetch(connection, queries()["count_runs"], common)
+        counts = {row["status"]: row["runs"] for row in counted}
+        total = sum(counts.values()) if status is None else counts.get(status, 0)
+        return RunPage(rows=[RunRow.from_row(row) for row in rows], counts=counts, total=total)
 
     def _derive(self, connection: Any) -> None:
         """Make `interrupted` what runs without an owner."""
@@ -311,6 +364,23 @@ class Catalog:
             yield connection
         finally:
             connection.close()
+
+
+def _needles(word: str) -> list[str]:
+    """The texts of which one occurs in a run that a word of a search fits, in lower case.
+
+    Labels and parameters are searched as the JSON that they are stored as.
+    """
+    name, equals, value = word.lower().partition("=")
+    if not (equals and name):
+        return [word.lower()]
+
+    def quoted(text: str) -> str:
+        return msgspec.json.encode(text).decode()
+
+    key, begins = quoted(name), quoted(value)[:-1]
+    dates = [f'{key}:{{"${kind}":{begins}' for kind in ("date", "datetime")]
+    return [f"{key}:{begins}", f"{key}:{value}", *dates]
 
 
 @contextlib.contextmanager

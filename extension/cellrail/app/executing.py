@@ -62,8 +62,10 @@ class Executing(Running):
             elif task.todo == Todo.RERUN:
                 result = self._rerun(task.origin, output, **common)
             else:
-                to = task.to or None
-                result = self._run(task.notebook, output, secrets=task.secrets, to=to, **common)
+                upto = {"to": task.to} if task.to else {}
+                result = self._run(
+                    task.notebook, output, secrets=task.secrets, **{**upto, **common}
+                )
         except RestartRefused:
             if task.by_hand:
                 raise

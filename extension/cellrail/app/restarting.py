@@ -299,6 +299,18 @@ class Restarting(Starting):
                 ticked=claimed,
             )  # fmt: skip
 
+    def restartable(self, run: str = "last") -> tuple[Run, Flow]:
+        """A run that may be restarted, and the steps and parameters of its notebook as it is now.
+
+        Args:
+            run: the run's address.
+
+        Raises:
+            RunNotFound: there is no such run, or its notebook is gone.
+        """
+        history = self.history(run)
+        return self._view(history), self._flow(self._notebook_of(history))[1]
+
     def plan_here(
         self,
         run: str,

@@ -106,6 +106,20 @@ def _kind(annotation: ast.expr | None, value: ast.expr | None) -> str:
     return ""
 
 
+def choices(parameter: Parameter) -> tuple[Any, ...]:
+    """What a parameter that is annotated as `Literal[...]` can be; empty for another one."""
+    if "Literal[" not in parameter.annotation:
+        return ()
+    try:
+        tree = ast.parse(parameter.annotation, mode="eval").body
+        if not isinstance(tree, ast.Subscript) or _dotted(tree.value)[-1:] != ["Literal"]:
+            return ()
+        found = ast.literal_eval(tree.slice)
+    except (ValueError, TypeError, SyntaxError):
+        return ()
+    return found if isinstance(found, tuple) else (found,)
+
+
 def coerce(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """Values for a run: names checked, typed dates made dates.
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import CellrailError, RestartRefused
+from cellrail.tables import Table
 from cellrail_state.errors import StateError
 
 
@@ -81,6 +82,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.refusals and self.hint:
             lines.append(self.hint)
         return lines
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        took = ["" if step.seconds is None else f"{step.seconds:.2f} s" for step in self.steps]
+        rows = tuple(
+            (step.label, step.fate.value, step.reason, seconds)
+            for step, seconds in zip(self.steps, took, strict=True)
+        )
+        told = [*self.refusals, self.hint] if self.refusals else list(self.warnings)
+        title = "; ".join(
+            [f"from {self.cut}" if self.cut else "from the start", *filter(None, told)]
+        )
+        headings = ("step", "what happens", "why", "last time")
+        return Table(title=title, headings=headings, rows=rows).html()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""

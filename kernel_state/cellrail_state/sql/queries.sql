@@ -11,6 +11,35 @@ WHERE ($flow IS NULL OR flow = $flow)
 ORDER BY run_id DESC
 LIMIT $limit
 
+-- name: page_of_runs
+-- A page of the runs that fit a search. $needles: of each list one text must occur in the run.
+SELECT run_id, flow, kind, status, cause, origin, from_step, started, ended,
+       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels
+FROM runs
+WHERE ($flow IS NULL OR flow = $flow)
+  AND ($status IS NULL OR status = $status)
+  AND (len($needles::VARCHAR[][]) = 0 OR len(list_filter(
+        $needles::VARCHAR[][],
+        lambda texts: len(list_filter(texts, lambda text: contains(lower(concat_ws(
+            chr(10), run_id, flow, kind, cause, origin, labels::VARCHAR, parameters::VARCHAR
+        )), text))) > 0
+      )) = len($needles::VARCHAR[][]))
+ORDER BY SORT_KEY
+LIMIT $limit OFFSET $offset
+
+-- name: count_runs
+-- How many runs of each status fit a search (see `page_of_runs`).
+SELECT status, count(*) AS runs
+FROM runs
+WHERE ($flow IS NULL OR flow = $flow)
+  AND (len($needles::VARCHAR[][]) = 0 OR len(list_filter(
+        $needles::VARCHAR[][],
+        lambda texts: len(list_filter(texts, lambda text: contains(lower(concat_ws(
+            chr(10), run_id, flow, kind, cause, origin, labels::VARCHAR, parameters::VARCHAR
+        )), text))) > 0
+      )) = len($needles::VARCHAR[][]))
+GROUP BY status
+
 -- name: runs_of_ticks
 -- The runs of a flow's ticks in a range (stamps, both inclusive), oldest first.
 SELECT run_id, status, tick, inputs, coalesce(fired_by, '') AS fired_by,

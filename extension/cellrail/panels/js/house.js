@@ -1,0 +1,96 @@
+// The house: tabs over rooms, or one room alone.
+
+/** What a room is given. */
+function context(name, line, model, house) {
+  return {
+    h, draw, frame,
+    ask: (what, args) => line.ask(name, what, args),
+    watch: (what, args, heard) => line.watch(name, what, args, heard),
+    // show another room, where this panel has it
+    has: (room) => house.has(room),
+    go: (room, args) => house.open(room, args),
+    // what people script: read, set, observe
+    get value() { return model.get("value"); },
+    set value(value) {
+      if (model.get("value") === value) return;
+      model.set("value", value);
+      model.save_changes();
+    },
+    // a house's value is the run that is looked at, whatever its rooms choose
+    alone: model.get("_rooms").length === 1,
+    say: (words) => house.say(words),
+    here: (message) => model.send({ here: message }),
+    signal: house.signal,
+  };
+}
+
+/** Whether the page around is dark; marks the panel so. */
+function follow_theme(el, signal) {
+  const look = () => {
+    const told = document.body.dataset.jpThemeLight;
+    const ground = getComputedStyle(document.body).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [255, 255, 255];
+    const seen = ground.length > 3 && ground[3] === 0 ? 255 : (ground[0] * 2 + ground[1] * 5 + ground[2]) / 8;
+    el.classList.toggle("cr-dark", told !== undefined ? told === "false" : seen < 128);
+  };
+  look();
+  const observer = new MutationObserver(look);
+  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+  signal.addEventListener("abort", () => observer.disconnect());
+}
+
+function render({ model, el }) {
+  const ending = new AbortController();
+  const line = new Line(model);
+  const names = model.get("_rooms");
+  const open = new Map();
+  let shown = "";
+  el.classList.add("cellrail");
+  follow_theme(el, ending.signal);
+
+  const said = h("div", { class: "cr-said", role: "status", "aria-live": "polite" });
+  const body = h("div", { class: "cr-body" });
+  const tabs = h("div", { class: "cr-house" });
+
+  const house = {
+    has: (name) => names.some(([known]) => known === name),
+    say: (words) => { said.textContent = words; },
+    signal: ending.signal,
+    open(name, args) {
+      if (!house.has(name)) return;
+      if (!open.has(name)) {
+        const area = h("section", { class: `cr-room cr-room-${name}`, "aria-label": names.find(([known]) => known === name)[1] });
+        body.append(area);
+        const room = rooms[name](context(name, line, model, house));
+        area.append(room.el);
+        open.set(name, { area, room });
+      }
+      shown = name;
+      for (const [other, { area }] of open) area.hidden = other !== name;
+      tabs_again();
+      open.get(name).room.open?.(args ?? {});
+    },
+  };
+  const tabs_again = () => {
+    if (names.length > 1) draw(tabs, tablist(names, () => shown, (name) => house.open(name), "cellrail"));
+  };
+  el.append(tabs, body, said);
+  const start = model.get("_start");
+  house.open(names[0][0], start);
+  // a house that begins with a run shows it
+  if (names.length > 1 && start.run) house.open("run", start);
+  // what was done in the kernel itself
+  const here = (message) => { if (message.here) for (const { room } of open.values()) room.here?.(message.here); };
+  model.on("msg:custom", here);
+  const told = () => { for (const { room } of open.values()) room.chosen?.(model.get("value")); };
+  model.on("change:value", told);
+
+  return () => {
+    ending.abort();
+    model.off("change:value", told);
+    model.off("msg:custom", here);
+    for (const { room } of open.values()) room.close?.();
+    line.close();
+  };
+}
+
+export default { render };

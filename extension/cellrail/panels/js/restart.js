@@ -1,0 +1,198 @@
+// A restart: the cut, the parameters in a typed form, the plan as it would be, and the run as it goes.
+
+rooms.restart = (ctx) => {
+  let origin = "";
+  let form = null;
+  let cut = "";
+  let values = {};
+  let flags = {};
+  let plan = null;
+  let error = null;
+  let planning = false;
+  let turn = 0;
+  let typing = 0;
+  let errand = "";
+  let going = null;
+  let stop = null;
+  const el = h("div", { class: "cr-restart" });
+
+  async function start(run, step) {
+    stop?.();
+    [origin, form, plan, error, values, flags, errand, going] = [run, null, null, null, {}, {}, "", null];
+    show();
+    try {
+      form = await ctx.ask("form", { run });
+    } catch (problem) {
+      error = problem;
+      show();
+      return;
+    }
+    cut = step || form.cut || form.cuts[0]?.address || "";
+    if (form.status === "suspended") flags.cancel_origin = true;
+    look();
+  }
+
+  function wish() {
+    const changed = {};
+    for (const field of form.parameters) {
+      const value = values[field.name];
+      if (value !== undefined && value !== field.value) changed[field.name] = value;
+    }
+    return { run: form.run, step: cut, parameters: changed, ...flags };
+  }
+
+  /** The plan for what is chosen now. */
+  async function look() {
+    const mine = ++turn;
+    planning = true;
+    show();
+    try {
+      const found = await ctx.ask("plan", wish());
+      if (mine === turn) [plan, error] = [found, null];
+    } catch (problem) {
+      if (mine === turn) [plan, error] = [null, problem];
+    }
+    if (mine === turn) { planning = false; show(); }
+  }
+
+  function change(name, value) {
+    values[name] = value;
+    show();
+    clearTimeout(typing);
+    typing = setTimeout(look, 250);
+  }
+
+  function flag(name, on) {
+    if (name === "force" || name === "widen") { delete flags.force; delete flags.widen; }
+    if (name === "cancel_origin" || name === "keep_waiting") { delete flags.cancel_origin; delete flags.keep_waiting; }
+    if (on) flags[name] = true;
+    else delete flags[name];
+    look();
+  }
+
+  async function press() {
+    error = null;
+    try {
+      errand = (await ctx.ask("start", wish())).errand;
+    } catch (problem) {
+      error = problem;
+      show();
+      return;
+    }
+    ctx.say("The restart begins.");
+    stop = ctx.watch("progress", { errand }, (found, problem) => {
+      if (problem) error = problem;
+      if (found) {
+        const known = going?.run;
+        going = found;
+        if (found.error) error = found.error;
+        if (found.run && found.run !== known) {
+          ctx.value = found.run;
+          if (ctx.has("run")) ctx.go("run", { run: found.run });
+        }
+        if (found.state === "ended") { stop?.(); stop = null; ctx.say(`The run ${found.run} has ended: ${found.status}`); }
+      }
+      show();
+    });
+    show();
+  }
+
+  // --- what is drawn ---
+
+  function field(one) {
+    const id = `cr-${form.run}-${one.name}`;
+    const value = values[one.name] ?? one.value;
+    const changed = value !== one.value;
+    const common = { id, class: "cr-field", key: `field-${one.name}`, "aria-describedby": one.help ? `${id}-help` : null };
+    const input = (type, more) => h("input", { ...common, type, value, oninput: (event) => change(one.name, event.target.value), ...more });
+    const kinds = {
+      choice: () => h("select", { ...common, value, onchange: (event) => change(one.name, event.target.value) }, one.choices.map((choice) => h("option", { value: choice, selected: choice === value }, choice))),
+      bool: () => h("input", { ...common, class: "cr-check", type: "checkbox", checked: value === "true", onchange: (event) => change(one.name, String(event.target.checked)) }),
+      int: () => input("number", { step: "1" }),
+      float: () => input("number", { step: "any" }),
+      date: () => input("date"),
+      datetime: () => input("datetime-local", { step: "1", value: value.slice(0, 19) }),
+      secret: () => input("password", { autocomplete: "off", placeholder: "as it was" }),
+      json: () => h("textarea", { ...common, class: "cr-field cr-mono", rows: 2, spellcheck: "false", value, oninput: (event) => change(one.name, event.target.value) }),
+    };
+    return h("div", { class: `cr-parameter${changed ? " cr-changed" : ""}`, key: `parameter-${one.name}` },
+      h("label", { for: id }, one.name), h("div", { class: "cr-input" }, (kinds[one.kind] ?? (() => input("text", { spellcheck: "false" })))(),
+        changed ? button("Undo", () => { delete values[one.name]; look(); }, { kind: "quiet", key: "undo", "aria-label": `Undo the change of ${one.name}` }) : null),
+      h("p", { class: "cr-hint", id: `${id}-help` }, changed ? `was ${one.kind === "secret" ? "another" : one.value || "empty"}` : "", changed && one.help ? " · " : "", one.help));
+  }
+
+  function check(name, words, hint) {
+    return h("label", { class: "cr-choice", key: `flag-${name}` }, h("input", { type: "checkbox", checked: Boolean(flags[name]), onchange: (event) => flag(name, event.target.checked), key: name }), h("span", {}, words, hint ? h("span", { class: "cr-hint" }, ` ${hint}`) : null));
+  }
+
+  function form_part() {
+    const chosen = form.cuts.find(({ address }) => address === cut);
+    return h("div", { class: "cr-form", key: "form" },
+      h("div", { class: "cr-parameter", key: "cut" }, h("label", { for: "cr-cut" }, "From"),
+        h("div", { class: "cr-input" }, h("select", { id: "cr-cut", class: "cr-field", value: cut, key: "cut", onchange: (event) => { cut = event.target.value; look(); } },
+          chosen ? null : h("option", { value: cut, selected: true }, cut),
+          form.cuts.map((one) => h("option", { value: one.address, selected: one.address === cut }, `${one.item ? "\u2003" : ""}${one.address} (${one.status})`)))),
+        h("p", { class: "cr-hint cr-mono" }, chosen?.line)),
+      form.parameters.length ? h("h4", { key: "title" }, "Parameters") : null,
+      form.parameters.map(field),
+      form.failed_items || flags.failed_only ? check("failed_only", "Only the items that failed") : null,
+      plan?.refusals.length || flags.force || flags.widen ? h("fieldset", { class: "cr-set", key: "stale" }, h("legend", {}, "Steps before the cut that are not what they were"),
+        check("widen", "Execute them, too", "the cut moves to the first of them"), check("force", "Keep them as they were")) : null,
+      form.status === "suspended" ? h("fieldset", { class: "cr-set", key: "waits" }, h("legend", {}, "The run itself waits"),
+        check("cancel_origin", "Cancel it"), check("keep_waiting", "Let it wait on")) : null);
+  }
+
+  function plan_part() {
+    if (!plan) return h("div", { class: "cr-plan", key: "plan", "aria-busy": String(planning) }, error ? problem(error) : h("p", { class: "cr-empty" }, "Planning…"));
+    const kinds = { kept: "kept", executes: "running", "runs again": "running", rebuilds: "running", pending: "pending", skipped: "skipped", "may execute": "waiting" };
+    return h("div", { class: "cr-plan", key: "plan", "aria-busy": String(planning) },
+      plan.refusals.length ? h("div", { class: "cr-problem", role: "alert", key: "refused" }, icon("failed"), h("div", {}, h("strong", {}, "This restart is refused. "), plan.refusals.map((words) => h("div", {}, words)),
+        plan.earliest && plan.earliest !== cut ? h("p", {}, "This would do: ", button(`from ${plan.earliest}`, () => { cut = plan.earliest; look(); }, { key: "earliest" })) : null)) : null,
+      plan.warnings.map((words, place) => h("div", { class: "cr-note", key: `warning-${place}` }, words)),
+      Object.entries(plan.items).map(([kind, keys]) => keys.length ? h("p", { key: `items-${kind}`, class: "cr-soft" }, `items ${kind}: ${keys.join(", ")}`) : null),
+      error ? problem(error) : null,
+      h("p", { class: "cr-sum", key: "sum" }, h("strong", {}, `${count(plan.executes)} ${plan.executes === 1 ? "step executes" : "steps execute"}`), plan.seconds ? `, about ${seconds(plan.seconds)}` : "",
+        plan.kept ? `; ${count(plan.kept)} kept${plan.saved >= 0.05 ? `, ${seconds(plan.saved)} saved` : ""}` : ""),
+      h("div", { class: "cr-scroll cr-plan-steps", key: "steps", tabindex: 0, role: "region", "aria-label": "Plan" }, h("table", { class: "cr-table", "aria-label": "Plan" },
+        h("thead", {}, h("tr", {}, ["Step", "What happens", "Why", "Last time"].map((words) => h("th", { scope: "col", class: words === "Last time" ? "cr-number" : "" }, words)))),
+        h("tbody", {}, plan.steps.map((step) => h("tr", { key: `plan-${step.label}`, class: step.fate === "kept" ? "cr-dim" : "" }, h("td", {}, step.label),
+          h("td", {}, badge(kinds[step.fate] ?? "pending", step.fate)), h("td", {}, step.reason), h("td", { class: "cr-number" }, seconds(step.seconds))))))));
+  }
+
+  function going_part() {
+    const total = going?.steps.length ?? 0;
+    const done = (going?.steps ?? []).filter(({ status }) => status !== "pending" && status !== "running").length;
+    const running = going?.state !== "ended";
+    return h("div", { class: "cr-going", key: "going" },
+      h("div", { class: "cr-bar" }, badge(going?.status || "queued", going?.status || "starting"), h("span", { class: "cr-mono cr-grow" }, going?.run ?? ""),
+        running ? button("Cancel", () => ctx.ask("stop", { errand }).catch((problem) => { error = problem; show(); }), { kind: "danger", key: "stop" })
+          : [ctx.has("run") && going.run ? button("Open the run", () => ctx.go("run", { run: going.run }), { key: "open" }) : null, button("Another restart", () => start(going?.run || origin), { key: "another" })]),
+      h("div", { class: "cr-progress", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": done }, h("span", { style: { width: percent(total ? done / total : 0) } })),
+      going?.cause ? h("p", { class: "cr-told cr-cause-line" }, going.cause) : null,
+      error ? problem(error) : null,
+      h("div", { class: "cr-scroll cr-plan-steps" }, h("table", { class: "cr-table", "aria-label": "Steps" }, h("tbody", {}, (going?.steps ?? []).map((step) => h("tr", { key: step.label }, h("td", {}, step.label), h("td", {}, badge(step.status, step.words)), h("td", { class: "cr-number" }, seconds(step.seconds))))))));
+  }
+
+  function show() {
+    if (errand) { draw(el, going_part()); return; }
+    if (!form) { draw(el, error ? problem(error) : h("p", { class: "cr-empty" }, "Looking…")); return; }
+    const refused = !plan || plan.refusals.length > 0;
+    draw(el,
+      h("header", { class: "cr-head", key: "head" }, h("div", { class: "cr-title" }, h("h3", {}, "Restart"), badge(form.status), h("span", { class: "cr-flow" }, form.flow), h("span", { class: "cr-mono cr-soft" }, form.run)),
+        h("div", { class: "cr-actions" },
+          button("In this kernel", () => ctx.here({ restart: form.run, step: cut }), { key: "here", disabled: refused || Object.keys(wish().parameters).length > 0, title: "Put this notebook's variables back to what they were right before the cut; nothing is executed" }),
+          button(planning ? "Planning…" : "Restart", press, { kind: "primary", disabled: refused || planning, key: "go", title: "A new run, in the background" }))),
+      form.cause ? h("p", { class: "cr-told cr-cause-line", key: "cause" }, form.cause) : null,
+      h("div", { class: "cr-two", key: "two" }, form_part(), plan_part()));
+  }
+
+  show();
+  return {
+    el,
+    open(args) {
+      if (args.run || !origin || (!errand && !ctx.alone && ctx.value && ctx.value !== origin && !form)) start(args.run || (ctx.alone ? "" : ctx.value) || "last", args.step);
+    },
+    here(told) { if (told.error) { error = told.error; } ctx.say(told.text ?? ""); show(); },
+    close() { stop?.(); },
+  };
+};

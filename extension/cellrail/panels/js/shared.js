@@ -1,0 +1,316 @@
+// What every room of a panel uses: the line to the kernel, elements, words and small pictures.
+// Text becomes a document in `h` only, and there it stays text: nothing is ever parsed as markup.
+
+const rooms = {};
+
+// --- elements ---------------------------------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg";
+const PICTURES = new Set(["svg", "path", "circle", "rect", "line", "g", "pattern", "defs", "svg-title"]);
+// attributes that would run something, or load it from elsewhere
+const FORBIDDEN = /^(on.*|srcdoc|href|xlink:href|action|formaction|style)$/i;
+
+/** An element. Children are elements, text, lists of those, or nothing; never markup. */
+function h(tag, properties, ...children) {
+  const node = PICTURES.has(tag) ? document.createElementNS(SVG, tag.replace("svg-", "")) : document.createElement(tag);
+  for (const [name, value] of Object.entries(properties ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on") && typeof value === "function") listen(node, name.slice(2), value);
+    else if (name === "style") for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);
+    else if (name === "value" || name === "checked" || name === "indeterminate" || name === "selected") node[name] = value;
+    else if (name === "key") node.dataset.key = value;
+    else if (name === "src" && /^data:image\/(png|jpeg|gif|webp|svg\+xml);base64,/.test(value)) node.setAttribute(name, value);
+    else if (name !== "src" && !FORBIDDEN.test(name)) node.setAttribute(name, value === true ? "" : String(value));
+  }
+  add(node, children);
+  return node;
+}
+
+function add(node, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === undefined || child === null || child === false) continue;
+    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+}
+
+function listen(node, kind, callback) {
+  node.callbacks ??= {};
+  if (!(kind in node.callbacks)) node.addEventListener(kind, (event) => node.callbacks[kind]?.(event));
+  node.callbacks[kind] = callback;
+}
+
+/** Make what `node` holds be `children`, and leave alone what is the same: focus, scrolling, text. */
+function draw(node, ...children) {
+  const fresh = document.createDocumentFragment();
+  add(fresh, children);
+  morphChildren(node, fresh);
+  return node;
+}
+
+function morphChildren(old, fresh) {
+  const keyed = new Map();
+  for (const child of old.children) if (child.dataset?.key) keyed.set(child.dataset.key, child);
+  let place = old.firstChild;
+  for (const next of [...fresh.childNodes]) {
+    const key = next.dataset?.key;
+    const same = key ? keyed.get(key) : place;
+    if (same && alike(same, next)) {
+      if (same !== place) old.insertBefore(same, place);
+      else place = place.nextSibling;
+      morph(same, next);
+    } else {
+      old.insertBefore(next, place);
+    }
+  }
+  while (place) {
+    const gone = place;
+    place = place.nextSibling;
+    gone.remove();
+  }
+}
+
+function alike(a, b) {
+  return a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.dataset?.key ?? "") === (b.dataset?.key ?? "");
+}
+
+function morph(old, fresh) {
+  if (old === fresh) return;
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
+    return;
+  }
+  if (old.dataset?.fixed) return; // it looks after itself
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  for (const kind of Object.keys(old.callbacks ?? {})) if (!(kind in (fresh.callbacks ?? {}))) delete old.callbacks[kind];
+  for (const [kind, callback] of Object.entries(fresh.callbacks ?? {})) listen(old, kind, callback);
+  const busy = old.getRootNode().activeElement === old;
+  if (old instanceof HTMLInputElement) {
+    if (old.type === "checkbox" || old.type === "radio") old.checked = fresh.checked;
+    else if (!busy && old.value !== fresh.value) old.value = fresh.value;
+  }
+  if (old instanceof HTMLTextAreaElement) {
+    if (!busy && old.value !== fresh.value) old.value = fresh.value;
+    return;
+  }
+  morphChildren(old, fresh);
+  if (old instanceof HTMLSelectElement && !busy && old.value !== fresh.value) old.value = fresh.value;
+}
+
+/** What a cell has displayed as HTML: in a frame of its own, without scripts, links and network. */
+function frame(markup, title) {
+  const style = getComputedStyle(document.querySelector(".cellrail") ?? document.body);
+  const take = (name, other) => style.getPropertyValue(name).trim() || other;
+  const node = document.createElement("iframe");
+  node.className = "cr-frame";
+  node.title = title;
+  node.dataset.fixed = "1";
+  node.dataset.key = `frame-${digest(markup)}-${take("--cr-ground", "")}`;
+  // no scripts run in it; the same origin only lets us measure its height
+  node.setAttribute("sandbox", "allow-same-origin");
+  node.setAttribute("referrerpolicy", "no-referrer");
+  node.setAttribute("srcdoc", `<!doctype html><meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:">
+<style>:root{color-scheme:${take("--cr-scheme", "light")}}html{overflow-x:auto}body{margin:0;padding:2px;background:${take("--cr-ground", "#fff")};color:${take("--cr-text", "#222")};font:13px ${take("--cr-font", "sans-serif")}}
+table{border-collapse:collapse;font-size:12px}th,td{padding:3px 8px;text-align:right;border:none;white-space:nowrap}thead{border-bottom:1px solid ${take("--cr-line", "#bbb")}}
+tbody tr:nth-child(odd){background:${take("--cr-shade", "#f5f5f5")}}a{color:inherit;pointer-events:none}pre{white-space:pre-wrap}</style>${markup}`);
+  node.addEventListener("load", () => {
+    const inside = node.contentDocument?.documentElement;
+    // nothing in it leads anywhere
+    for (const link of node.contentDocument?.querySelectorAll("[href],[action],[formaction]") ?? []) for (const name of ["href", "action", "formaction"]) link.removeAttribute(name);
+    if (inside) node.style.height = `${Math.min(inside.scrollHeight + 4, 600)}px`;
+  });
+  return node;
+}
+
+function digest(text) {
+  let sum = 5381;
+  for (let place = 0; place < text.length; place++) sum = ((sum * 33) ^ text.charCodeAt(place)) >>> 0;
+  return sum.toString(36);
+}
+
+/** Text as a terminal would colour it. */
+function ansi(text) {
+  const parts = [];
+  let colour = "";
+  let bold = false;
+  for (const piece of String(text).split(/(\x1b\[[0-9;]*[A-Za-z])/)) {
+    const code = /^\x1b\[([0-9;]*)m$/.exec(piece);
+    if (code) {
+      const numbers = code[1].split(";").map(Number);
+      for (let place = 0; place < numbers.length; place++) {
+        const number = numbers[place];
+        if (number === 0) [colour, bold] = ["", false];
+        else if (number === 1) bold = true;
+        else if (number === 38 || number === 48) place += numbers[place + 1] === 5 ? 2 : 4;
+        else if (number === 39) colour = "";
+        else if (number >= 30 && number <= 37) colour = `cr-ansi-${number - 30}`;
+        else if (number >= 90 && number <= 97) colour = `cr-ansi-${number - 90}`;
+      }
+    } else if (piece && !piece.startsWith("\x1b")) {
+      parts.push(colour || bold ? h("span", { class: `${colour}${bold ? " cr-bold" : ""}` }, piece) : piece);
+    }
+  }
+  return parts;
+}
+
+// --- words ------------------------------------------------------------------------------------
+
+function seconds(value) {
+  if (value === null || value === undefined) return "";
+  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 60) return `${Math.round(value)} s`;
+  if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  if (value < 86400) return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
+  return `${Math.floor(value / 86400)} d ${Math.round((value % 86400) / 3600)} h`;
+}
+
+function bytes(value) {
+  if (!value) return value === 0 ? "0 B" : "";
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let place = 0;
+  while (value >= 1000 && place < units.length - 1) [value, place] = [value / 1000, place + 1];
+  return `${value >= 100 || place === 0 ? Math.round(value) : value.toFixed(1)} ${units[place]}`;
+}
+
+function ago(moment) {
+  const past = Date.now() / 1000 - moment;
+  if (past < 5) return "just now";
+  if (past < 60) return `${Math.floor(past)} s ago`;
+  if (past < 3600) return `${Math.floor(past / 60)} min ago`;
+  if (past < 86400) return `${Math.floor(past / 3600)} h ago`;
+  if (past < 7 * 86400) return `${Math.floor(past / 86400)} d ago`;
+  return day(moment);
+}
+
+const two = (number) => String(number).padStart(2, "0");
+
+function day(moment) {
+  const date = new Date(moment * 1000);
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+}
+
+function clock(moment) {
+  const date = new Date(moment * 1000);
+  return `${day(moment)} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
+const count = (number) => number.toLocaleString("en-US");
+
+// --- pictures ---------------------------------------------------------------------------------
+
+// each status has a shape of its own, so that it is told without colour; a word stands beside it
+const SHAPES = {
+  success: "M4.5 8.3l2.4 2.4 4.6-5",
+  failed: "M5.2 5.2l5.6 5.6M10.8 5.2l-5.6 5.6",
+  kept: "M10.8 6.2A3.4 3.4 0 1 0 11.4 8.6M11.2 4.2v2.3H8.9",
+  running: "M6.4 5l4.6 3-4.6 3z",
+  suspended: "M6.3 5.3v5.4M9.7 5.3v5.4",
+  interrupted: "M8.6 4.2L6 8.5h4L7.4 11.8",
+  cancelled: "M4.6 8h6.8",
+  skipped: "M4.8 5.4l2.8 2.6-2.8 2.6M8.4 5.4l2.8 2.6-2.8 2.6",
+  pending: "",
+  queued: "M8 5v3.2l2 1.4",
+  waiting: "M8 5v3.2l2 1.4",
+};
+
+function icon(status) {
+  return h("svg", { class: `cr-icon cr-${status}`, viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" },
+    h("circle", { cx: 8, cy: 8, r: 6.6 }), h("path", { d: SHAPES[status] ?? "" }));
+}
+
+function badge(status, words) {
+  return h("span", { class: `cr-badge cr-is-${status}` }, icon(status), h("span", {}, words ?? status));
+}
+
+function chips(pairs, kind) {
+  return pairs.map(([name, value]) => h("span", { class: `cr-chip cr-chip-${kind}`, title: `${kind} ${name} = ${value}` },
+    h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, value)));
+}
+
+function button(words, onclick, more) {
+  const { kind, ...rest } = more ?? {};
+  return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick, ...rest }, words);
+}
+
+function problem(error, key) {
+  return h("div", { class: "cr-problem", role: "alert", key: key ?? "problem" }, icon("failed"),
+    h("span", {}, error.message, error.hint ? h("span", { class: "cr-hint" }, ` ${error.hint}`) : null));
+}
+
+/** Tabs that arrow keys walk through. `tabs` are [name, words]. */
+function tablist(tabs, chosen, choose, label) {
+  const step = (event) => {
+    const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const place = tabs.findIndex(([name]) => name === chosen());
+    const [name] = tabs[(place + move + tabs.length) % tabs.length];
+    const list = event.currentTarget;
+    choose(name);
+    list.querySelector(`[data-key="tab-${name}"]`)?.focus();
+  };
+  return h("div", { class: "cr-tabs", role: "tablist", "aria-label": label, onkeydown: step },
+    tabs.map(([name, words]) => h("button", {
+      type: "button", role: "tab", class: "cr-tab", key: `tab-${name}`, "aria-selected": String(name === chosen()),
+      tabindex: name === chosen() ? 0 : -1, onclick: () => choose(name),
+    }, words)));
+}
+
+// --- the line to the kernel -------------------------------------------------------------------
+
+/** Questions and what is followed, of one view of the widget. */
+class Line {
+  constructor(model) {
+    this.model = model;
+    this.next = Math.floor(Math.random() * 2 ** 40);
+    this.asked = new Map();
+    this.watched = new Map();
+    this.hear = (message) => this.take(message);
+    this.show = () => document.hidden || this.model.send({ alive: true });
+    model.on("msg:custom", this.hear);
+    this.beat = setInterval(this.show, 20000);
+    document.addEventListener("visibilitychange", this.show);
+  }
+
+  ask(room, what, args) {
+    const n = this.next++;
+    return new Promise((resolve, reject) => {
+      this.asked.set(n, { resolve, reject });
+      this.model.send({ n, room, what, args: args ?? {} });
+    });
+  }
+
+  watch(room, what, args, heard) {
+    const n = this.next++;
+    const question = { n, room, what, args: args ?? {}, watch: true };
+    this.watched.set(n, { question, heard });
+    this.model.send(question);
+    return () => this.watched.delete(n) && this.model.send({ n, drop: true });
+  }
+
+  take(message) {
+    if (message.lost) {
+      // the process that answers has ended: ask anew
+      for (const { reject } of this.asked.values()) reject({ message: "the panel's process has ended", hint: "try again" });
+      this.asked.clear();
+      for (const { question } of this.watched.values()) this.model.send(question);
+      return;
+    }
+    const asked = this.asked.get(message.n);
+    if (asked) {
+      this.asked.delete(message.n);
+      if (message.error) asked.reject(message.error);
+      else asked.resolve(message.data);
+    }
+    this.watched.get(message.n)?.heard(message.data, message.error);
+  }
+
+  close() {
+    clearInterval(this.beat);
+    document.removeEventListener("visibilitychange", this.show);
+    this.model.off("msg:custom", this.hear);
+    for (const n of this.watched.keys()) this.model.send({ n, drop: true });
+    this.watched.clear();
+  }
+}

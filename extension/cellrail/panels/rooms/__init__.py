@@ -1,0 +1,1 @@
+"""The rooms' halves in Python: they answer with plain data, from an `App`."""

@@ -1,0 +1,308 @@
+"""A restart: where from, with which parameters, what would happen; and how it goes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellrail.errors import BadParameter, CellrailError, UserError
+from cellrail.notebook.parameters import choices
+from cellrail.notebook.plan import Fate, Plan
+from cellrail.panels.base import Args, Room
+from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.rooms.runs import clipped
+from cellrail.views import first_line
+from cellrail_state.errors import StateError
+
+if TYPE_CHECKING:
+    from cellrail.app import App
+    from cellrail.notebook.model import Flow, Parameter
+    from cellrail.views import Run
+
+#: items of loops that are offered as cuts, at most; those that failed come first
+_ITEMS = 40
+_FLAGS = ("force", "widen", "failed_only", "reeval", "cancel_origin", "keep_waiting")
+_EXECUTES = {Fate.EXECUTES, Fate.RUNS_AGAIN, Fate.REBUILDS}
+_WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, "true": True, "false": False}
+
+
+class RestartRoom(Room):
+    """Answers `form`, `plan`, `start`, `progress`, `stop`."""
+
+    slow = frozenset({"plan"})
+
+    def __init__(self, app: App) -> None:
+        """Look into a store.
+
+        Args:
+            app: the store's.
+        """
+        super().__init__(app)
+        self._errands: dict[str, Errand] = {}
+
+    def ask_form(self, args: Args) -> dict[str, Any]:
+        """What can be chosen: the cut, and the parameters with the origin's values.
+
+        Args:
+            args: `run`: the origin's address.
+        """
+        run, flow = self.app.restartable(str(args.get("run") or "last"))
+        return {
+            "run": run.id,
+            "flow": run.flow,
+            "status": str(run.status),
+            "cause": clipped(run.cause, 300),
+            "cuts": _cuts(run, flow),
+            "cut": self._default_cut(run),
+            "parameters": [_field(parameter, run) for parameter in flow.parameters],
+            "failed_items": any("failed" in cut["status"] for cut in _items(run)),
+        }
+
+    def ask_plan(self, args: Args) -> dict[str, Any]:
+        """What would happen, and why.
+
+        Args:
+            args: as of `start`.
+        """
+        run, options = self._wish(args)
+        options = {n: v for n, v in options.items() if n not in {"cancel_origin", "keep_waiting"}}
+        plan: Plan = self.app.restart(run.id, plan=True, **options)
+        executes = [step for step in plan.steps if step.fate in _EXECUTES]
+        return {
+            "steps": [
+                {"label": step.label, "fate": step.fate.value, "reason": step.reason,
+                 "seconds": step.seconds, "names": list(step.names)}
+                for step in plan.steps
+            ],
+            "cut": plan.cut,
+            "refusals": list(plan.refusals),
+            "earliest": plan.earliest,
+            "by_force": plan.by_force,
+            "warnings": list(plan.warnings),
+            "items": {kind: list(keys[:20]) for kind, keys in plan.items.items()},
+            "executes": len(executes),
+            "kept": sum(step.fate is Fate.KEPT for step in plan.steps),
+            "seconds": sum(step.seconds or 0.0 for step in executes),
+            "saved": sum(step.seconds or 0.0 for step in plan.steps if step.fate is Fate.KEPT),
+        }  # fmt: skip
+
+    def ask_start(self, args: Args) -> dict[str, str]:
+        """Start the run, in a process of its own; what names the errand.
+
+        Args:
+            args: `run`, `step` (the cut), `parameters` (what differs, as text), `labels`, and what
+                `App.restart` knows as `force`, `widen`, `failed_only`, `reeval`, `cancel_origin`
+                and `keep_waiting`.
+        """
+        run, options = self._wish(args)
+        wish = Wish(store=str(self.app.store_path), verb="restart", run=run.id, options=options)
+        errand = Errand(self.app, wish)
+        self._errands[str(errand.pid)] = errand
+        return {"errand": str(errand.pid)}
+
+    def ask_progress(self, args: Args) -> dict[str, Any]:
+        """How far an errand has come, and the run that it has started.
+
+        Args:
+            args: `errand`.
+        """
+        state = self._errand(args).state()
+        told = {"state": state.state, "run": state.run, "error": state.error}
+        if not state.run:
+            return {**told, "steps": [], "status": "", "cause": ""}
+        run = self.app.show(state.run)
+        steps = [
+            {"label": step.label, "status": str(step.status), "words": step.status_words,
+             "seconds": step.seconds}
+            for step in run.steps
+        ]  # fmt: skip
+        return {**told, "steps": steps, "status": str(run.status), "cause": clipped(run.cause, 300)}
+
+    def ask_stop(self, args: Args) -> dict[str, str]:
+        """Cancel what an errand has begun.
+
+        Args:
+            args: `errand`.
+        """
+        self._errand(args).stop()
+        return {}
+
+    def stamp(self, what: str, args: Args) -> Hashable:
+        """Whether an errand goes on; whether the notebook or its run is another by now."""
+        if what != "progress":
+            return super().stamp(what, args)
+        state = self._errand(args).state()
+        return state.state, state.run, self.pulse.of_run(state.run) if state.run else None
+
+    # --- what is wished ----------------------------------------------------------------------
+
+    def _wish(self, args: Args) -> tuple[Run, dict[str, Any]]:
+        run, flow = self.app.restartable(str(args.get("run") or "last"))
+        options: dict[str, Any] = {flag: True for flag in _FLAGS if args.get(flag)}
+        if args.get("step"):
+            options["from_step"] = str(args["step"])
+        given: Mapping[str, Any] = args.get("parameters") or {}
+        known = {parameter.name: parameter for parameter in flow.parameters}
+        if given:
+            options["parameters"] = {
+                name: value_of(known[name], value) if name in known else value
+                for name, value in given.items()
+            }
+        if args.get("labels"):
+            options["labels"] = {str(k): str(v) for k, v in dict(args["labels"]).items()}
+        return run, options
+
+    def _default_cut(self, run: Run) -> str:
+        """The cut where none is named; "" where there is none to offer."""
+        try:
+            return str(self.app.restart(run.id, plan=True).cut)
+        except (CellrailError, StateError):
+            return ""
+
+    def _errand(self, args: Args) -> Errand:
+        errand = self._errands.get(str(args.get("errand")))
+        if errand is None:
+            raise UserError("nobody knows this errand any more", hint="the list of runs shows all")
+        return errand
+
+
+def _cuts(run: Run, flow: Flow) -> list[dict[str, Any]]:
+    """The notebook's steps, with what became of them in the run; behind a loop some items."""
+    known = {step.label: step for step in run.steps}
+    items = _items(run)
+    cuts = []
+    for step in flow.steps:
+        old = known.get(step.label)
+        status = str(old.status) if old is not None else "new"
+        cuts.append(
+            {
+                "address": step.label,
+                "status": status,
+                "line": first_line(step.source),
+                "item": False,
+            }
+        )
+        cuts += [item for item in items if item["address"].startswith(f"{step.label}[")]
+    return cuts
+
+
+def _items(run: Run) -> list[dict[str, Any]]:
+    """Items of loops, those that failed first."""
+    found = [
+        {"address": item.address, "status": item.status.partition(" ")[0],
+         "line": clipped(item.cause, 80), "item": True}
+        for step in run.steps
+        for item in run.items(step)
+    ]  # fmt: skip
+    return sorted(found, key=lambda item: item["status"] != "failed")[:_ITEMS]
+
+
+# --- fields ----------------------------------------------------------------------------------
+
+
+def _field(parameter: Parameter, run: Run) -> dict[str, Any]:
+    """A parameter as a field of the form, with the origin's value as text."""
+    given = parameter.name in run.parameters
+    value = run.parameters.get(parameter.name, parameter.default)
+    secret = parameter.secret or parameter.name in run.history.started.secrets
+    return {
+        "name": parameter.name,
+        "kind": "secret" if secret else kind_of(parameter),
+        "choices": [text_of(choice) for choice in choices(parameter)],
+        "value": "" if secret else text_of(value),
+        "help": clipped(parameter.help, 200),
+        "default": "" if secret else clipped(parameter.source, 80),
+        "given": given,
+    }
+
+
+def kind_of(parameter: Parameter) -> str:
+    """The kind of field that a parameter gets.
+
+    Returns:
+        choice, date, datetime, bool, int, float, text, json, or any (numbers are recognised).
+    """
+    if choices(parameter):
+        return "choice"
+    if parameter.kind:
+        return "date" if parameter.kind == "date" else "datetime"
+    annotated = {"bool": "bool", "int": "int", "float": "float", "str": "text"}
+    if parameter.annotation in annotated:
+        return annotated[parameter.annotation]
+    kinds: tuple[tuple[Any, str], ...] = (
+        (bool, "bool"), (int, "int"), (float, "float"), (str, "text"),
+        ((list, tuple, dict), "json"),
+    )  # fmt: skip
+    return next((kind for types, kind in kinds if isinstance(parameter.default, types)), "any")
+
+
+def text_of(value: Any) -> str:
+    """A value as the text of its field."""
+    if value is None:
+        return ""
+    if isinstance(value, (dt.date, dt.datetime)):
+        return value.isoformat()
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def value_of(parameter: Parameter, given: Any) -> Any:
+    """The value of a field (JSON-able; dates as ISO text).
+
+    Raises:
+        BadParameter: the text is no value of the field's kind.
+    """
+    kind = kind_of(parameter)
+    if isinstance(given, bool) or not isinstance(given, str):
+        return given
+    try:
+        return _READERS[kind](given, parameter)
+    except ValueError as error:
+        raise BadParameter(f"{parameter.name}: {given!r} is no {_NAMES[kind]}") from error
+
+
+def _bool(text: str, _: Parameter) -> bool:
+    value = _WORDS.get(text.strip())
+    if not isinstance(value, bool):
+        raise ValueError(text)
+    return value
+
+
+def _any(text: str, _: Parameter) -> Any:
+    """As on the command line: numbers, booleans and None are recognised."""
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text if text else None
+
+
+def _choice(text: str, parameter: Parameter) -> Any:
+    for choice in choices(parameter):
+        if text_of(choice) == text:
+            return choice
+    raise ValueError(text)
+
+
+_READERS: dict[str, Any] = {
+    "int": lambda text, _: int(text),
+    "float": lambda text, _: float(text),
+    "text": lambda text, _: text,
+    "bool": _bool,
+    "date": lambda text, _: dt.date.fromisoformat(text).isoformat(),
+    "datetime": lambda text, _: dt.datetime.fromisoformat(text).isoformat(),
+    "json": lambda text, _: json.loads(text),
+    "choice": _choice,
+    "any": _any,
+}
+_NAMES = {
+    "int": "whole number", "float": "number", "text": "text", "bool": "True or False",
+    "date": "date (2013-01-31)", "datetime": "time (2013-01-31T12:00)", "json": "JSON",
+    "choice": "choice of this parameter", "any": "value",
+}  # fmt: skip

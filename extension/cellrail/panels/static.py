@@ -1,0 +1,79 @@
+"""What panels show where no front end shows widgets: one table for each room."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellrail.tables import Table
+
+if TYPE_CHECKING:
+    from cellrail.app import App
+
+_ROWS = 20
+
+
+def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table:
+    """The table that stands for a room.
+
+    Args:
+        app: the store's.
+        room: the room's name.
+        start: with what it opens.
+        title: what the table is called.
+    """
+    makers: dict[str, Callable[[App, Mapping[str, Any], str], Table]] = {
+        "runs": _runs,
+        "run": _run,
+        "restart": _restart,
+    }
+    return makers[room](app, start, title)
+
+
+def _runs(app: App, start: Mapping[str, Any], title: str) -> Table:
+    page = app.runs_page(start.get("text", ""), status=start.get("status"), limit=_ROWS)
+    rows = tuple(
+        (row.run_id, row.status, row.flow, moment(row.started), took(row.seconds), row.cause)
+        for row in page.rows
+    )
+    more = f" ({len(rows)} of {page.total})" if page.total > len(rows) else ""
+    headings = ("run", "status", "flow", "started (UTC)", "took", "cause")
+    return Table(title=title + more, headings=headings, rows=rows, empty="no run fits")
+
+
+def _run(app: App, start: Mapping[str, Any], title: str) -> Table:
+    run = app.show(str(start.get("run") or "last"))
+    rows = tuple(
+        (f"#{step.number}", step.name, step.status_words, took(step.seconds), step.cause)
+        for step in run.steps
+    )
+    return Table(
+        title=f"{title} {run.id} of {run.flow}: {run.status}",
+        headings=("step", "name", "status", "took", "cause"),
+        rows=rows,
+    )
+
+
+def _restart(app: App, start: Mapping[str, Any], title: str) -> Table:
+    run = str(start.get("run") or "last")
+    plan = app.restart(run, from_step=start.get("step") or None, plan=True)
+    rows = tuple(
+        (step.label, step.fate.value, step.reason, took(step.seconds)) for step in plan.steps
+    )
+    refused = f": refused, {'; '.join(plan.refusals)}" if plan.refusals else ""
+    return Table(
+        title=f"{title} of {run} from {plan.cut}{refused}",
+        headings=("step", "what happens", "why", "took last time"),
+        rows=rows,
+    )
+
+
+def moment(seconds: float) -> str:
+    """An instant for people, in UTC."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def took(seconds: float | None) -> str:
+    """A duration for people; "" where there is none."""
+    return "" if seconds is None else f"{seconds:.2f} s"

@@ -1,0 +1,110 @@
+"""The widget: it carries messages between the browser and the process that answers (`clerk`).
+
+Imported only where a panel is made: it needs anywidget (the extra `cellrail[panels]`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from cellrail.panels.base import RoomKind
+from cellrail.panels.clerk import Clerk
+from cellrail.panels.here import between_cells, restart_here
+from cellrail.panels.plain import Plain
+
+_JS = Path(__file__).parent / "js"
+
+
+@functools.cache
+def clerk_of(store: Path, keys: str) -> Clerk:
+    """The one of this process for a store; panels share it."""
+    return Clerk(store, keys=keys)
+
+
+def script_of(kinds: Sequence[RoomKind]) -> str:
+    """The browser's half of a panel with these rooms: one ES module."""
+    shared = (_JS / "shared.js").read_text("utf-8")
+    house = (_JS / "house.js").read_text("utf-8")
+    return "\n".join([shared, *(kind.script for kind in kinds), house])
+
+
+class Panel(anywidget.AnyWidget):
+    """A panel in a notebook: one room, or several with tabs.
+
+    `value` is what is chosen in it: a run's id, a step's address, a backfill's id. It can be read,
+    set and observed::
+
+        panel = cellrail.runs_panel()
+        panel.observe(lambda change: print(change.new), "value")
+
+    What is shown is not part of the widget's state: a saved notebook holds none of it.
+    """
+
+    _css = (_JS / "panel.css").read_text("utf-8")
+
+    value = traitlets.Unicode("", help="what is chosen; empty for nothing").tag(sync=True)
+    #: the rooms, as `[name, title]`, and with what they open
+    _rooms: Any = traitlets.List().tag(sync=True)
+    _start: Any = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, kinds: Sequence[RoomKind], plain: Plain, *, store: Path, keys: str = "",
+        start: dict[str, Any] | None = None, value: str = "",
+    ) -> None:  # fmt: skip
+        """Show rooms.
+
+        Args:
+            kinds: the rooms.
+            plain: what is shown where there is no front end.
+            store: the store's folder.
+            keys: folder of the signing keys, where one was named.
+            start: with what the first room opens.
+            value: what is chosen at first.
+        """
+        self._plain, self._clerk = plain, clerk_of(store, keys)
+        super().__init__(
+            _esm=script_of(kinds), _rooms=[[kind.name, kind.title] for kind in kinds],
+            _start=start or {}, value=value,
+        )  # fmt: skip
+        self._clerk.open(self.model_id, self._tell)
+        self.on_msg(self.heard)
+
+    def heard(self, _: Any, content: Any, buffers: Any) -> None:
+        """A message from the browser: it is only handed on."""
+        del buffers
+        if not isinstance(content, dict):
+            return
+        if "here" in content:
+            between_cells(lambda: self._tell({"here": restart_here(content["here"])}))
+        else:
+            self._clerk.ask(str(self.model_id), content)
+
+    def _tell(self, answer: dict[str, Any]) -> None:
+        self.send(answer)
+
+    def close(self) -> None:
+        """Take the panel away."""
+        if self.comm is not None:
+            # the interpreter may be ending
+            with contextlib.suppress(Exception):
+                self._clerk.leave(str(self.model_id))
+        super().close()
+
+    def _repr_mimebundle_(self, **named: Any) -> Any:
+        """The widget where a person looks at a notebook, else a table."""
+        if not self._plain.has_front_end():
+            return {"text/plain": self._plain.text(), "text/html": self._plain.html()}
+        bundle: Any = super()._repr_mimebundle_(**named)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        # what stays in a saved notebook: no ids, no times
+        return {**data, "text/plain": f"{self._plain.title}: run this cell to open it"}, metadata
+
+    def __repr__(self) -> str:
+        return self._plain.text()

@@ -1,0 +1,51 @@
+"""Tables of text, for terminals and as HTML. The one place of the Python code that escapes."""
+
+from __future__ import annotations
+
+import html
+
+import msgspec
+
+
+def escape(value: object) -> str:
+    """A value as HTML text, whatever it holds."""
+    return html.escape(str(value), quote=True)
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of text under headings."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...] = ()
+    #: what is said instead of rows
+    empty: str = "nothing yet"
+
+    def text(self) -> str:
+        """As aligned columns."""
+        if not self.rows:
+            return f"{self.title}: {self.empty}"
+        lines = [self.headings, *(tuple(_line(cell) for cell in row) for row in self.rows)]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(self.headings))]
+        return "\n".join(
+            [self.title, *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)]
+        )
+
+    def html(self) -> str:
+        """As a table."""
+        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in self.headings)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
+        if not self.rows:
+            body = f'<tr><td colspan="{len(self.headings)}">{escape(self.empty)}</td></tr>'
+        return (
+            f"<table><caption>{escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table>"
+        )
+
+
+def _line(cell: str) -> str:
+    """A cell in one line, without what moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in cell)

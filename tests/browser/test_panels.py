@@ -1,0 +1,208 @@
+"""Panels as a person meets them, in a real JupyterLab.
+
+Laws: a person finds yesterday's failed run, restarts it from the right step with another parameter,
+watches it finish, and looks into a DataFrame as it stood; all of it with the keyboard, too; nothing
+a notebook printed runs in the page; a saved notebook holds nothing of what was shown.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+# a server, a browser and a kernel: nothing else may run beside them
+pytestmark = [pytest.mark.alone, pytest.mark.browser]
+
+EVIL = """<script>window.hacked=1</script><img src=x onerror="window.hacked=1">&"""
+OPEN = "%load_ext cellrail\n%flow panel"
+FLOW = (
+    "import datetime as dt\n\nday = dt.date(2013, 1, 4)  # the day to look at\n"
+    "longest = 120  # minutes; a longer delay is taken for an error\nnote = 'plain'",
+    "%%step load\nimport numpy as np\nimport pandas as pd\nmade = np.random.default_rng(day.day)\n"
+    "flights = pd.DataFrame({\n    'origin': made.choice(['EWR', 'JFK', 'LGA'], 500),\n"
+    "    'hour': made.integers(5, 24, 500),\n"
+    "    'dep_delay': made.normal(20, 40, 500).round(),\n})\nflights.head()",
+    "%%step clean\nlate = flights[flights.dep_delay > 0]\nprint(len(late), 'flights were late')",
+    "%%step score --foreach origin in ['EWR', 'JFK', 'LGA'] --collect worst\n"
+    "worst = float(late[late.origin == origin].dep_delay.max())",
+    "%%step check\nassert max(worst) <= longest, f'a delay of {max(worst)} minutes'",
+    "%%step draw\nimport matplotlib.pyplot as plt\nfigure, axes = plt.subplots(figsize=(6, 2.4))\n"
+    "late.groupby('hour').dep_delay.mean().plot.bar(ax=axes, title='Mean delay by hour');",
+    f"%%step report\nprint(note)\nfrom IPython.display import HTML\nHTML('<b>done</b>' + {EVIL!r})",
+)
+
+
+@pytest.fixture
+def failed(make, app):
+    """Yesterday's run: it has failed at `check`."""
+    path = make(*FLOW, name="delays.ipynb", tags={1: ["parameters"]})
+    return app.run(path, parameters={"note": EVIL, "longest": 60}, labels={"team": "night"})
+
+
+def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, failed, app):
+    notebook = lab.open(lab.notebook(OPEN))
+    notebook.run(0)
+    panel = notebook.panel
+
+    row = panel.get_by_role("row", name=re.compile(failed.id))
+    expect(row).to_contain_text("failed")
+    notebook.shoot("runs")
+    row.click()
+    expect(panel.get_by_role("treeitem", name=re.compile("^check, failed"))).to_be_visible()
+    expect(panel.get_by_role("tabpanel")).to_contain_text("AssertionError: a delay of")
+    notebook.shoot("run-failed")
+
+    panel.get_by_role("button", name="Restart from here…").click()
+    expect(panel.get_by_label("From")).to_have_value("check")
+    expect(panel.get_by_role("region", name="Plan")).to_contain_text("kept")
+    longest = panel.get_by_label("longest", exact=True)
+    expect(longest).to_have_attribute("type", "number")
+    expect(panel.get_by_label("day", exact=True)).to_have_attribute("type", "date")
+    longest.fill("1000")
+    expect(panel.get_by_text("was 60")).to_be_visible()
+    expect(
+        panel.get_by_text("1 step executes").or_(panel.get_by_text("3 steps execute"))
+    ).to_be_visible()
+    notebook.shoot("restart")
+    panel.get_by_role("button", name="Restart", exact=True).click()
+
+    expect(panel.get_by_role("treeitem", name=re.compile("^report, success"))).to_be_visible()
+    expect(panel.get_by_role("treeitem", name=re.compile("^load, kept"))).to_be_visible()
+    expect(panel.locator(".cr-room-run .cr-head")).to_contain_text("success")
+    new = app.show("last")
+    assert new.id != failed.id
+    assert new.parameters["longest"] == 1000
+    assert new.status == "success"
+
+    panel.get_by_role("treeitem", name=re.compile("^draw")).click()
+    expect(panel.locator("img.cr-picture")).to_be_visible()
+    notebook.shoot("run-output")
+    panel.get_by_role("treeitem", name=re.compile("^load")).click()
+    expect(panel.get_by_role("tab", name=re.compile("^Variables"))).to_be_visible()
+    panel.get_by_role("tab", name=re.compile("^Variables")).click()
+    panel.get_by_role("button", name="flights", exact=True).click()
+    preview = panel.get_by_role("region", name="Preview of flights", exact=True)
+    expect(preview).to_contain_text("of 500 rows")
+    preview.get_by_label("Filter in SQL").fill("origin = 'JFK' AND dep_delay > 60")
+    preview.get_by_role("button", name="Filter", exact=True).click()
+    expect(preview).not_to_contain_text("of 500 rows")
+    preview.get_by_role("button", name="dep_delay", exact=True).click()
+    expect(preview.locator("tbody td").nth(0)).to_have_text("JFK")
+    notebook.shoot("variables")
+
+    panel.get_by_role("tab", name="Compare", exact=True).click()
+    expect(panel.get_by_role("tabpanel")).to_contain_text("longest")
+    notebook.shoot("compare")
+    assert notebook.page.evaluate("window.hacked") is None
+
+
+def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):
+    report = "%%step report\nprint(note)\nfrom IPython.display import HTML\nHTML(note)"
+    fail = f"%%step fail\nraise ValueError({EVIL!r})"
+    path = make(f"note = {EVIL!r}", report, fail, tags={1: ["parameters"]})
+    app.run(path, parameters={"note": EVIL}, labels={EVIL: EVIL})
+    notebook = lab.open(lab.notebook(OPEN + " last"))
+    notebook.run(0)
+    panel = notebook.panel
+    for step in ("report", "fail"):
+        panel.get_by_role("treeitem", name=re.compile(f"^{step}")).click()
+        for tab in ("Code", "Variables", "More", "Output"):
+            panel.get_by_role("tab", name=re.compile(f"^{tab}")).click()
+            expect(panel.get_by_role("tabpanel")).to_be_visible()
+    panel.get_by_role("treeitem", name=re.compile("^report")).click()
+    inside = panel.frame_locator("iframe.cr-frame")
+    expect(inside.locator("body")).to_contain_text("&")
+    panel.get_by_role("tab", name="Restart", exact=True).click()
+    expect(panel.get_by_label("note", exact=True)).to_have_value(EVIL)
+    panel.get_by_role("tab", name="Runs", exact=True).click()
+    expect(panel.get_by_role("row", name=re.compile("alert|hacked"))).to_be_visible()
+    assert notebook.page.evaluate("window.hacked") is None
+    assert panel.locator("script, img[src='x']").count() == 0
+
+
+def test_a_saved_notebook_holds_nothing_of_what_was_shown(lab, failed):
+    notebook = lab.open(lab.notebook(OPEN))
+    notebook.run(0)
+    expect(notebook.panel.get_by_role("row", name=re.compile(failed.id))).to_be_visible()
+    saved = notebook.save()
+    text = str(saved)
+    assert failed.id not in text
+    assert "night" not in text
+    assert "widgets" not in saved["metadata"]
+    (output,) = [o for o in saved["cells"][0]["outputs"] if "data" in o]
+    assert output["data"]["text/plain"] == "cellrail: run this cell to open it"
+
+
+def test_the_keyboard_reaches_everything(lab, failed):
+    notebook = lab.open(lab.notebook(OPEN))
+    notebook.run(0)
+    panel, keys = notebook.panel, notebook.page.keyboard
+    panel.get_by_role("row", name=re.compile(failed.id)).focus()
+    keys.press("Enter")
+    panel.get_by_role("treeitem", name=re.compile("^check")).focus()
+    keys.press("ArrowUp")
+    expect(panel.get_by_role("treeitem", name=re.compile("^score"))).to_be_focused()
+    keys.press("ArrowRight")
+    item = panel.get_by_role("treeitem", name=re.compile(r"^score\[EWR\]"))
+    expect(item).to_be_visible()
+    keys.press("ArrowDown")
+    expect(item).to_be_focused()
+    expect(panel.get_by_role("heading", name="score[EWR]")).to_be_visible()
+    panel.get_by_role("tab", name="Output", exact=True).focus()
+    keys.press("ArrowRight")
+    expect(panel.get_by_role("tab", name="Code", exact=True)).to_have_attribute(
+        "aria-selected", "true"
+    )
+    notebook.shoot("items")
+
+
+def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):
+    path = make(
+        "%%step first\nx = 1", "%%step wait\nimport time\ntime.sleep(60)", "%%step last\ny = x"
+    )
+    from cellrail.panels.errand import Errand, Wish
+
+    errand = Errand(app, Wish(store=str(app.store_path), verb="run", run=str(path)))
+    notebook = lab.open(lab.notebook(OPEN))
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("row", name=re.compile("running")).click()
+    expect(panel.get_by_role("treeitem", name=re.compile("^wait, running"))).to_be_visible()
+    notebook.shoot("running")
+    panel.get_by_role("button", name="Cancel", exact=True).click()
+    expect(panel.locator(".cr-room-run .cr-head")).to_contain_text("cancelled")
+    errand.wait(30)
+    assert app.show("last").status == "cancelled"
+
+
+def test_panels_are_dark_where_the_theme_is(lab, failed):
+    notebook = lab.open(lab.notebook(OPEN + f" {failed.id}"), dark=True)
+    notebook.run(0)
+    expect(
+        notebook.panel.get_by_role("treeitem", name=re.compile("^check, failed"))
+    ).to_be_visible()
+    expect(notebook.panel).to_have_class(re.compile("cr-dark"))
+    notebook.shoot("run-dark")
+
+
+def test_a_restart_in_this_kernel_brings_its_variables_back(lab, failed):
+    notebook = lab.open(lab.notebook(OPEN + f" {failed.id}", "print('late has', len(late) > 0)"))
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("button", name="Restart from here…").click()
+    button = panel.get_by_role("button", name="In this kernel")
+    expect(button).to_be_enabled()
+    button.click()
+    expect(panel.locator(".cr-said")).to_contain_text("right before 'check'")
+    notebook.run(1)
+    expect(notebook.page.locator(".jp-OutputArea-output").last).to_contain_text("late has True")
+
+
+def test_panels_work_in_notebook_7(lab, failed):
+    pytest.importorskip("notebook", reason="no notebook here: pip install notebook")
+    notebook = lab.open(lab.notebook(OPEN), app="notebook")
+    notebook.run(0)
+    notebook.panel.get_by_role("row", name=re.compile(failed.id)).click()
+    expect(notebook.panel.get_by_role("treeitem", name=re.compile("^check"))).to_be_visible()

@@ -1,0 +1,274 @@
+"""Panels on a store: what each room answers, what it starts, and that it shows whatever it holds.
+
+Laws: rooms answer with plain data; hostile text comes through unchanged (the browser makes text of
+it) and tables escape it; an errand outlives who began it, and takes no value on its command line; a
+page of runs is found by words, labels and parameters; a panel's process ends with its last panel.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+
+import msgspec
+import pytest
+
+import cellrail
+from cellrail import App
+from cellrail.errors import RunNotFound, UserError
+from cellrail.panels.clerk import Clerk
+from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.rooms.restart import RestartRoom
+from cellrail.panels.rooms.run import RunRoom
+from cellrail.panels.rooms.runs import RunsRoom
+
+EVIL = """<script>alert('x')</script><img src=x onerror="alert(1)">&"""
+SOURCES = (
+    "day = 'x'\nlimit = 2",
+    "%%step load\nimport pandas as pd\nflights = pd.DataFrame({'delay': range(100)})\n"
+    "text = day * 2\nflights",
+    "%%step score --foreach region in ['north', 'south']\npart = region + day",
+    f"%%step report\nprint({EVIL!r})\nassert limit > 2, {EVIL!r}",
+)
+
+
+@pytest.fixture
+def failed(make, app):
+    """A run that failed at its last step, with hostile text wherever there may be text."""
+    path = make(*SOURCES, tags={1: ["parameters"]})
+    return app.run(path, parameters={"day": EVIL}, labels={"team": EVIL})
+
+
+def plain(answer):
+    """An answer as it reaches the browser."""
+    return msgspec.json.decode(msgspec.json.encode(answer))
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+
+def test_a_page_of_runs_is_found_by_words_labels_and_parameters(make, app):
+    path = make(
+        "day = '2013-01-01'\nwho = 'ann'", "1 / (day != '2013-01-03')", tags={1: ["parameters"]}
+    )
+    ids = [
+        app.run(
+            path, parameters={"day": f"2013-01-0{n}"}, labels={"team": "blue" if n % 2 else "red"}
+        ).id
+        for n in (1, 2, 3)
+    ]
+    room = RunsRoom(app)
+
+    def found(**args):
+        page = plain(room.ask_page(args))
+        assert page["total"] == len(page["rows"])
+        return [ids.index(row["run"]) + 1 for row in page["rows"]]
+
+    assert found() == [3, 2, 1]
+    assert found(status="failed") == [3]
+    assert found(text="team=blue") == [3, 1]
+    assert found(text="TEAM=Bl day=2013-01-01") == [1]
+    assert found(text="day=2013-01-0") == [3, 2, 1]
+    assert found(text="zerodivision") == [3]
+    assert found(text="flow.ipynb red") == [2]
+    assert found(text="nothing% fits_") == []
+    assert found(sort="started", ascending=True) == [1, 2, 3]
+    page = plain(room.ask_page({"limit": 1, "offset": 1}))
+    assert ([row["run"] for row in page["rows"]], page["total"]) == ([ids[1]], 3)
+    assert page["counts"] == {"success": 2, "failed": 1}
+
+
+def test_a_store_that_is_not_there_yet_has_no_runs(tmp_path):
+    room = RunsRoom(App(tmp_path / "none"))
+    assert room.ask_page({})["empty"] is True
+    assert room.stamp("page", {}) is None
+
+
+def test_what_is_followed_changes_with_a_run(failed, app, make):
+    room, run_room = RunsRoom(app), RunRoom(app)
+    before, run_before = room.stamp("page", {}), run_room.stamp("view", {"run": failed.id})
+    assert room.stamp("page", {}) == before
+    app.run(make("1", name="other.ipynb"))
+    assert room.stamp("page", {}) != before
+    assert run_room.stamp("view", {"run": failed.id}) == run_before
+    assert run_room.stamp("view", {"run": "last"}) != run_before
+
+
+# --- a run -----------------------------------------------------------------------------------
+
+
+def test_a_run_is_shown_with_what_feeds_what(failed, app):
+    view = plain(RunRoom(app).ask_view({"run": "last"}))
+
+    assert view["run"]["id"] == failed.id
+    assert view["run"]["parameters"] == [["day", EVIL[:79] + "…" if len(EVIL) > 80 else EVIL]]
+    assert [step["label"] for step in view["steps"]] == ["parameters", "load", "score", "report"]
+    assert [step["status"] for step in view["steps"]] == ["success"] * 3 + ["failed"]
+    assert view["steps"][2]["items"] == {"success": 2}
+    numbers = {step["label"]: step["number"] for step in view["steps"]}
+    assert [numbers["parameters"], numbers["report"], ["limit"]] in view["edges"]
+    assert [numbers["parameters"], numbers["score"], ["day"]] in view["edges"]
+    (bar,) = view["steps"][1]["bars"]
+    assert bar[0] <= bar[1]
+    assert bar[2] == "success"
+
+
+def test_a_step_shows_what_it_left(failed, app):
+    room = RunRoom(app)
+    step = plain(room.ask_step({"run": failed.id, "step": "report"}))
+
+    assert step["outputs"][0] == {"kind": "text", "name": "stdout", "text": EVIL + "\n"}
+    assert "AssertionError" in step["traceback"]
+    assert step["before"] is True
+    assert [v["written"] for v in step["variables"]] == [False] * len(step["variables"])
+    load = plain(room.ask_step({"run": failed.id, "step": "load"}))
+    assert load["outputs"][0]["kind"] == "html"
+    assert [v["name"] for v in load["variables"] if v["written"]][:3] == ["flights", "text", "pd"]
+    items = plain(room.ask_items({"run": failed.id, "step": "score"}))
+    assert [item["address"] for item in items["items"]] == ["score[north]", "score[south]"]
+    item = plain(room.ask_step({"run": failed.id, "step": "score[south]"}))
+    assert [v["preview"] for v in item["variables"] if v["name"] == "region"] == ["'south'"]
+    with pytest.raises(RunNotFound):
+        room.ask_view({"run": "nothing-like-it"})
+
+
+def test_a_variable_is_paged_sorted_and_filtered_as_it_stood(failed, app):
+    room = RunRoom(app)
+    args = {"run": failed.id, "step": "load", "name": "flights"}
+
+    assert plain(room.ask_variable(args))["total"] == 100
+    found = plain(
+        room.ask_variable({**args, "where": "delay >= 90", "sort": "delay", "descending": True})
+    )
+    assert (found["total"], found["rows"][0]) == (10, ["99"])
+    assert EVIL in room.ask_variable({**args, "name": "text"})["text"]
+    with pytest.raises(UserError, match="no variable 'nothing'"):
+        room.ask_variable({**args, "name": "nothing"})
+
+
+def test_runs_are_compared_step_by_step(failed, app):
+    other = app.restart(failed.id, from_step="score", parameters={"limit": 3}, force=True)
+    room = RunRoom(app)
+
+    assert plain(room.ask_runs({"run": other.id})) == [[failed.id, "failed"]]
+    told = plain(room.ask_compare({"run": other.id, "other": failed.id, "step": "report"}))
+    assert told["parameters"] == [["limit", "None", "3"]]
+    assert [step["step"] for step in told["steps"] if not step["equal"]] == [
+        "parameters",
+        "score",
+        "report",
+    ] or [step["step"] for step in told["steps"] if not step["equal"]][-1] == "report"
+    journal = plain(room.ask_journal({"run": other.id, "step": "load"}))
+    assert journal["records"][0]["what"] == "run"
+    assert journal["total"] < len(list(app.journal(other.id)))
+
+
+# --- a restart -------------------------------------------------------------------------------
+
+
+def test_the_form_has_the_values_of_the_run_and_offers_the_cut(failed, app):
+    form = plain(RestartRoom(app).ask_form({"run": "last"}))
+
+    assert form["cut"] == "report"
+    fields = {field["name"]: (field["kind"], field["value"]) for field in form["parameters"]}
+    assert fields == {"day": ("text", EVIL), "limit": ("int", "2")}
+    addresses = [cut["address"] for cut in form["cuts"]]
+    assert addresses == ["parameters", "load", "score", "score[north]", "score[south]", "report"]
+
+
+def test_a_plan_tells_what_would_happen_with_other_parameters(failed, app):
+    room = RestartRoom(app)
+    as_it_was = plain(room.ask_plan({"run": failed.id, "step": "report"}))
+    assert (as_it_was["kept"], as_it_was["executes"], as_it_was["refusals"]) == (3, 1, [])
+    refused = plain(room.ask_plan({"run": failed.id, "step": "report", "parameters": {"day": "y"}}))
+    assert refused["refusals"]
+    assert refused["earliest"] == "score"
+    wide = {"run": failed.id, "step": "report", "parameters": {"day": "y"}, "widen": True}
+    assert plain(room.ask_plan(wide))["refusals"] == []
+    with pytest.raises(UserError, match="limit: 'two' is no whole number"):
+        room.ask_plan({"run": failed.id, "parameters": {"limit": "two"}})
+
+
+def follow(room, errand, seconds=120):
+    """The progress of an errand, when it has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        told = plain(room.ask_progress({"errand": errand}))
+        if told["state"] == "ended":
+            return told
+        time.sleep(0.1)
+    raise AssertionError("the errand has not ended")
+
+
+def test_a_restart_runs_in_a_process_of_its_own(failed, app):
+    room = RestartRoom(app)
+    started = room.ask_start(
+        {"run": failed.id, "step": "report", "parameters": {"limit": "3"}, "force": True}
+    )
+    told = follow(room, started["errand"])
+
+    assert told["error"] is None
+    assert told["status"] == "success"
+    run = app.show(told["run"])
+    assert run.origin == failed.id
+    assert run.parameters["limit"] == 3
+    assert "limit" not in run.history.started.command
+
+
+def test_a_refused_errand_says_why(failed, app):
+    wish = Wish(
+        store=str(app.store_path), verb="restart", run=failed.id, options={"from_step": "nothing"}
+    )
+    state = Errand(app, wish).wait(60)
+    assert state.error is not None
+    assert "nothing" in state.error["message"]
+
+
+def test_a_suspended_run_is_resumed_and_a_second_resume_is_told(make, app):
+    path = make(
+        "%%step ask\nfrom cellrail import flow\nurls = flow.suspend('1h')", "got = flow.resume_data"
+    )
+    run = app.run(path)
+    room = RunRoom(app)
+    assert plain(room.ask_view({"run": run.id}))["run"]["waits"]["label"] == "ask"
+    room.ask_act({"run": run.id, "verb": "resume", "data": {"yes": EVIL}})
+    while (told := room.ask_acted({"run": run.id}))["state"] != "ended":
+        time.sleep(0.1)
+    assert told["error"] is None
+    assert app.show(run.id).status == "success"
+    assert plain(room.ask_step({"run": run.id, "step": "ask"}))["resume_data"]
+    with pytest.raises(UserError):
+        room.ask_act({"run": run.id, "verb": "delete"})
+
+
+# --- in the kernel ---------------------------------------------------------------------------
+
+
+def test_a_clerk_carries_questions_to_a_process_that_ends_with_the_last_panel(failed, app):
+    clerk = Clerk(app.store_path)
+    heard = queue.Queue()
+    clerk.open("p", heard.put)
+    clerk.ask("p", {"n": 1, "room": "runs", "what": "page", "args": {}, "watch": True})
+    answer = heard.get(timeout=60)
+    assert answer["data"]["rows"][0]["labels"] == [["team", EVIL]]
+
+    process = clerk._process
+    process.kill()
+    assert heard.get(timeout=60) == {"lost": True}
+    clerk.ask("p", {"n": 2, "room": "run", "what": "view", "args": {"run": "none-such"}})
+    assert "none-such" in heard.get(timeout=60)["error"]["message"]
+    process = clerk._process
+    clerk.leave("p")
+    process.wait(timeout=60)
+
+
+def test_panels_are_tables_where_there_is_no_front_end(failed, app):
+    for shown in (
+        cellrail.panel(app), cellrail.runs_panel(app), cellrail.run_panel(failed.id, app),
+        cellrail.restart_panel(failed.id, app),
+    ):  # fmt: skip
+        bundle = shown._repr_mimebundle_()
+        assert "<script" not in bundle["text/html"]
+        assert "<img" not in bundle["text/html"]
+        assert failed.id in bundle["text/plain"]
+        shown.close()
