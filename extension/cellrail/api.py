@@ -477,6 +477,8 @@ class FlowApi:
 
         error: Exception
         seconds = None if timeout is None else _seconds(timeout, "flow.call(): timeout")
+        if seconds == 0:
+            raise BadState("flow.call(): timeout: a limit is more than 0 seconds")
         try:
             return call(
                 _ask, notebook, parameters, key, labels, secrets=secrets, timeout=seconds,

@@ -24,6 +24,7 @@ from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
+from cellrail.run.interrupts import unheard
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import RunLimits
@@ -36,7 +37,15 @@ from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules
 from cellrail_state.errors import RunTakenOver
 from cellrail_state.history import RunHistory
-from cellrail_state.model import EachStored, KeptReason, Origin, RunKind, RunStarted, Tick
+from cellrail_state.model import (
+    EachStored,
+    KeptReason,
+    Origin,
+    RunKind,
+    RunStarted,
+    RunStatus,
+    Tick,
+)
 from cellrail_state.store import Store
 
 
@@ -153,7 +162,13 @@ class RunConductor:
             # ./shared is held by a run that is there
             held = first.kind is RunKind.RESTART and link is None
             recorder = Recorder(store, first, masker=masker, clock=self._clock, held=held)
-            return self._record(recorder, flow, sources)
+            try:
+                return self._record(recorder, flow, sources)
+            except KeyboardInterrupt:
+                with unheard():
+                    # nothing of it has been executed, or it is over
+                    recorder.end(RunStatus.CANCELLED, cause="interrupted")
+                raise
         finally:
             if link is not None:
                 link.remove()
@@ -327,10 +342,12 @@ def run_and_write(session: Session, output: OutputFile | None, notebook: Any) ->
         raise
     except BaseException:
         if output is not None and session.has_begun:
-            output.finish(notebook)
+            with unheard():
+                output.finish(notebook)
         raise
     if output is not None:
-        output.finish(notebook)
+        with unheard():
+            output.finish(notebook)
     return outcome
 
 

@@ -24,7 +24,6 @@ The tree::
     │   ├── AlreadyAnswered        somebody has answered the wait before, or its time is up
     │   ├── RunSuspended           papermill's caller must not take the run for done: exit code 3
     │   ├── RerunExceeded          `flow.rerun` was asked for more often than it may be
-    │   ├── NotAvailableYet        specified, and still to come
     │   ├── SettingsError          a setting is unknown or wrong
     │   ├── NotSet                 no resource or variable of this name (a `KeyError`)
     │   ├── NotJson                the value is no JSON (a `TypeError`)
@@ -191,12 +190,6 @@ class RerunExceeded(UserError):
     """The step was executed as often as it may be."""
 
     code = "rerun-exceeded"
-
-
-class NotAvailableYet(UserError):
-    """This is specified, and still to come."""
-
-    code = "not-available-yet"
 
 
 class SettingsError(UserError):

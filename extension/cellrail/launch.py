@@ -26,6 +26,7 @@ from cellrail.rerunning import Rerunning
 from cellrail.restarting import RestartPlan
 from cellrail.run import keptmodules, prepare
 from cellrail.run.desks import own_scope
+from cellrail.run.interrupts import unheard
 from cellrail.run.performer import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.rerun import RerunPlan
@@ -128,10 +129,12 @@ class Launcher(msgspec.Struct, kw_only=True):
             kernel.ask_to_exit()
             self.ingest(self.open_store())
         except BaseException:
-            kernel.kill()
+            with unheard():
+                kernel.kill()
             raise
         finally:
-            kernel.shutdown()
+            with unheard():
+                kernel.shutdown()
         if conductor.outcome is None:
             raise InternalError("papermill did not hand the notebook to the engine")
         return conductor

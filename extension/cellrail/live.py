@@ -92,6 +92,17 @@ def begin(
     )
 
 
+def name_it(run: LiveRun, notebook: Path) -> None:
+    """A live run that was begun without one has got its notebook.
+
+    Args:
+        run: the run.
+        notebook: the notebook.
+    """
+    store = run.recorder.store
+    run.belongs_to(flow_id(notebook, store.path), notebook, _flow(notebook))
+
+
 def shell_state(shell: Any, base: Base, *, store: Store, settings: Settings) -> ShellState:
     """Captures of this kernel's namespace into a store."""
     limits = Limits(**prepare.checkpoint_limits(settings, store.path))

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.errors import StepNotFound
+from cellrail.errors import BadSelector, StepNotFound
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.changes import (
@@ -39,7 +39,9 @@ from cellrail.notebook.spread import (
     Unit,
     certain,
     foresee,
+    moved_package,
     refusal,
+    taint,
     units_of,
 )
 from cellrail.restarting import inputs_of
@@ -138,8 +140,8 @@ class _Planner:
             return None
 
     def plan(self, selectors: Sequence[Selector]) -> Rerunning:
-        changes = self._changes(selectors)
         olds = _Olds(self).all()
+        changes = self._changes(selectors, olds)
         causes = {
             place: cause
             for place, unit in enumerate(self.units)
@@ -197,7 +199,7 @@ class _Planner:
 
     # --- what changed ------------------------------------------------------------------------
 
-    def _changes(self, selectors: Sequence[Selector]) -> Changes:
+    def _changes(self, selectors: Sequence[Selector], olds: Sequence[OldUnit | None]) -> Changes:
         steps = {step.number: step for step in self.flow.steps}
         infos = {new: self._info(old, steps[new]) for new, old in self.numbers.items()}
         python, packages = self._environment()
@@ -221,6 +223,8 @@ class _Planner:
         if not selectors:
             return found
         named = select(selectors, self._world())
+        for selector in selectors:
+            self._check_selects(selector, olds)
         given = detect(Found(flow=self.flow, pairs={}, parameters=self.parameters))
         for number, why in given.steps.items():
             named.steps.setdefault(number, why)
@@ -233,6 +237,34 @@ class _Planner:
             if line not in told(named, self.flow) and not line.startswith(f"step {PARAMETERS}")
         ]
         return named
+
+    def _check_selects(self, selector: Selector, olds: Sequence[OldUnit | None]) -> None:
+        """Refuse what would have nothing executed.
+
+        Raises:
+            BadSelector: no step reads what was named.
+        """
+        changes = select([selector], self._world())
+        judge = self._judge(changes)
+        judge.parameters = frozenset()
+        for unit, old in zip(self.units, olds, strict=True):
+            if changes.forced_steps.intersection(unit.numbers):
+                return
+            if unit.skips:
+                continue
+            if old is None:  # a new step executes anyhow: does it read it?
+                if moved_package(unit, changes) or unit.reach is None:
+                    return
+                if changes.forced_names & unit.reach:
+                    return
+                continue
+            judge.now = old.before
+            if moved_package(unit, changes) or judge.why(unit, old) is not None:
+                return
+        raise BadSelector(
+            f"--changed {selector}: no step reads it, so nothing would execute",
+            hint="name the step that shall execute: --changed step:NAME",
+        )
 
     def _info(self, number: int, step: Step) -> StepInfo:
         """The step as the origin has it; where a job was kept that other code made, as it was."""
@@ -371,7 +403,7 @@ def _pass(
     elif cause is not None and cause.names is not None:
         judge.strange |= cause.names
     elif cause is None or not cause.again:
-        doubtful |= dict.fromkeys(sorted(written), f"of step {unit.label}")
+        taint(doubtful, unit, old)
 
 
 class _Olds:

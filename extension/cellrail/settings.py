@@ -75,6 +75,11 @@ def load_settings(folder: Path, environment: Mapping[str, str] | None = None) ->
         settings: Settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"a setting has a wrong value: {error}") from error
+    if settings.cell_timeout is not None and not settings.cell_timeout > 0:
+        raise SettingsError(
+            f"cell_timeout is more than 0 seconds, not {settings.cell_timeout:g}",
+            hint="leave it out for no limit",
+        )
     return settings
 
 

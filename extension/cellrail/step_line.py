@@ -48,6 +48,12 @@ def may_be_step(source: str, metadata: Mapping[str, Any]) -> bool:
     return "step" in source or any("step:" in tag for tag in metadata.get("tags", ()))
 
 
+def only_looks(source: str) -> bool:
+    """Whether a cell holds nothing but `%flow` lines: it is about the flow, no part of it."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return bool(lines) and all(line.split()[0] == "%flow" for line in lines)
+
+
 def install(shell: Any) -> None:
     """Let `%%step` be the first line of a cell in this IPython shell."""
     if blank_step_line not in shell.input_transformers_cleanup:

@@ -515,9 +515,8 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds from start to end; None where it has not ended."""
-        ended = self._history.ended
-        return None if ended is None else ended.time - self.started
+        """Seconds that it was driven, without what passed while it waited; None: it runs."""
+        return self._history.seconds
 
     @property
     def steps(self) -> list[StepView]:

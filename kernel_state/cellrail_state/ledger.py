@@ -307,12 +307,15 @@ class Ledger:
         self._offset += len(data)
         self._apply(line)
 
-    def claim(self, writes: Sequence[Written], seen: Mapping[Key, Expected]) -> Claim:
+    def claim(
+        self, writes: Sequence[Written], seen: Mapping[Key, Expected], *, run_id: str = ""
+    ) -> Claim:
         """Take the lock for writes whose keys are as they were seen.
 
         Args:
             writes: what is to be written; their versions are given here.
             seen: what the writer saw of each key.
+            run_id: the writer's run.
 
         Raises:
             StateConflict: somebody wrote one of them since; names the key and who it was.
@@ -324,12 +327,16 @@ class Ledger:
             stack.enter_context(self._mutex)
             stack.enter_context(self._locked())
             self._compact()
-            fresh = self._fresh(writes, seen)
+            fresh = self._fresh(writes, seen, run_id)
             on_error.pop_all()
         return Claim(self, fresh, stack)
 
-    def check(self, seen: Mapping[Key, Expected]) -> None:
+    def check(self, seen: Mapping[Key, Expected], *, run_id: str = "") -> None:
         """Refuse writes of keys that are not as they were seen.
+
+        Args:
+            seen: what the writer saw of each key.
+            run_id: the writer's run.
 
         Raises:
             StateConflict: somebody wrote one of them since.
@@ -337,15 +344,18 @@ class Ledger:
         with self._mutex:
             self._look()
             for key, expected in seen.items():
-                self._check(key, expected)
+                self._check(key, expected, run_id)
 
-    def _check(self, key: Key, expected: Expected) -> None:
+    def _check(self, key: Key, expected: Expected, run_id: str = "") -> None:
         kind, path = key
         entry = self._entries.get(key)
         version = entry.written.version if entry is not None else 0
         if version == expected.version and not expected.spoilt_by:
             return
         who = expected.spoilt_by or (entry.writer if entry is not None else "somebody")
+        if run_id and entry is not None and entry.run_id == run_id and not expected.spoilt_by:
+            # of one run only the items of a parallel loop write at the same time
+            who = f"another item of this run ({run_id})"
         what = entry.written.type if entry is not None and entry.written.type == "state" else kind
         raise StateConflict(
             f"the {what} {path!r} was written by {who} in the meantime (version {version}, "
@@ -381,12 +391,12 @@ class Ledger:
             return fresh
 
     def _fresh(
-        self, writes: Sequence[Written], seen: Mapping[Key, Expected]
+        self, writes: Sequence[Written], seen: Mapping[Key, Expected], run_id: str = ""
     ) -> tuple[Written, ...]:
         fresh = []
         for written in writes:
             key = (written.kind, written.path)
-            self._check(key, seen[key])
+            self._check(key, seen[key], run_id)
             fresh.append(msgspec.structs.replace(written, version=seen[key].version + 1))
         return tuple(fresh)
 

@@ -42,6 +42,7 @@ __all__ = [
     "RunContinued",
     "RunEnded",
     "RunKind",
+    "RunNamed",
     "RunStarted",
     "RunStatus",
     "SharedFile",
@@ -216,6 +217,18 @@ class RunContinued(_Struct, frozen=True, tag="continued"):
     #: recover, resume or timer
     reason: str
     command: str = ""
+
+
+class RunNamed(_Struct, frozen=True, tag="named"):
+    """A live run whose front end did not tell its notebook has learnt which one it is."""
+
+    time: float
+    flow: str
+    notebook_path: str
+
+    def of(self, started: RunStarted) -> RunStarted:
+        """The run's first record, as if that had been known."""
+        return msgspec.structs.replace(started, flow=self.flow, notebook_path=self.notebook_path)
 
 
 class KernelStarted(_Struct, frozen=True, tag="kernel"):
@@ -517,6 +530,7 @@ class RunEnded(_Struct, frozen=True, tag="end"):
 Record = (
     RunStarted
     | RunContinued
+    | RunNamed
     | KernelStarted
     | StepKept
     | Laid

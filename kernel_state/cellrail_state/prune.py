@@ -27,6 +27,7 @@ from cellrail_state.model import (
     RunContinued,
     RunEnded,
     RunKind,
+    RunNamed,
     RunStarted,
     RunStatus,
     StepKept,
@@ -129,17 +130,19 @@ def _known(store: Store, before: Iterable[_Known] = ()) -> list[_Known]:
 
 def _read(store: Store, run_id: str, size: int) -> _Known:
     known = _Known(run_id=run_id, size=size)
-    origin = ""
+    origin, first = "", None
     for record in holding(readable_records(store, run_id)):
         known.objects |= {f.digest for ref in references(record) for f in ref.files()}
         if isinstance(record, RunStarted):
-            known.flow = store.current_flow(record)
+            known.flow, first = store.current_flow(record), record
             known.live = record.kind is RunKind.LIVE
             known.started = record.time
             # a run that was called is kept as long as the one that called it
             known.labelled = bool(record.labels.keys() - {PARENT})
             known.points_to |= {_run_of(job_id) for job_id in record.chain}
             origin = record.origin.run_id if record.origin is not None else ""
+        elif isinstance(record, RunNamed) and first is not None:
+            known.flow = store.current_flow(record.of(first))
         elif isinstance(record, StepKept):
             known.points_to |= {_run_of(job_id) for job_id in (record.job_id, *record.chain)}
         elif isinstance(record, Called):

@@ -36,11 +36,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None
     parameters: dict[str, Any]
     labels: dict[str, str]
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds from start to end; None where it has not ended."""
-        return None if self.ended is None else self.ended - self.started
+    #: while a process drove it, without what passed while it was suspended; None where it runs
+    seconds: float | None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RunRow:
@@ -56,7 +53,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return {**plain, "seconds": self.seconds}
+        return plain
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +142,7 @@ def _run(store: Store, history: RunHistory) -> dict[str, Any]:
         "fired_by": tick.by if tick is not None else None,
         "claim": tick.number if tick is not None else None,
         "source": tick.source if tick is not None else None,
+        "seconds": history.seconds,
     }
 
 

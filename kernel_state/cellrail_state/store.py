@@ -36,7 +36,7 @@ from cellrail_state.errors import (
 from cellrail_state.inbox import Inbox
 from cellrail_state.keys import KeyRing, untrusted
 from cellrail_state.ledger import Ledger
-from cellrail_state.model import Record, RunStarted
+from cellrail_state.model import Record, RunKind, RunNamed, RunStarted
 from cellrail_state.mounts import refuse_network
 from cellrail_state.news import News
 from cellrail_state.objects import Objects, sync_folder
@@ -321,17 +321,25 @@ class Store:
             yield entry.record()
 
     def started(self, run_id: str) -> RunStarted:
-        """A run's first record.
+        """A run's first record, with the name that a live run may have got since.
 
         Raises:
             JournalDamaged: the journal has no beginning.
         """
+        found: RunStarted | None = None
         for entry in journals.read(self.journal_path(run_id)):
             record = entry.record()
+            if found is None and not isinstance(record, RunStarted):
+                break
             if isinstance(record, RunStarted):
-                return record
-            break
-        raise JournalDamaged(f"the journal of {run_id} has no beginning")
+                found = record
+            elif isinstance(record, RunNamed) and found is not None:
+                return record.of(found)
+            if found is not None and (found.kind is not RunKind.LIVE or found.notebook_path):
+                break
+        if found is None:
+            raise JournalDamaged(f"the journal of {run_id} has no beginning")
+        return found
 
     def verify(self, run_id: str, entries: Sequence[journals.Entry]) -> None:
         """Refuse a journal that nobody this user trusts has signed.

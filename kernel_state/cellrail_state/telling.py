@@ -30,6 +30,7 @@ from cellrail_state.model import (
     RunContinued,
     RunEnded,
     RunKind,
+    RunNamed,
     RunStarted,
     RunStatus,
     StepChosen,
@@ -91,6 +92,8 @@ class Told:
         #: what its cells have called, in order
         self.calls: list[Called] = []
         self._live = False
+        #: seconds that earlier owners drove it, when the present one began, and the last record
+        self._driven, self._since, self._seen = 0.0, 0.0, 0.0
         #: waits by id, and how they ended
         self.waits: dict[str, WaitInfo] = {}
         self.woken: dict[str, Woken] = {}
@@ -105,13 +108,17 @@ class Told:
         for record in sources.records(run_id):
             self.each.see(record)
             if isinstance(record, RunStarted):
-                started = record
+                started, self._since = record, record.time
                 self._live = record.kind is RunKind.LIVE
                 self._states = {info.number: StepState(info=info) for info in record.steps}
                 self._numbers = {info.label: info.number for info in record.steps}
+            elif isinstance(record, RunNamed) and started is not None:
+                started = record.of(started)
             else:
                 self._order_in(record)
                 self._take(record)
+            # what was inherited bears an earlier time
+            self._seen = max(self._seen, record.time)
         if started is None:
             raise JournalDamaged(f"the journal of {run_id} has no beginning")
         self.started: RunStarted = started
@@ -163,10 +170,13 @@ class Told:
 
     def _end(self, record: RunEnded) -> None:
         self.ended = record
+        self._driven += record.time - self._since
         self._suspend()
 
     def _continue(self, record: RunContinued) -> None:
-        self.ended = None
+        if self.ended is None:  # its owner was gone: it did something up to its last record
+            self._driven += self._seen - self._since
+        self.ended, self._since = None, record.time
         self.continued.append(record)
         self._wake_up()
 
@@ -408,6 +418,11 @@ class Told:
         """Address of the step that the run ended with, where that is in this loop; else ""."""
         step = self.ended.step if self.ended is not None else ""
         return step if f"/{label}[" in f"/{step}" else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that a process drove it, without those between; None while it runs."""
+        return None if self.ended is None else self._driven
 
     @property
     def cause(self) -> str:

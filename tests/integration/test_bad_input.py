@@ -33,7 +33,10 @@ def tree(folder):
         (["run", "good.ipynb", "out.html"], "is no notebook's name"),
         (["run", "good.ipynb", "--cwd", "nowhere"], "does not exist"),
         (["run", "good.ipynb", "--secret", "day"], "--secret day: give it with -p"),
-        (["run", "good.ipynb", "--detach"], "--detach is not available yet"),
+        (["run", "good.ipynb", "--timeout", "0"], "timeout is more than 0 seconds, not 0"),
+        (["run", "good.ipynb", "--timeout", "-5"], "'-5' is no duration"),
+        (["run", "good.ipynb", "--timeout", "0", "--plan"], "timeout is more than 0 seconds"),
+        (["run", "never.ipynb"], "a limit is more than 0 seconds"),
         (["restart", "last"], "there is no store"),
         (["runs", "nowhere.ipynb"], "there is no store"),
         (["runs", "--status", "nope"], "is not one of"),
@@ -56,6 +59,7 @@ def test_it_is_refused_and_nothing_changes(make, cellrail, tmp_path, words, told
     make("%%step a\n1", "%%step a\n2", name="twice.ipynb")
     make("%%step a --tiemout 3\n1", name="option.ipynb")
     make("%%step a --on-failure --in b\n1", name="handler.ipynb")
+    make("%%step a --timeout 0s\n1", name="never.ipynb")
     make(
         "from datetime import date\nday: date = date(2013, 1, 1)", "day",
         name="good.ipynb", tags={1: ["parameters"]},

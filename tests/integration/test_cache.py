@@ -210,3 +210,26 @@ def test_a_rerun_keeps_equal_jobs_but_not_of_a_step_that_was_named(make, app, ti
     named = app.rerun(second.id, changed=["step:slow"])
 
     assert (named["slow"].status, times(), printed(named, "#3")) == ("success", 1, "2\n")
+
+
+@pytest.mark.parametrize("read", ["os.environ['REGION']", "region()", "dict(os.environ)['REGION']"])
+def test_an_environment_variable_that_the_code_reads_is_part_of_the_job(
+    make, app, times, monkeypatch, read
+):
+    path = make(
+        "import os\ndef region(): return os.environ.get('REGION')",
+        f"%%step slow --cache 1d\nmade = {read}" + COUNT,
+        "print(made)",
+    )
+    monkeypatch.setenv("REGION", "north")
+    app.run(path)
+    assert times() == 1
+    assert app.run(path)["slow"].status == "kept"
+    monkeypatch.setenv("REGION", "south")
+    again = app.run(path)
+
+    assert (printed(again, "#3"), times()) == ("south\n", 1)
+    monkeypatch.setenv("OTHER", "1")
+    monkeypatch.setenv("REGION", "north")
+    kept = "kept" if "dict" not in read else "success"
+    assert app.run(path)["slow"].status == kept

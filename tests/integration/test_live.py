@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from cellrail import App
+from reading import printed, wait_for
 
 
 def test_a_live_run_is_recorded_restarted_here_undone_and_restarted_headless(make, front, tmp_path):
@@ -159,10 +160,130 @@ def test_a_live_cut_that_cannot_be_had_offers_no_other_that_cannot(make, front):
     assert "--force cuts at that moment" in said
 
 
+def test_saved_flow_cells_are_no_part_of_a_live_run(make, front, tmp_path):
+    sources = (
+        "%load_ext cellrail",
+        "%flow config notebook=flow.ipynb",
+        "x = [1]",
+        "%flow show last",
+        "%%step add\nx.append(2)",
+        "%flow restart --from add --run",
+        "print(x)",
+        "%flow undo",
+    )
+    make(*sources)
+    for place, source in enumerate(sources[:5], 1):
+        front.run(source, f"cell-{place}")
+    front.run(sources[6], "cell-7")
+
+    plan = front.run("%flow restart --from add --plan", "scratch")
+    assert "refused" not in plan, plan
+    assert plan.count("skipped: %flow lines only") == 4
+    assert "new step" not in plan
+    said = front.run("%flow restart --from '#7'", "scratch")
+    assert "right before '#7'" in said
+    assert front.run("x", "look") == "[1, 2]"
+    # a saved `%flow restart --run` does not begin another one
+    said = front.run("%flow restart --from add --run --force", "scratch")
+    assert said.count("-- add") == 1, said
+    assert "[1, 2]" in said
+    assert "holds %flow lines" in front.run("%flow restart --from '#6'", "scratch")
+
+
+def test_saved_flow_cells_do_not_stop_a_headless_run(make, app):
+    run = app.run(
+        make("%load_ext cellrail\nx = 1", "%flow restart --from '#1' --force", "%flow undo", "x")
+    )
+    assert run.status == "success", run.cause
+    assert "for an open notebook" in run["#2"].outputs[0]["text"]
+
+
+def test_a_live_run_gets_its_name_when_the_notebook_is_known(make, front, app, tmp_path):
+    sources = (
+        "%load_ext cellrail\nfrom cellrail import get_state, set_state",
+        "before = 1",
+        "%%step count\nset_state((get_state() or 0) + 1)",
+        "%%step later\nprint(get_state())",
+    )
+    make(*sources)
+    front.run(sources[0], "cell-1")
+    front.run(sources[1], "cell-2")
+    live = app.show("last")
+    assert live.flow == "unknown.ipynb"
+
+    front.run("%flow config notebook=flow.ipynb", "scratch")
+    front.run(sources[2], "cell-3")
+
+    assert app.show("last").flow == "flow.ipynb"
+    assert [row.run_id for row in app.runs(tmp_path / "flow.ipynb")] == [live.id]
+    [state] = app.state_list()
+    assert state.path.startswith("flow.ipynb/count/")
+    plan = front.run("%flow restart --from count --plan", "scratch")
+    assert "refused" not in plan, plan
+    assert "right before 'count'" in front.run("%flow restart --from count", "scratch")
+    front.close()
+    done = app.show(str(tmp_path / "flow.ipynb"))
+    assert (done.id, done.status) == (live.id, "success")
+    assert app.doctor().findings == ()
+
+
 def test_what_comes_later_is_refused_as_such(front):
     front.run("%load_ext cellrail", "a")
 
-    assert "%flow backfill is not available yet" in front.run("%flow backfill", "b")
+    assert "%flow panel is not available yet" in front.run("%flow panel", "b")
+
+
+def test_commands_of_runs_triggers_and_backfills_are_those_of_the_command_line(
+    make, front, app, tmp_path
+):
+    make(
+        "from datetime import date\nday: date = date(2013, 1, 1)",
+        "%%step load --foreach x in 'ab' --on-error continue\n"
+        "from pathlib import Path\nif x == 'b' and not Path('ok').exists(): raise ValueError(x)",
+        "%%step end\nprint(day)",
+        tags={1: ["parameters"]},
+    )  # fmt: skip
+    front.run("%load_ext cellrail", "a")
+
+    assert "executes" in front.run("%flow run flow.ipynb --plan", "b")
+    assert "success" in front.run("%flow run flow.ipynb -p day 2013-02-03 --label a=b", "b")
+    origin = app.show(str(tmp_path / "flow.ipynb"))
+    assert origin.labels == {"a": "b"}
+    said = front.run(f"%flow restart {origin.id} --from load --failed-only", "b")
+    assert "--failed-only is for a run of its own" in said
+    (tmp_path / "ok").touch()
+    said = front.run(f"%flow restart {origin.id} --from end -p day 2013-03-03 --detach", "b")
+    assert "running" in said, said
+    wait_for(lambda: app.show(str(tmp_path / "flow.ipynb")).status == "success")
+    assert printed(app.show(str(tmp_path / "flow.ipynb")), "end") == "2013-03-03\n"
+    said = front.run(f"%flow rerun {origin.id} --changed step:end --detach", "b")
+    assert "running" in said, said
+
+    said = front.run(
+        "%flow trigger add flow.ipynb --id daily --cron '0 6 * * *' -p day '{date:%Y-%m-%d}'", "c"
+    )
+    assert "daily" in said, said
+    assert front.run("%flow trigger next daily --count 2", "c").count("T06:00:00") == 2
+    front.run("%flow trigger disable daily", "c")
+    assert not app.trigger_show("daily").enabled
+    plan = front.run(
+        "%flow backfill start flow.ipynb --every day --start 2013-01-01 --end 2013-01-03 "
+        "-p day '{date:%Y-%m-%d}' --plan", "c"
+    )  # fmt: skip
+    assert "3 ticks" in plan, plan
+    said = front.run(
+        "%flow backfill start flow.ipynb --every day --start 2013-01-01 --end 2013-01-01 "
+        "-p day '{date:%Y-%m-%d}'", "c"
+    )  # fmt: skip
+    assert "backfill" in said, said
+    wait_for(lambda: app.backfill_show().status == "done")
+    assert "'counts': {'success': 1}" in front.run("%flow backfill show", "c")
+    assert "there is no trigger 'dialy'; did you mean 'daily'?" in front.run(
+        "%flow trigger remove dialy", "c"
+    )
+    assert "backfill start, list" in front.run("%flow backfill strat", "c")
+    assert "[{'n': 1}]" in front.run("%flow sql 'SELECT 1 AS n'", "c")
+    assert "a notebook would keep the key" in front.run("%flow key export", "c")
 
 
 def test_undo_brings_back_what_cannot_be_stored_and_what_it_shares(make, front):

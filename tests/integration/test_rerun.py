@@ -472,6 +472,45 @@ def test_a_selector_of_nothing_is_refused_with_the_nearest_name(make, app):
     assert len(app.runs()) == 1
 
 
+def test_the_plan_names_the_step_that_binds_what_may_come_out_different(make, app, edit):
+    path = make(
+        "%%step load\nframe = [1, 2]",
+        "%%step look\nprint(frame)\nsize = len(frame)",
+        "%%step sort\nframe.sort()",
+        "%%step use\nprint(frame, size)",
+        "%%step last\nprint(size)",
+    )
+    origin = app.run(path)
+    edit(path, "[1, 2]", "[2, 1]")
+
+    reasons = {s.label: s.reason for s in app.rerun(origin.id, plan=True).steps}
+
+    assert reasons["load"] == "source changed"
+    for label in ("look", "sort", "use"):
+        assert reasons[label].startswith("if `frame` of step load comes out"), reasons
+    assert reasons["last"].startswith("if `size` of step look comes out"), reasons
+
+
+def test_a_selector_that_no_step_reads_is_refused(make, app):
+    path = make(
+        "from datetime import date\nday: date = date(2013, 1, 1)\nused = 1",
+        "import json\nunread = 2",
+        "print(used)",
+        tags={1: ["parameters"]},
+    )  # fmt: skip
+    origin = app.run(path)
+
+    for selector in ("param:day", "var:unread", "param:d*"):
+        for plan in (True, False):
+            with pytest.raises(BadSelector, match="no step reads it") as refused:
+                app.rerun(origin.id, changed=[selector], plan=plan)
+            assert "step:NAME" in refused.value.hint
+    assert len(app.runs()) == 1
+    for selector in ("param:used", "var:u*", "package:json", "step:#3"):
+        lines = app.rerun(origin.id, changed=[selector], plan=True).lines()
+        assert any("executes" in line for line in lines), lines
+
+
 def test_files_that_changed_execute_their_readers_and_writers(make, app, tmp_path):
     (tmp_path / "in.txt").write_text("one")
     path = make(

@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from cellrail import App
 from cellrail.errors import NotSet, RestartRefused, UserError
 from cellrail_state.errors import StateConflict, StoreError
+from cellrail_state.ledger import Ledger
 from cellrail_state.model import JobFinished
 from cellrail_state.testing import LEDGER_POINTS, open_store
 from reading import printed
@@ -208,6 +210,87 @@ def test_a_state_conflict_can_be_tried_again(make, app, cellrail):
     assert [str(job.status) for job in jobs] == ["failed", "success"]
     assert jobs[0].error is not None
     assert "by hand" in jobs[0].error.value
+
+
+ADD = (
+    "%%step add --retry 1 --backoff 1ms\nn = get_resource('n', 0)\nrows.append(n)\n"
+    "set_resource(n + 1, 'n')"
+)
+
+
+def test_items_of_one_run_that_write_one_key_are_tried_again_and_told_of_one_another(make, app):
+    begin = RESOURCE + "import time\nfrom pathlib import Path\nrows = []"
+    loop = (
+        "%%step add --foreach x in range(5) --parallel 2 --collect rows --retry 5 --backoff 1ms\n"
+        "n = get_resource('n', 0)\nPath(f'item{x}').touch()\n"
+        # two of them have read before one writes
+        "while len(list(Path().glob('item*'))) < 2: time.sleep(0.01)\n"
+        "rows.append(n)\nset_resource(n + 1, 'n')"
+    )
+    run = app.run(make(begin, loop))
+    assert run.status == "success", run.cause
+    assert app.resource_get("n") == 5
+    assert sorted(run["add"].variables["rows"].load()) == [[n] for n in range(5)]
+    jobs = [record for record in app.store.records(run.id) if isinstance(record, JobFinished)]
+    failed = [job for job in jobs if job.error is not None]
+    assert failed
+    assert {job.error.name for job in failed} == {"StateConflict"}
+    told = f"written by another item of this run ({run.id})"
+    assert all(told in job.error.value for job in failed)
+
+
+@pytest.fixture
+def beaten(app, monkeypatch):
+    """Somebody writes the key `n` right before the first commit of a step that writes it."""
+    commits = []
+
+    def claim(ledger, *arguments, **options):
+        commits.append(1)
+        if len(commits) == 1:
+            App(app.store_path).resource_set("n", 10)
+        return original(ledger, *arguments, **options)
+
+    original = Ledger.claim
+    monkeypatch.setattr(Ledger, "claim", claim)
+    return commits
+
+
+def test_a_conflict_after_the_capture_is_tried_again_on_the_namespace_before(make, app, beaten):
+    run = app.run(
+        make(
+            RESOURCE + "import threading\nrows, also = [], None\nalso = rows\n"
+            "lock = threading.Lock()\nclass Count:\n    calls = 0",
+            "kept = 1",
+            ADD + "\nCount.calls += 1\nkept = 2\nnew = n",
+            "%%step after\nprint(rows, also is rows, Count.calls, kept, new, lock.locked())",
+        )
+    )
+    assert run.status == "success", run.cause
+    assert (app.resource_get("n"), len(beaten)) == (11, 2)
+    jobs = [r for r in app.store.records(run.id) if isinstance(r, JobFinished) and r.step == 3]
+    assert [str(job.status) for job in jobs] == ["failed", "success"]
+    assert jobs[0].error.name == "StateConflict"
+    told = "[10] True 1 2 10 False\n"
+    assert printed(run, "after") == told
+    # the checkpoint is the namespace's
+    again = app.restart(run.id, from_step="after")
+    assert printed(again, "after") == told
+
+
+def test_a_conflict_after_the_capture_can_be_asked_for_and_passed_over(make, app, beaten):
+    run = app.run(
+        make(
+            RESOURCE + "rows = []",
+            "%%step add --retry 1 --retry-if type(error).__name__ != 'StateConflict' "
+            "--on-error continue\nn = get_resource('n', 0)\nrows.append(n)\n"
+            "set_resource(n + 1, 'n')",
+            "%%step after\nprint(rows, type(error_add).__name__)",
+        )
+    )
+    assert run.status == "success", run.cause
+    assert app.resource_get("n") == 10
+    assert printed(run, "after") == "[0] StateConflict\n"
+    assert printed(app.restart(run.id, from_step="after"), "after") == "[0] StateConflict\n"
 
 
 def test_of_two_runs_that_write_one_key_at_a_time_the_second_fails_and_names_the_first(

@@ -360,6 +360,26 @@ def test_a_step_is_not_executed_more_often_than_it_may_be(make, app, tmp_path, o
         assert run.cause.startswith("RerunExceeded: flow.rerun(): the step has been executed 3")
 
 
+def test_each_call_of_rerun_has_a_limit_of_its_own_and_those_of_one_execution_agree(
+    make, app, tmp_path
+):
+    """Pipedream's limit is passed per call: a call with another value changes it."""
+    run = app.run(
+        make(
+            WITNESS,
+            "%%step poll\nwitness('poll')\n"
+            "flow.rerun(0, max_retries=9 if flow.runs == 1 else 1, on_exceeded='continue')",
+            "%%step more\nwitness('more')\n"
+            "flow.rerun(0, max_retries=flow.runs, on_exceeded='raise') if flow.runs < 4 else None",
+            "%%step twice\nwitness('twice')\nflow.rerun(0, max_retries=5)\n"
+            "flow.rerun(0, max_retries=6)",
+        )
+    )
+    assert counts(tmp_path) == {"poll": 2, "more": 4, "twice": 1}
+    assert run.status == "failed"
+    assert "max_retries is 6 here, and 5 in the call before" in run.cause
+
+
 # --- time ------------------------------------------------------------------------------------
 
 
@@ -390,6 +410,23 @@ def test_long_sleeps_and_retries_hold_no_kernel_and_survive_their_process(
     # nothing follows the last step: it does not sleep
     assert ticked.run.status == "success"
     assert counts(tmp_path) == {"nap": 1, "fetch": 2}
+
+
+def test_what_passes_while_a_run_waits_is_no_time_that_it_took(make, app, clock, cellrail):
+    run = app.run(make(*APPROVAL))
+    assert run.status == "suspended"
+    driven = run.seconds
+    assert driven < 60
+    clock.ahead = 1800.0
+    done = app.resume(run.id)
+
+    assert done.status == "success", done.cause
+    assert driven <= done.seconds < 120
+    [row] = app.runs()
+    assert row.seconds == pytest.approx(done.seconds)
+    assert row.ended - row.started > 1800
+    assert app.store.catalog.query("SELECT seconds FROM runs")[0]["seconds"] == row.seconds
+    assert " took 0 h" not in cellrail("show", run.id).stdout
 
 
 # --- crashes ---------------------------------------------------------------------------------

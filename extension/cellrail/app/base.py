@@ -43,6 +43,8 @@ class AppBase:
         clock: Callable[[], float] = time.time,
     ) -> None:
         folder = Path(notebook).resolve().parent if notebook is not None else Path.cwd()
+        #: the settings are those of this folder
+        self.folder = folder
         self.settings = settings_module.load_settings(folder)
         if store is not None:
             self.settings = msgspec.structs.replace(self.settings, store=str(store))

@@ -92,6 +92,7 @@ class Restarting(Starting):
         output: str | Path | None = None,
         *,
         plan: Literal[False] = False,
+        detach: bool = False,
         **options: Unpack[RestartOptions],
     ) -> Run: ...
 
@@ -102,6 +103,7 @@ class Restarting(Starting):
         output: str | Path | None = None,
         *,
         plan: Literal[True],
+        detach: bool = False,
         **options: Unpack[RestartOptions],
     ) -> Plan: ...
 
@@ -111,6 +113,7 @@ class Restarting(Starting):
         output: str | Path | None = None,
         *,
         plan: bool = False,
+        detach: bool = False,
         **options: Unpack[RestartOptions],
     ) -> Run | Plan:
         """Restart a run from a step: a new run that keeps the jobs before the cut.
@@ -119,15 +122,19 @@ class Restarting(Starting):
             run: an id, a unique prefix, `last`, or a notebook's path (its newest run).
             output: where the executed notebook goes.
             plan: return what would happen and why; run nothing.
+            detach: run it in a process of its own; return as soon as it has begun.
             options: see `RestartOptions`.
 
         Returns:
-            The new run, ended; with `plan`, the plan (with the reasons of a refusal, if any).
+            The new run, ended, or begun with `detach`; with `plan`, the plan (with the reasons of a
+            refusal, if any).
 
         Raises:
             RestartRefused: the plan refuses; the message names the earliest legal cut.
             CellrailError: something else is no good; nothing was changed.
         """
+        if detach and not plan:
+            return self._detached("restart", self._run_id(str(run)), output, options)
         return self._restart(run, output, plan=plan, **options)
 
     def _restart(
@@ -155,6 +162,7 @@ class Restarting(Starting):
     ) -> Run | Plan:
         if state not in {"origin", "current"}:
             raise UserError(f"state is origin or current, not {state!r}")
+        self._check_timeout(timeout)
         if str(run).endswith(".ipynb"):
             self._store_for(run)
         history = self.history(str(run), verify=True)
@@ -214,6 +222,7 @@ class Restarting(Starting):
         output: str | Path | None = None,
         *,
         plan: Literal[False] = False,
+        detach: bool = False,
         **options: Unpack[RerunOptions],
     ) -> Run: ...
 
@@ -224,6 +233,7 @@ class Restarting(Starting):
         output: str | Path | None = None,
         *,
         plan: Literal[True],
+        detach: bool = False,
         **options: Unpack[RerunOptions],
     ) -> Plan: ...
 
@@ -233,6 +243,7 @@ class Restarting(Starting):
         output: str | Path | None = None,
         *,
         plan: bool = False,
+        detach: bool = False,
         **options: Unpack[RerunOptions],
     ) -> Run | Plan:
         """Execute what changed since a run, and what depends on it, as a new run.
@@ -241,15 +252,18 @@ class Restarting(Starting):
             run: the origin: an id, a prefix, `last`, or a notebook's path (its newest run).
             output: where the executed notebook goes.
             plan: return what would happen; run nothing.
+            detach: run it in a process of its own; return as soon as it has begun.
             options: see `RerunOptions`.
 
         Returns:
-            The new run, ended; with `plan`, the plan.
+            The new run, ended, or begun with `detach`; with `plan`, the plan.
 
         Raises:
             BadSelector: `changed` names nothing that is there.
             CellrailError: something is no good; nothing was changed.
         """
+        if detach and not plan:
+            return self._detached("rerun", self._run_id(str(run)), output, options)
         return self._rerun(run, output, plan=plan, **options)
 
     def _rerun(
@@ -267,6 +281,7 @@ class Restarting(Starting):
         progress: Progress | None = None,
         ticked: Ticked | None = None,
     ) -> Run | Plan:
+        self._check_timeout(timeout)
         if str(run).endswith(".ipynb"):
             self._store_for(run)
         history = self.history(str(run), verify=True)

@@ -63,6 +63,7 @@ class Running(Restarting):
         output: str | Path | None = None,
         *,
         plan: Literal[False] = False,
+        detach: bool = False,
         **options: Unpack[RunOptions],
     ) -> Run: ...
 
@@ -73,6 +74,7 @@ class Running(Restarting):
         output: str | Path | None = None,
         *,
         plan: Literal[True],
+        detach: bool = False,
         **options: Unpack[RunOptions],
     ) -> Plan: ...
 
@@ -82,6 +84,7 @@ class Running(Restarting):
         output: str | Path | None = None,
         *,
         plan: bool = False,
+        detach: bool = False,
         **options: Unpack[RunOptions],
     ) -> Run | Plan:
         """Run a notebook as a flow.
@@ -90,15 +93,19 @@ class Running(Restarting):
             notebook: the notebook's path. It is never written.
             output: where the executed notebook goes; a template of the parameters, as papermill's.
             plan: return what would happen; run nothing.
+            detach: run it in a process of its own; return as soon as it has begun.
             options: see `RunOptions`.
 
         Returns:
-            The run, ended; with `plan`, the plan.
+            The run, ended, or begun with `detach`; with `plan`, the plan.
 
         Raises:
             CellrailError: the notebook, a parameter, the kernel or the store is no good; nothing
                 was changed.
         """
+        if detach and not plan:
+            self._store_for(notebook)
+            return self._detached("run", notebook, output, options)
         return self._run(notebook, output, plan=plan, **options)
 
     def _run(
@@ -122,6 +129,7 @@ class Running(Restarting):
         progress: Progress | None = None,
         ticked: Ticked | None = None,
     ) -> Run | Plan:
+        self._check_timeout(timeout)
         self._store_for(notebook)
         if only is not None:
             return self._restart(
@@ -175,7 +183,8 @@ class Running(Restarting):
         given = coerce(flow.parameters, parameters)
         secret = {p.name for p in flow.parameters if p.secret} | set(secrets)
         limits = self._options(None, None)
-        if cell_timeout is not None:
+        # as nbclient reads it: 0 and less are no limit
+        if cell_timeout is not None and cell_timeout > 0:
             limits = msgspec.structs.replace(limits, cell_timeout=float(cell_timeout))
         return Launcher(
             path=path, flow=flow, flow_id=flow_id(path, self.store_path),
@@ -200,6 +209,12 @@ class Running(Restarting):
             shell, base, notebook, store=self._open_or_create(), settings=self.settings,
             clock=self.clock,
         )  # fmt: skip
+
+    def name_live(self, run: Any, notebook: Path) -> None:
+        """A live run that was begun without one has got its notebook."""
+        from cellrail.live import name_it
+
+        name_it(run, notebook)
 
     def shell_state(self, shell: Any, base: Any) -> Any:
         """Captures of a shell that is not recorded."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cellrail.app.detaching import begin, request_of
 from cellrail.app.waking import Waking
-from cellrail.errors import RunNotFound, TickIsTaken
+from cellrail.errors import RunNotFound, TickIsTaken, UserError
 from cellrail.launch import Launcher
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
@@ -83,6 +84,18 @@ class Starting(Waking):
         run_id = launcher.run()
         return self._followed(run_id, progress=launcher.progress)
 
+    def _detached(
+        self,
+        action: str,
+        subject: str | Path,
+        output: str | Path | None,
+        options: Mapping[str, Any],
+    ) -> Run:
+        """Begin a run in a process of its own; the run as it is then."""
+        run_id = prepare.new_run_id(self.clock())
+        request = request_of(self, action, subject, output, options, run_id=run_id)
+        return self._view(self.history(begin(self, request)))
+
     @contextlib.contextmanager
     def _ticked(
         self,
@@ -149,6 +162,19 @@ class Starting(Waking):
         if ticked is None:
             return self._flow(notebook)
         return self._flow(notebook, pinned=ticked.pinned, modules=ticked.modules)
+
+    @staticmethod
+    def _check_timeout(timeout: float | None) -> None:
+        """Refuse a limit of the whole run that is none.
+
+        Raises:
+            UserError: it is not more than 0 seconds.
+        """
+        if timeout is not None and not timeout > 0:
+            raise UserError(
+                f"the run's timeout is more than 0 seconds, not {timeout:g}",
+                hint="leave it out for no limit",
+            )
 
     def _options(self, timeout: float | None, strict: bool | None) -> RunLimits:
         return RunLimits(

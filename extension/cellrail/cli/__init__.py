@@ -39,7 +39,7 @@ _COMMANDS = {
     "key": "keeping",
 }
 #: commands that we start ourselves
-_HIDDEN = {"called": "calling"}
+_HIDDEN = {"called": "calling", "detached": "detaching"}
 
 
 class CommandGroup(click.Group):
@@ -85,6 +85,10 @@ def commands() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """The console script."""
-    from cellrail.cli.common import guarded
+    import sys
 
+    try:
+        from cellrail.cli.common import guarded
+    except KeyboardInterrupt:  # before anything was begun
+        sys.exit(130)
     return guarded(commands, arguments)

@@ -17,6 +17,7 @@ import click
 from cellrail.app import App
 from cellrail.errors import CellrailError
 from cellrail.notebook.options import duration
+from cellrail.run.interrupts import hear_no_more, unheard
 from cellrail_state.errors import StateError
 
 SCHEMA = 1
@@ -110,12 +111,26 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
     """Run a command and turn whatever it raises into a clear message and an exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in words
     signal.signal(signal.SIGTERM, _interrupt)
     # a closed terminal; `nohup` has it ignored, and that stays so
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
         signal.signal(hangup, _interrupt)
+    try:
+        code = _carried_out(command, words)
+        if arguments is None:  # the process ends: a further Ctrl-C changes no exit code
+            hear_no_more()
+    except KeyboardInterrupt:  # once more, while the first was told
+        if arguments is None:
+            hear_no_more()
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _carried_out(command: click.Command, words: list[str]) -> int:
+    """The exit code of a command, when everything has been told."""
+    as_json = "--json" in words
+    code: object
     try:
         code = command.main(args=words, prog_name="cellrail", standalone_mode=False)
     except (CellrailError, StateError) as error:
@@ -126,7 +141,8 @@ def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
         _tell("interrupted", "interrupted", "", as_json=as_json)
     except KeyboardInterrupt:
         code = INTERRUPTED
-        _tell("interrupted", "interrupted", "", as_json=as_json)
+        with unheard():
+            _tell("interrupted", "interrupted", "", as_json=as_json)
     except click.ClickException as error:
         code = error.exit_code
         if as_json:
@@ -140,7 +156,7 @@ def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - a defect of ours: say so, keep the traceback
         code = _unexpected(error, as_json=as_json)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:

@@ -77,7 +77,7 @@ def runs(
     parameters: tuple[tuple[str, str], ...], since: float | None, limit: int,
 ) -> None:  # fmt: skip
     """List the newest runs (of NOTEBOOK)."""
-    from cellrail.cli.parameters import parse_labels, typed_value
+    from cellrail.given import parse_labels, typed_value
 
     app = context.app(notebook)
     found = app.runs(

@@ -63,20 +63,20 @@ LARGE_STORE = 10_000_000_000
     default="cold",
     help="Start kernels cold (default), or fork them from a process that has the imports done.",
 )
-@click.option("--detach", is_flag=True, hidden=True)
+@click.option("--detach", is_flag=True, help="Run it in a process of its own; return at once.")
 @common_options
 def run(
     *, context: Context, notebook: str, output: str | None, secrets: tuple[str, ...],
-    parameters: dict[str, Any], detach: bool, **options: Any,
+    parameters: dict[str, Any], **options: Any,
 ) -> int:  # fmt: skip
     """Run NOTEBOOK as a flow; write the executed notebook to OUTPUT."""
-    _not_yet(detach=detach)
     app = context.app(notebook)
     parameters = {**parameters, **secret_values(secrets, parameters)}
     result = app.run(
-        notebook, output, parameters=parameters, secrets=secrets, progress=bar(context), **options
-    )
-    return tell_result(context, result, output)
+        notebook, output, parameters=parameters, secrets=secrets,
+        progress=None if options["detach"] else bar(context), **options,
+    )  # fmt: skip
+    return tell_result(context, result, output, detached=options["detach"])
 
 
 @click.command()
@@ -105,16 +105,17 @@ def run(
 @click.option("--reeval", is_flag=True, help="Evaluate the items of the loop anew.")
 @click.option("--cancel-origin", is_flag=True, help="Cancel RUN where it is suspended.")
 @click.option("--keep-waiting", is_flag=True, help="Leave RUN suspended where it is.")
-@click.option("--detach", is_flag=True, hidden=True)
+@click.option("--detach", is_flag=True, help="Run it in a process of its own; return at once.")
 @common_options
 def restart(
-    *, context: Context, run: str, output: str | None, detach: bool, **options: Any,
+    *, context: Context, run: str, output: str | None, **options: Any,
 ) -> int:  # fmt: skip
     """Restart RUN (an id, `last`, or a notebook's path) from a step, as a new run."""
-    _not_yet(detach=detach)
     app = context.app(run if run.endswith(".ipynb") else None)
-    result = app.restart(run, output, progress=bar(context), **options)
-    return tell_result(context, result, output)
+    result = app.restart(
+        run, output, progress=None if options["detach"] else bar(context), **options
+    )
+    return tell_result(context, result, output, detached=options["detach"])
 
 
 @click.command()
@@ -131,20 +132,13 @@ def restart(
 @click.option("--cwd", metavar="DIR", help="Working directory (default: the origin's).")
 @click.option("--timeout", type=seconds, metavar="DUR", help="Limit for the whole run.")
 @click.option("--plan", is_flag=True, help="Show what would happen and why; run nothing.")
-@click.option("--detach", is_flag=True, hidden=True)
+@click.option("--detach", is_flag=True, help="Run it in a process of its own; return at once.")
 @common_options
-def rerun(*, context: Context, run: str, output: str | None, detach: bool, **options: Any) -> int:
+def rerun(*, context: Context, run: str, output: str | None, **options: Any) -> int:
     """Execute what changed since RUN (an id, `last`, or a notebook's path), as a new run."""
-    _not_yet(detach=detach)
     app = context.app(run if run.endswith(".ipynb") else None)
-    result = app.rerun(run, output, progress=bar(context), **options)
-    return tell_result(context, result, output)
-
-
-def _not_yet(**options: object) -> None:
-    for name, value in options.items():
-        if value:
-            raise click.UsageError(f"--{name.replace('_', '-')} is not available yet")
+    result = app.rerun(run, output, progress=None if options["detach"] else bar(context), **options)
+    return tell_result(context, result, output, detached=options["detach"])
 
 
 def secret_values(names: tuple[str, ...], given: dict[str, Any]) -> dict[str, str]:
@@ -166,12 +160,18 @@ def secret_values(names: tuple[str, ...], given: dict[str, Any]) -> dict[str, st
     return values
 
 
-def tell_result(context: Context, result: Run | Plan, output: str | None) -> int:
+def tell_result(
+    context: Context, result: Run | Plan, output: str | None, *, detached: bool = False
+) -> int:
     """Say what a run came to, or would; the exit code."""
     if isinstance(result, Plan):
         context.json({"plan": result.to_dict()})
         context.say("\n".join(result.lines()))
         return 2 if result.refusals else 0
+    if detached:
+        context.json(result.to_dict())
+        context.say(f"run {result.id}: in the background; cellrail show {result.id}")
+        return 0
     if context.as_json:
         context.json(result.to_dict())
     else:

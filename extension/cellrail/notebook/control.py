@@ -12,7 +12,6 @@ ending                     step                run                      cause
 ok                         success             goes on
 ``sys.exit(0)``            success             success, ends here       exit
 ok, not restorable         failed (--strict)   failed                   not restorable after
-ok, state conflict         failed              failed                   who wrote it meanwhile
 error                      failed              failed                   the user's error
 error, tolerated           failed (accepted)   goes on
 timeout                    failed              failed                   timeout after N s
@@ -36,6 +35,9 @@ none yet                   suspended                what it waits for
 
 The order behind a job: its commit, `--stop-if`, the wait it asked for, and, before anything else is
 looked at or executed, its `--sleep`.
+
+What a step has set and cannot be committed, since somebody wrote it meanwhile, is an error of its
+code.
 
 A failure is tolerated by the tag `raises-exception` (an error of the user's code only) and by
 `--on-error continue|skip`; a failed attempt that `--retry` tries again decides nothing. What a
@@ -204,7 +206,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     #: `sys.exit(0)`
     exited: bool = False
-    #: why it has failed though its code has not: `--strict`, or its state was written meanwhile
+    #: why it has failed though its code has not: `--strict`
     refused: str = ""
     #: what it wrote that is not its own, in words: nothing tolerates that
     forbidden: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
+from cellrail.step_line import only_looks
 from cellrail_state.model import StepInfo
 
 #: the step that papermill's `parameters` and `injected-parameters` cells make together
@@ -64,6 +65,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     def label(self) -> str:
         """How listings name it: its name, or `#28`."""
         return self.name or f"#{self.number}"
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether it holds nothing but `%flow` lines: an open notebook does not record it."""
+        return only_looks(self.source)
 
     @property
     def touches(self) -> frozenset[str] | None:

@@ -157,6 +157,19 @@ def duration(text: str) -> float:
     return float(found.group(1)) * _SECONDS[found.group(2) or "s"]
 
 
+def _limit(text: str) -> float:
+    """Seconds of a limit.
+
+    Raises:
+        ValueError: it is none; 0 would stop everything at once.
+    """
+    seconds = duration(text)
+    if not seconds > 0:
+        message = f"{text!r}: a limit is more than 0 seconds; leave it out for none"
+        raise ValueError(message)
+    return seconds
+
+
 def _expression(text: str) -> str:
     try:
         ast.parse(text.strip(), mode="eval")
@@ -237,7 +250,7 @@ def _seconds_text(seconds: float) -> str:
 
 SPECS: tuple[OptionSpec, ...] = (
     OptionSpec(name="always", help="run again whenever a new kernel continues a run"),
-    OptionSpec(name="timeout", value="DUR", help="limit of the step's code", read=duration,
+    OptionSpec(name="timeout", value="DUR", help="limit of the step's code", read=_limit,
                text=_seconds_text),
     OptionSpec(name="outputs", value="NAME,…", help="store only these names", read=_names,
                text=",".join),

@@ -10,7 +10,8 @@ A restart keeps the steps before a cut and executes from the cut on. What a plan
 4. names that cannot be stored and that an executed step can reach are rebuilt by the cells that
    made them, in order; lost ones refuse the cut (`rebuilding`).
 
-Steps with `--on-failure` are no part of all this: they leave nothing to later ones.
+Steps with `--on-failure` are no part of all this: they leave nothing to later ones. The same holds
+for cells of `%flow` lines where the origin is a live run, which has not recorded them.
 
 `origin` has what is compared, `plan` what comes out.
 """
@@ -30,7 +31,11 @@ from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.rebuilding import Rebuilding
 from cellrail.notebook.staleness import changed, stale
+from cellrail.step_line import only_looks
 from cellrail_state.model import StepStatus, Variable
+
+#: why a live run's restart leaves a cell of `%flow` lines out
+_ABOUT_FLOW = "%flow lines only: about the flow, no part of it"
 
 
 def plan_run(flow: Flow, *, to: str | None = None) -> Plan:
@@ -47,10 +52,16 @@ def _on_failure(step: Step) -> PlannedStep:
     return PlannedStep(number=step.number, label=step.label, fate=Fate.SKIPPED, reason=ON_FAILURE)
 
 
-def _with_handlers(flow: Flow, planned: Sequence[PlannedStep]) -> tuple[PlannedStep, ...]:
+def _with_others(flow: Flow, planned: Sequence[PlannedStep]) -> tuple[PlannedStep, ...]:
     """The planned steps, and between them those that are not planned."""
     known = {step.number: step for step in planned}
-    return tuple(known.get(step.number) or _on_failure(step) for step in flow.steps)
+    return tuple(known.get(step.number) or _other(step) for step in flow.steps)
+
+
+def _other(step: Step) -> PlannedStep:
+    if step.options.on_failure:
+        return _on_failure(step)
+    return PlannedStep(number=step.number, label=step.label, fate=Fate.SKIPPED, reason=_ABOUT_FLOW)
 
 
 def _fresh(step: Step, last: int | None) -> PlannedStep:
@@ -110,17 +121,26 @@ def plan_restart(
     """
     for address in (request.cut, request.to):
         if address is not None:
-            _planned_step(flow, address)
+            step = _planned_step(flow, address)
+            if request.live and step.only_looks:
+                raise StepNotFound(
+                    f"cell {step.label!r} holds %flow lines: it is no step of a live run",
+                    hint="name the cell above or below it",
+                )
     both = _of_the_chain(flow, origin, request)
     plan = _Planner(both, Rebuilding(both, variables_before)).plan()
-    return msgspec.structs.replace(plan, steps=_with_handlers(flow, plan.steps))
+    return msgspec.structs.replace(plan, steps=_with_others(flow, plan.steps))
 
 
 def _of_the_chain(flow: Flow, origin: Sequence[OriginStep], request: RestartRequest) -> SideBySide:
     """Today's steps beside the origin's, without those that run on failures only."""
     return SideBySide.of(
-        [step for step in flow.steps if not step.options.on_failure],
-        [step for step in origin if not handles_failures(step.info)],
+        [s for s in flow.steps if not (s.options.on_failure or (request.live and s.only_looks))],
+        [
+            s
+            for s in origin
+            if not (handles_failures(s.info) or (request.live and only_looks(s.info.source)))
+        ],
         request,
     )
 

@@ -216,7 +216,7 @@ def certain(unit: Unit, old: OldUnit | None, changes: Changes) -> Cause | None:
         changes.everything
         or _changed_step(unit, changes)
         or old.lost
-        or _moved_package(unit, changes)
+        or moved_package(unit, changes)
     )
     if reason:
         given = changes.parameters if reason == changes.parameters_told else None
@@ -233,7 +233,8 @@ def _changed_step(unit: Unit, changes: Changes) -> str:
     return ""
 
 
-def _moved_package(unit: Unit, changes: Changes) -> str:
+def moved_package(unit: Unit, changes: Changes) -> str:
+    """Why a unit executes since it imports what changed; "" where it imports none of it."""
     for step in unit.steps:
         for module in step.imports:
             found = changes.packages.get(module.partition(".")[0])
@@ -284,13 +285,28 @@ def foresee(
                 outlook.may[place] = hit
         if cause is not None or place in outlook.may:
             if cause is None or not cause.again:
-                written = unit.touches | (old.written if old is not None else frozenset())
-                tainted |= dict.fromkeys(written, f"of step {unit.label}")
+                taint(tainted, unit, old)
         else:
             for name in unit.binds:
                 tainted.pop(name, None)
     _make_again(outlook, units, olds, begin)
     return outlook
+
+
+def taint(tainted: dict[str, str], unit: Unit, old: OldUnit | None) -> None:
+    """A unit executes, or may: what it makes is in doubt from here on.
+
+    Args:
+        tainted: names in doubt, with whose they are in words.
+        unit: the unit.
+        old: what the origin has of it.
+    """
+    written = old.written if old is not None else frozenset()
+    bound = written.union(*(step.writes for step in unit.steps))
+    for name in sorted(unit.touches | written):
+        # what it may only have changed in place is told of the step that bound it
+        if name in bound or name not in tainted:
+            tainted[name] = f"of step {unit.label}"
 
 
 def _hit(unit: Unit, old: OldUnit | None, tainted: Mapping[str, str]) -> str:

@@ -111,7 +111,7 @@ def _app_of(store: App | str | Path | None) -> App:
     shell = _shell()
     magics = getattr(shell, "cellrail_live", None)
     if store is None and magics is not None:
-        app: App = magics.app
+        app: App = magics.here.app()
         return app
     return App(store, notebook=_notebook(shell) if shell is not None else None)
 

@@ -2,8 +2,9 @@
 
 Two jobs are equal where their code is, and everything that it can reach: the values of variables,
 functions and classes, local modules, the versions of the packages that these come from, Python,
-and the files that `--reads` names. That is one key. A value that cannot be stored cannot be
-compared, and code that may use any name has no key at all. Other files, the clock and services are
+the files that `--reads` names, and the environment variables that the code reads. That is one key.
+A value that cannot be stored cannot be compared, and code that may use any name has no key at all.
+Other files, the clock, services, and what modules and child processes read of the environment are
 not looked at: that is what the duration is for. Files that `--writes` names have to be as the job
 left them.
 
@@ -24,6 +25,7 @@ import blake3
 import msgspec
 
 from cellrail.notebook.control import Path
+from cellrail.notebook.environs import environment_of
 from cellrail.notebook.firsts import first_uses
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.reads import names_of
@@ -75,8 +77,7 @@ class Cache:
 
     # --- keys --------------------------------------------------------------------------------
 
-    @staticmethod
-    def order(step: Step) -> dict[str, Any]:
+    def order(self, step: Step) -> dict[str, Any]:
         """What a kernel is asked for a job's key."""
         # of its line nothing counts: a loop's items are not what one of them depends on
         names = names_of(step.body)
@@ -88,7 +89,27 @@ class Cache:
             "names": None if anything else sorted(needs.union(*names.definitions.values())),
             "plain": sorted((names.reads | names.writes) - anew),
             "imports": sorted({name.partition(".")[0] for name in step.imports}),
+            "environment": self._environment(step),
         }
+
+    def _environment(self, step: Step) -> list[str] | None:
+        """Environment variables that the step's code reads; None for any.
+
+        Code of functions and classes that it names counts, wherever in the notebook that stands.
+        """
+        found, known = list[frozenset[str] | None](), set[int]()
+        waiting = [step]
+        while waiting:
+            one = waiting.pop()
+            if one.number in known:
+                continue
+            known.add(one.number)
+            found.append(environment_of(one.body))
+            named = {*one.reads, *one.mentions}.union(*one.definitions.values())
+            waiting += [other for other in self._flow.steps if named & other.definitions.keys()]
+        if None in found:
+            return None
+        return sorted({name for names in found for name in names or ()})
 
     def key(
         self, step: Step, answer: Mapping[str, Any], *, files: Mapping[str, str] | None = None
@@ -107,7 +128,10 @@ class Cache:
             "outputs": sorted(step.options.outputs),
             "modules": dict(sorted(self._modules(step).items())),
             "files": dict(sorted((files or {}).items())),
-            **{name: answer[name] for name in ("inputs", "absent", "packages", "python")},
+            **{
+                name: answer[name]
+                for name in ("inputs", "absent", "packages", "python", "environment")
+            },
         }
         return blake3.blake3(msgspec.json.encode(told, order="sorted")).hexdigest()
 

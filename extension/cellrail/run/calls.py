@@ -116,6 +116,10 @@ class Calls(Clerk):
         made._known = self._known
         return made
 
+    def belongs_to(self, flow: str, folder: Path) -> None:
+        """The flow has a name now, and a folder that relative paths begin in."""
+        self._rules = msgspec.structs.replace(self._rules, folder=folder, callers=(flow,))
+
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
         return {

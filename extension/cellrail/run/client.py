@@ -78,6 +78,8 @@ class _Wait:
         self.report: Message | None = None
         self.cut_short: Ending | None = None
         self.kill_at: float | None = None
+        #: the user's code is done
+        self.ran = False
         #: an idle kernel has said all that it will say
         self.give_up_at: float | None = None
 
@@ -132,6 +134,8 @@ class CellClient:
         self._grace = grace
         self._reply = reply
         self._stop = stop
+        #: Ctrl-C came when a cell's code was done: whatever is next does not begin
+        self._interrupted = False
         self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
         self._outputs.reset_execution_trackers()
         # nbclient sets it per cell in the method that we do without
@@ -158,6 +162,7 @@ class CellClient:
         Returns:
             The request's message id.
         """
+        self._hear()
         self._channel.send({"kind": "cell", **orders})
         return self._request(source, silent=False, cell_id=cell_id)
 
@@ -198,16 +203,26 @@ class CellClient:
 
         Raises:
             ChannelClosed: the kernel ended before it answered.
+            KeyboardInterrupt: the run was interrupted meanwhile.
         """
+        self._hear()
         self._channel.send({"kind": "command", **order})
         message_id = self._request(
             "get_ipython().cellrail_hooks.serve()", silent=True, cell_id="cellrail"
         )
         wait = _Wait(message_id, None if timeout is None else time.monotonic() + timeout)
         ended = self._loop(wait, None, -1, reported=True)
+        if wait.cut_short is Ending.INTERRUPTED and not _tells_interrupt(wait.report):
+            # the kernel may have been ended for it: that is no death of its own
+            raise KeyboardInterrupt
         if ended is not None or wait.report is None:
             raise ChannelClosed("the kernel ended while it was asked")
         return wait.report
+
+    def _hear(self) -> None:
+        """Begin nothing more where the run was interrupted."""
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def _request(self, source: str, *, silent: bool, cell_id: str) -> str:
         content = {
@@ -233,7 +248,8 @@ class CellClient:
                     self._take_reports(wait, cell, index)
                 if self._gone(ready):
                     self._take_last_words(wait, cell, index)
-                    return wait.cut_short or Ending.DIED
+                    stopped = self._stop is not None and self._stop.is_set()
+                    return wait.cut_short or (Ending.INTERRUPTED if stopped else Ending.DIED)
                 self._watch_clock(wait)
                 if self._stop is not None and self._stop.is_set() and wait.cut_short is None:
                     self._cut_short(wait, Ending.INTERRUPTED)
@@ -267,6 +283,10 @@ class CellClient:
         """Interrupt the cell; a second reason to does not wait any longer."""
         if wait.cut_short is not None:
             self._kernel.kill()
+            return
+        if wait.ran and why is Ending.INTERRUPTED and not self._interrupted:
+            # what it left is being captured, and is committed; no further cell begins
+            self._interrupted = True
             return
         wait.cut_short = why
         wait.deadline = None
@@ -331,11 +351,17 @@ class CellClient:
             wait.go_on()
         elif kind == "ran":
             # the user's code is done: what follows is our capture, which no limit counts
-            wait.deadline = None
+            wait.deadline, wait.ran = None, True
             if wait.cut_short is None:
                 wait.kill_at = None
         else:
             wait.report = message
+
+
+def _tells_interrupt(report: Message | None) -> bool:
+    """Whether an answer says itself that the notebook's code was interrupted."""
+    raised = (report or {}).get("raised")
+    return raised is not None and raised["name"] == "KeyboardInterrupt"
 
 
 def _ending(content: dict[str, Any], cut_short: Ending | None) -> Ending:

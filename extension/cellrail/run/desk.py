@@ -243,19 +243,21 @@ class Desk:
         for clerk in self._clerks:
             clerk.check()
 
-    def claim(self) -> str:
-        """Make sure that what the job wrote can be committed; why not, in words, or ""."""
+    def claim(self) -> StateError | None:
+        """Make sure that what the job wrote can be committed; why not, or None."""
         with self._lock:
             try:
                 self._take_claim(self._effects(success=True))
             except StateError as error:
-                return str(error)
-        return ""
+                return error
+        return None
 
     def _take_claim(self, effects: Effects) -> Claim | None:
         if self._claim is None and effects.writes:
             seen = {key: e for clerk in self._clerks for key, e in clerk.expected().items()}
-            self._claim = self.recorder.store.ledger.claim(effects.writes, seen)
+            self._claim = self.recorder.store.ledger.claim(
+                effects.writes, seen, run_id=self.recorder.run_id
+            )
         return self._claim
 
     @contextlib.contextmanager

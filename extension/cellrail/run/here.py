@@ -121,7 +121,12 @@ def restart_here(
 def cells_to_run(plan: Plan, flow: Flow) -> list[Step]:
     """The steps from the cut on."""
     steps = {step.number: step for step in flow.steps}
-    return [steps[planned.number] for planned in plan.steps if planned.fate is Fate.EXECUTES]
+    return [
+        steps[planned.number]
+        for planned in plan.steps
+        # a cell of `%flow` lines would begin another restart
+        if planned.fate is Fate.EXECUTES and not steps[planned.number].only_looks
+    ]
 
 
 def load_into(

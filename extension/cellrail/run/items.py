@@ -29,6 +29,7 @@ from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult
 from cellrail.run.crew import Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
+from cellrail.run.interrupts import unheard
 from cellrail.run.performer import ItemError, Performer, RunLimits
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import ItemPlan, Teller
@@ -248,10 +249,11 @@ class Items:
                     wanted.set_exception(error)
 
     def _interrupt(self) -> None:
-        if self._stop.is_set():
-            for place in self._places:
-                place.kill()
-        self._stop.set()
+        with unheard():
+            if self._stop.is_set():
+                for place in self._places:
+                    place.kill()
+            self._stop.set()
 
     def _place(self) -> Place:
         means = self._means

@@ -332,7 +332,7 @@ class KernelHooks:
             if "needs" in order:
                 self.state.bring(order["needs"])
             answer = self.state.carry_out(order)
-        except Exception as error:  # noqa: BLE001 - the driver decides what it means
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the driver decides what it means
             import traceback
 
             answer = {

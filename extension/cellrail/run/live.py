@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,14 +21,18 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
 from cellrail.run.asking import Direct
+from cellrail.run.calls import Calls
 from cellrail.run.desk import Desk, Job
 from cellrail.run.eachs import Eachs
 from cellrail.run.kernel import PackageWatch
 from cellrail.run.livewaits import LiveWaiter
+from cellrail.run.onces import Onces
 from cellrail.run.outputs import Outputs
 from cellrail.run.recorder import Recorder
 from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
+from cellrail.run.states import States
+from cellrail.step_line import only_looks
 from cellrail_state.model import (
     Delta,
     EachStored,
@@ -66,6 +71,39 @@ class StepBook:
         self._metadata = {s.cell_id: _metadata(s) for s in self._steps if s.cell_id and s.tags}
         self._last = max((step.number for step in self._steps), default=0)
 
+    def learn(self, flow: Flow) -> None:
+        """The notebook is known now; cells that were executed keep their numbers.
+
+        Args:
+            flow: the notebook as it is saved.
+        """
+        self._path = flow.path
+        self._metadata |= {s.cell_id: _metadata(s) for s in flow.steps if s.cell_id and s.tags}
+        for step in flow.steps:
+            known = self._number(step)
+            if known is None and not only_looks(step.source):
+                self._last += 1
+                mine = msgspec.structs.replace(step, number=self._last)
+                self._steps.append(mine)
+                self._known[mine.number] = mine
+                self._remember(mine)
+
+    def _number(self, step: Step) -> int | None:
+        """The number that a cell has already."""
+        return (
+            self._numbers.get(step.cell_id)
+            or (self._names.get(step.name) if step.name else None)
+            or (self._hashes.get(step.source_hash) if not step.cell_id else None)
+        )
+
+    def _remember(self, step: Step) -> None:
+        if step.name:
+            self._names[step.name] = step.number
+        if step.cell_id:
+            self._numbers[step.cell_id] = step.number
+        elif step.source_hash:
+            self._hashes[step.source_hash] = step.number
+
     def look_up(
         self, source: str, cell_id: str, metadata: Mapping[str, Any] | None = None
     ) -> LiveStep:
@@ -81,24 +119,16 @@ class StepBook:
             "metadata": metadata or self._metadata.get(cell_id, {}),
         }  # fmt: skip
         steps, problems = read_steps({"cells": [cell]})
-        step = steps[0]
-        number = (
-            self._numbers.get(cell_id)
-            or (self._names.get(step.name) if step.name else None)
-            or (self._hashes.get(step.source_hash) if not cell_id else None)
-        )
+        # a cell with a wrong line has none
+        step = msgspec.structs.replace(steps[0], cell_id=cell_id)
+        number = self._number(step)
         if number is None:
             self._last += 1
             number = self._last
-        if step.name:
-            self._names[step.name] = number
-        if cell_id:
-            self._numbers[cell_id] = number
-        elif step.source_hash:
-            self._hashes[step.source_hash] = number
+        self._remember(msgspec.structs.replace(step, number=number))
         known = next((s for s in self._steps if s.number == number), None)
         name = step.name or (known.name if known is not None else "")
-        step = msgspec.structs.replace(step, number=number, name=name, cell_id=cell_id)
+        step = msgspec.structs.replace(step, number=number, name=name)
         info = StepInfo(
             number=number,
             name=name,
@@ -195,6 +225,24 @@ class LiveRun:
         """Whether no cell is being recorded."""
         return self._open is None
 
+    def belongs_to(self, flow_id: str, path: Path, flow: Flow | None) -> None:
+        """The run has learnt which notebook it is of.
+
+        Args:
+            flow_id: the flow's id.
+            path: the notebook's.
+            flow: its steps; None where its file is not (yet) a flow.
+        """
+        self.recorder.named(flow_id, str(path))
+        for clerk in self.desk.clerks(States):
+            clerk.belongs_to(flow_id)
+        for once in self.desk.clerks(Onces):
+            once.belongs_to(flow_id)
+        for calls in self.desk.clerks(Calls):
+            calls.belongs_to(flow_id, path.parent)
+        if flow is not None:
+            self.book.learn(flow)
+
     def goes_on_with(self, stored: Iterable[EachStored], steps: Iterable[Step]) -> None:
         """The namespace is as it was before a step in which `flow.each` has stored these.
 
@@ -254,7 +302,8 @@ class LiveRun:
         ended = self._clock()
         self.next_execution()
         delta = self._delta(cell.step)
-        refused = self.desk.claim() if result.success else ""
+        conflict = self.desk.claim() if result.success else None
+        refused = str(conflict or "")
         if refused:
             print(f"cellrail: what this cell set is not kept: {refused}", file=sys.stderr)
         success = result.success and not refused
@@ -329,9 +378,3 @@ def _error(result: Any) -> StepError | None:
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     own = [line for line in lines if "IPython/core" not in line]
     return StepError(name=type(error).__name__, value=str(error), traceback=tuple(own))
-
-
-def only_looks(source: str) -> bool:
-    """Whether a cell holds nothing but `%flow` lines: it is about the flow, no part of it."""
-    lines = [line.strip() for line in source.splitlines() if line.strip()]
-    return bool(lines) and all(line.split()[0] == "%flow" for line in lines)

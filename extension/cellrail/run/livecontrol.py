@@ -32,11 +32,12 @@ from cellrail.notebook.control import Action, Commit, End, address, conduct
 from cellrail.notebook.model import Step
 from cellrail.run.cellcode import CellCode, Shown, code_of, show, wrapper
 from cellrail.run.frontend import is_headless
-from cellrail.run.live import LiveRun, LiveStep, StepBook, only_looks
+from cellrail.run.live import LiveRun, LiveStep, StepBook
 from cellrail.run.liveloops import loop_of
 from cellrail.run.liveperformer import LivePerformer, may_rerun
 from cellrail.run.livewaits import Gate
 from cellrail.run.shellstate import ShellState
+from cellrail.step_line import only_looks
 from cellrail_state.ambient import Base
 from cellrail_state.model import Delta, RunStatus, StepStatus
 from cellrail_state.objects import Objects

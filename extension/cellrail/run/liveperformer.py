@@ -227,12 +227,19 @@ class LivePerformer:
         began = self._clock()
         executed, rang = await self._execute(step)
         self._fired = _Fired(job_id=job_id, began=began, ended=self._clock(), executed=executed)
+        conflict = None
+        if executed.raised is None and self._live is not None:
+            conflict = self._live.desk.claim()
+        if conflict is not None:
+            # its code is done, and nothing is captured yet: it has failed like any other
+            told = [f"{type(conflict).__name__}: {conflict}"]
+            executed = msgspec.structs.replace(failed(conflict, told), outputs=executed.outputs)
+            self._fired = msgspec.structs.replace(self._fired, executed=executed)
         raised = executed.raised
         if raised is None:
-            refused = self._live.desk.claim() if self._live is not None else ""
             asked = self._live.waiter.asked if self._live is not None else None
             again = asked is not None and asked.kind == waits.RERUN
-            return control.Ended(ending="ok", refused=refused, waits=asked is not None, again=again)
+            return control.Ended(ending="ok", waits=asked is not None, again=again)
         self._turns.failed(raised, error_name(step))
         if rang:
             cause = f"timeout after {step.options.timeout:g} s"

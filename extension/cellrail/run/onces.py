@@ -59,6 +59,10 @@ class Onces(Clerk):
         made._done, made._running = self._done, self._running
         return made
 
+    def belongs_to(self, flow: str) -> None:
+        """The flow has a name now."""
+        self._flow = flow
+
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
         return {"once_find": self.find, "once_keep": self.keep, "once_failed": self.failed}

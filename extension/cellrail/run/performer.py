@@ -17,6 +17,7 @@ from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.reads import option_names
 from cellrail.run import orders
+from cellrail.run.asking import told
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
@@ -244,8 +245,9 @@ class Performer:
         if result.ending is Ending.OK and asked is not None and asked.kind == waits.SUSPEND:
             failure = _delta(step, result.report or {}).failure
             refused = f"nothing could be put back after the wait: {failure}" if failure else refused
-        if result.ending is Ending.OK and not refused and (refused := self._desk.claim()):
-            self._show_error(step, "StateConflict", refused)
+        if result.ending is Ending.OK and not refused:
+            result = self._claimed(action, result)
+            self._fired = msgspec.structs.replace(self._fired, result=result)
         return control.Ended(
             ending=str(result.ending),
             error=result.error,
@@ -258,6 +260,34 @@ class Performer:
             # whatever comes next finds the kernel dead, and the run can be recovered
             alive=result.ending is Ending.ERROR or self._exit_code() is None,
         )
+
+    def _claimed(self, action: control.Fire, result: CellResult) -> CellResult:
+        """The result of a cell that ran to its end: an error where what it set cannot be committed.
+
+        Mostly the kernel has asked before it captured (`_or_refused`). This is what somebody else
+        has written since: what was captured counts only where the flow goes on with it.
+        """
+        conflict, step = self._desk.claim(), action.step
+        if conflict is None:
+            return result
+        name = type(conflict).__name__
+        error = self._show_error(step, name, str(conflict))
+        report = dict(result.report or {})
+        goes_on = _tolerates(action) and action.attempt > step.options.retry
+        order = {
+            "command": "refuse", "error": told(conflict), "on_error": goes_on,
+            "captured": "delta" in report,
+            "binds_error": error_name(step), "last": self.is_last(step, action.path),
+        }  # fmt: skip
+        answer = self._command(order, step)
+        if "delta" in report and goes_on:
+            late = msgspec.convert(answer["delta"], Delta)
+            report["delta"] = to_plain(msgspec.convert(report["delta"], Delta).then(late))
+        elif "delta" in report:
+            captured = msgspec.convert(report.pop("delta"), Delta)
+            if captured.audited:
+                report["missed"] = list(captured.missed)
+        return msgspec.structs.replace(result, ending=Ending.ERROR, error=error, report=report)
 
     def _look_up(
         self, action: control.Fire, files: Mapping[str, str]

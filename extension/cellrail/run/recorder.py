@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook.control import Ask, Told
+from cellrail.run.interrupts import heard_afterwards
 from cellrail.run.masking import Masker
 from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
@@ -36,6 +37,7 @@ from cellrail_state.model import (
     RolledBack,
     RunContinued,
     RunEnded,
+    RunNamed,
     RunStarted,
     RunStatus,
     StepChosen,
@@ -83,7 +85,7 @@ class Recorder:
         self.run_id = started.run_id
         self.masker = masker or Masker()
         self.clock = clock
-        self._unsynced = False
+        self._unsynced = self._over = False
         self._appending = threading.Lock()
         #: is told of each job once it is committed
         self.watch: Callable[[JobFinished], None] = lambda _: None
@@ -140,6 +142,13 @@ class Recorder:
         )
         self.sync()
         # the catalog may have looked between the lock and this record
+        self.store.news.tell(self.run_id)
+
+    def named(self, flow: str, notebook_path: str) -> None:
+        """The live run has learnt which notebook it is of."""
+        self._append(RunNamed(time=self.clock(), flow=flow, notebook_path=notebook_path))
+        self.sync()
+        # the catalog has it under no name
         self.store.news.tell(self.run_id)
 
     def next_job_id(self) -> str:
@@ -373,7 +382,10 @@ class Recorder:
     def end(
         self, status: RunStatus, *, cause: str = "", step: str = "", missed: Sequence[str] = ()
     ) -> None:
-        """The run is over; its ownership ends with it."""
+        """The run is over; its ownership ends with it. Only the first end counts."""
+        if self._over:
+            return
+        self._over = True
         self._append(
             RunEnded(
                 time=self.clock(), status=status, cause=self.masker.text(cause), step=step,
@@ -385,8 +397,9 @@ class Recorder:
     def _append(self, record: Any) -> None:
         if self._told and _fact(record) in self._told:
             return
-        # in an open notebook a thread may record what it has done once
-        with self._appending:
+        # in an open notebook a thread may record what it has done once; a record that Ctrl-C cuts
+        # off from the journal's account of itself would spoil what follows
+        with heard_afterwards(), self._appending:
             if self._held is not None and not _happens(record):
                 self._held.append(record)
                 return

@@ -43,6 +43,7 @@ from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.desk import Desk
+from cellrail.run.interrupts import unheard
 from cellrail.run.items import Means, carry_out
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
@@ -203,6 +204,8 @@ class Session:
                 self._handle(outcome)
         except RunTakenOver:
             raise  # what happens in it now is another process's to tell
+        except KeyboardInterrupt:  # while it was brought to its end
+            outcome = Outcome(status=RunStatus.CANCELLED, cause="interrupted")
         except BaseException as error:
             if self._refuses(error):
                 self._recorder.forget()
@@ -211,12 +214,14 @@ class Session:
                 self._recorder.end(RunStatus.FAILED, cause=cause)
             raise
         finally:
-            self._desk.close()
-            if self._progress is not None:
-                self._progress.close()
-        self._recorder.end(
-            outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
-        )
+            with unheard():
+                self._desk.close()
+                if self._progress is not None:
+                    self._progress.close()
+        with unheard():
+            self._recorder.end(
+                outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
+            )
         return outcome
 
     @property

@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from cellrail.run import shellspace
+from cellrail.run.asking import revived
 from cellrail.run.busy import Bystanders
+from cellrail.run.environment import variables
 from cellrail.run.fitness import Fitness
 from cellrail.run.layover import LayOver
 from cellrail.run.midway import Midway
@@ -71,6 +73,14 @@ class AuditClock:
         self._seconds, self._bytes, self._ended = seconds, stored_bytes, self._clock()
 
 
+class _Captured(msgspec.Struct, frozen=True, kw_only=True):
+    """The last capture, and what was known before it."""
+
+    before: Checkpoint
+    pending: Delta | None
+    delta: Delta
+
+
 class ShellState:
     """The checkpoints of one shell's namespace."""
 
@@ -108,6 +118,9 @@ class ShellState:
         self.turns = Turns(shell)
         #: what was captured, and is part of the next delta
         self._pending: Delta | None = None
+        #: the capture after the last cell; whether that cell has failed after all
+        self._last: _Captured | None = None
+        self._refused = False
         #: the process beside the variables, before a job that may be kept
         self._before_job: dict[str, Any] = {}
         #: code of the notebook ran beside the cell when it began
@@ -148,6 +161,11 @@ class ShellState:
             touched: names that the cell's code uses; None where it may use any.
             last: no cell follows: everything is looked at.
         """
+        captured, self._last = self._last, None
+        if self._refused and captured is not None:
+            # what was captured and did not count is part of what is captured now
+            self._pending, self._refused = captured.delta, False
+        before, earlier = self._capture.current, self._pending
         try:
             roots = shellspace.capture_roots(self._shell)
             touched = None if self._beside else self._any_or(self._with_put(touched))
@@ -160,7 +178,9 @@ class ShellState:
             # a record may point to objects only when they are durable
             self._objects.flush()
             pending, self._pending = self._pending, None
-            return delta if pending is None else pending.then(delta)
+            delta = delta if pending is None else pending.then(delta)
+            self._last = _Captured(before=before, pending=earlier, delta=delta)
+            return delta
         except KeyboardInterrupt:
             return Delta(failure="the checkpoint was interrupted")
         except Exception as error:  # noqa: BLE001 - the run goes on, not restorable after this
@@ -236,6 +256,7 @@ class ShellState:
             "take": self._take,
             "drift": self._drift,
             "roll back": self._roll_back,
+            "refuse": self._refuse,
             "lay over": self.lay_over,
             "reserve": self._reserve,
         }
@@ -263,7 +284,8 @@ class ShellState:
 
         Args:
             order: `names` that its code uses (None for any), of these `plain` those that it names
-                outside strings, and top-level `imports`.
+                outside strings, top-level `imports`, and variables of the `environment` (None for
+                any).
         """
         roots, names = shellspace.capture_roots(self._shell), order["names"]
         reached = None
@@ -285,6 +307,7 @@ class ShellState:
             "absent": [name for name in order["plain"] if name not in known],
             "packages": {top: v for top in sorted(tops) if (v := package_version(top))},
             "python": list(sys.version_info[:2]),
+            "environment": variables(order["environment"]),
         }
 
     def _drift(self, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,6 +382,22 @@ class ShellState:
 
     def _roll_back(self, order: Mapping[str, Any]) -> dict[str, Any]:
         return {"not_restored": list(self.roll_back(order["touched"]))}
+
+    def _refuse(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """The cell that was captured last has failed after all: what it set is not committed.
+
+        Args:
+            order: `error`; with `on_error` the flow goes on with what the cell left, and with the
+                error as `binds_error`; else the capture, if one was made (`captured`), is no part
+                of the run.
+        """
+        name = order["binds_error"]
+        self.turns.failed(revived(order["error"]), name)
+        if order["on_error"]:
+            touched = [name] if name else []
+            return {"delta": to_plain(self.delta(touched=touched, last=order["last"]))}
+        self._refused = order["captured"] and self._last is not None
+        return {}
 
     def _reserve(self, order: Mapping[str, Any]) -> dict[str, Any]:
         self._capture.reserve(order["keys"])
@@ -476,6 +515,8 @@ class ShellState:
         Returns:
             Names that cannot be stored and stay as they are now.
         """
+        if self._refused:
+            return self._lay_back()
         touched = self._any_or(self._with_put(touched))
         change = self._capture.change(shellspace.capture_roots(self._shell), touched)
         shellspace.remove(self._shell, change.new)
@@ -497,6 +538,30 @@ class ShellState:
         self._capture.admit(placed)
         ambient.apply_generators(state)
         return tuple(sorted({*report.failed, *report.not_stored, *change.unknown}))
+
+    def _lay_back(self) -> tuple[str, ...]:
+        """Put back what was before a cell that is captured already."""
+        last, self._refused = self._last, False
+        if last is None:
+            message = "nothing was captured"
+            raise StateError(message)
+        now, there = self._capture.current.variables, shellspace.capture_roots(self._shell)
+        unstored = {
+            name
+            for name in self._capture.differs_from(last.before) & there.keys()
+            if name in last.before.variables and last.before.variables[name].component is None
+        }
+        # what cannot be stored stays as the cell left it
+        stays = {n: now[n] for n in unstored if n in now and now[n].component is None}
+        target = msgspec.structs.replace(last.before, variables={**last.before.variables, **stays})
+        self.lay_over(
+            {
+                "checkpoint": to_plain(target), "force": True, "magics": (), "inputs": {},
+                "execution_count": self._shell.execution_count,
+            }
+        )  # fmt: skip
+        self._pending = last.pending
+        return tuple(sorted(unstored))
 
     def lay_over(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Make the namespace a checkpoint's, where it differs from the last capture.

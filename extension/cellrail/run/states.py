@@ -102,6 +102,10 @@ class States(Clerk):
         """What an item of a parallel loop sets of the run's own state ends with it."""
         return States(desk, flow=self._flow, scope=self._scope, past=self._past)
 
+    def belongs_to(self, flow: str) -> None:
+        """The flow has a name now."""
+        self._flow = flow
+
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
         return {
@@ -235,7 +239,7 @@ class States(Clerk):
                 self.seen[key] = self._since(key, entry, old)
             else:
                 self.seen[key] = Expected(version=self._ledger.version(*key))
-        self._ledger.check({key: self.seen[key]})
+        self._ledger.check({key: self.seen[key]}, run_id=self._desk.recorder.run_id)
 
     # --- variables ---------------------------------------------------------------------------
 
@@ -307,7 +311,8 @@ class States(Clerk):
             StateConflict: somebody else wrote it in the meantime.
         """
         if self._writes:
-            self._ledger.check({key: self.seen[key] for key in self._writes})
+            seen = {key: self.seen[key] for key in self._writes}
+            self._ledger.check(seen, run_id=self._desk.recorder.run_id)
 
     def expected(self) -> Mapping[Key, Expected]:
         """What was seen of each key."""

@@ -74,6 +74,8 @@ class Waiter(Clerk):
         #: what the current job has asked for, and the URLs that it got
         self._asked: WaitInfo | None = None
         self._seconds, self._urls = 0.0, dict[str, str | None]()
+        #: how often its `flow.rerun` lets it be executed, beside the first time
+        self._most: int | None = None
         #: how the wait right before the current step ended
         self._here = next((w for w in self._woken if w.wait_id == after), None)
         #: why no job can wait any more; "" where it can
@@ -118,6 +120,11 @@ class Waiter(Clerk):
         """The step shall be executed again after a while."""
         what = "flow.rerun()"
         job = job or self._desk.current(what)
+        if self._asked is not None and self._most not in {None, max_retries}:
+            raise UserError(
+                f"{what}: max_retries is {max_retries} here, and {self._most} in the call before",
+                hint="calls of one execution agree; another execution may pass another limit",
+            )
         if job.runs > max_retries:
             if on_exceeded == "raise":
                 raise RerunExceeded(
@@ -130,7 +137,9 @@ class Waiter(Clerk):
                 f"{what}: the context holds a secret, and would be kept in clear",
                 hint="pass its name, and read it again with get_variable()",
             )
-        return self._ask(what, {"kind": waits.RERUN, "seconds": seconds}, context)
+        told = self._ask(what, {"kind": waits.RERUN, "seconds": seconds}, context)
+        self._most = max_retries
+        return told
 
     def _ask(self, what: str, asked: dict[str, Any], context: str | None) -> dict[str, Any]:
         job = self._desk.current(what)
@@ -222,7 +231,7 @@ class Waiter(Clerk):
         """The wait that is committed with the job; a job that failed waits for nothing."""
         if not success:
             self._void()
-        info, self._asked = self._asked, None
+        info, self._asked, self._most = self._asked, None, None
         if info is None:
             return None
         info = msgspec.structs.replace(info, until=self._recorder.clock() + self._seconds)
@@ -235,6 +244,7 @@ class Waiter(Clerk):
 
     def _void(self) -> None:
         """Nobody can answer what a job has asked for that did not end well."""
+        self._most = None
         info, self._asked = self._asked, None
         if info is not None:
             self._inbox.answer(info.wait_id, Answer(by=waits.VOID, time=self._recorder.clock()))

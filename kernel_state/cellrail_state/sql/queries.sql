@@ -1,7 +1,7 @@
 -- name: newest_runs
 -- Runs that fit, newest first.
 SELECT run_id, flow, kind, status, cause, origin, from_step, started, ended,
-       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels
+       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels, seconds
 FROM runs
 WHERE ($flow IS NULL OR flow = $flow)
   AND ($status IS NULL OR status = $status)

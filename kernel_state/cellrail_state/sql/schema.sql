@@ -37,7 +37,9 @@ CREATE TABLE runs (
     inputs VARCHAR,
     fired_by VARCHAR,
     claim INTEGER,
-    source VARCHAR
+    source VARCHAR,
+    -- while a process drove it: without the time that it was suspended, or had no owner
+    seconds DOUBLE
 );
 
 -- a step in a run, and the job that stands for it (its own, or a kept one)

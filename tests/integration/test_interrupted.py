@@ -1,0 +1,105 @@
+"""Ctrl-C whenever it comes, once or several times.
+
+Laws: the exit code is 130; a run that had begun is cancelled, and can be restarted; no kernel is
+left; a cell whose code was done when Ctrl-C came is committed, and nothing follows it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from cellrail_state.doctor import examine
+from reading import wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+#: what a sudden end may leave: nothing that was committed is among it
+LEFT_OVERS = ("orphan object", "temporary file")
+LOOP = (
+    "import time\nfrom pathlib import Path\nbase = list(range(1000))",
+    "%%step work --foreach x in range(4) --parallel 2 --collect y\n"
+    "Path(f'item{x}').touch()\ntime.sleep(30)\ny = x",
+    "%%step after\nPath('after').touch()",
+)
+
+
+def drive(path, folder):
+    words = [sys.executable, "-m", "cellrail", "run", str(path)]
+    return subprocess.Popen(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def is_cancelled(process, app, folder):
+    """The process has ended as one that was interrupted, and its run is so."""
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    if (folder / ".cellrail").exists():
+        run = app.show("last")
+        assert (run.status, run.cause) == ("cancelled", "interrupted"), said
+        found = {finding.kind for finding in examine(app.store).findings}
+        assert found <= {*LEFT_OVERS}, found
+    assert not (folder / "after").exists()
+    mine = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(folder)]
+    _, alive = psutil.wait_procs(mine, timeout=10)
+    assert not alive
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 1.6, 2.2, 2.8, 3.4])
+def test_early_in_a_run_with_a_parallel_loop(make, app, tmp_path, seconds):
+    process = drive(make(*LOOP), tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.send_signal(signal.SIGINT)
+    is_cancelled(process, app, tmp_path)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+def test_several_times_in_a_row(make, app, tmp_path, pause):
+    process = drive(make(*LOOP), tmp_path)
+    wait_for((tmp_path / "item0").exists)
+    for _ in range(5):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    is_cancelled(process, app, tmp_path)
+
+
+def test_while_a_loop_forks_its_namespace(make, app, tmp_path):
+    """The kernel captures, and no code of the notebook runs."""
+    slow = (
+        "import time\nfrom pathlib import Path\nclass Slow:\n"
+        "    def __reduce__(self):\n"
+        "        Path('captures').touch()\n        time.sleep(3)\n        return (Slow, ())\n"
+        "kept = None"
+    )
+    loop = "%%step work --foreach x in [kept, kept] --key id(x) --parallel 2\ntime.sleep(30)"
+    process = drive(
+        make(slow, "%%step prepare --no-checkpoint\nkept = Slow()", loop, LOOP[2]), tmp_path
+    )
+    wait_for((tmp_path / "captures").exists)
+    process.send_signal(signal.SIGINT)
+    is_cancelled(process, app, tmp_path)
+
+
+def test_a_cell_whose_code_was_done_is_committed_and_nothing_follows(make, app, tmp_path):
+    slow = (
+        "import time\nfrom pathlib import Path\nclass Slow:\n"
+        "    def __reduce__(self):\n"
+        "        Path('captures').touch()\n        time.sleep(3)\n        return (Slow, ())\n"
+    )
+    process = drive(make(slow, "%%step made\nkept = Slow()", LOOP[2]), tmp_path)
+    wait_for((tmp_path / "captures").exists)
+    process.send_signal(signal.SIGINT)
+    is_cancelled(process, app, tmp_path)
+
+    run = app.show("last")
+    assert run["made"].status == "success"
+    assert app.restart(run.id)["made"].status == "kept"
