@@ -33,7 +33,7 @@ class Calendar {
    */
   constructor({ pick, go, signal }) {
     Object.assign(this, { pick, go });
-    this.shown = { first: "", months: 0, days: {}, legend: [], today: "", range: [], label: "", busy: false };
+    this.shown = { first: "", months: 0, days: {}, legend: [], today: days.text(new Date()), range: [], label: "", busy: false };
     this.cells = new Map();
     this.anchor = "";
     this.current = "";

@@ -279,7 +279,7 @@ class BackfillRoom(Room):
             "parallel": record.parallel, "stop_after": record.stop_after,
             "order": "desc" if record.newest_first else "asc", "out": record.out,
             "pinned": record.pinned[:12], "ticks": len(plan.items),
-            "months": _months(plan), **_progress(progress),
+            "months": _months(plan), "cursor": _cursor(plan), **_progress(progress),
         }  # fmt: skip
 
     def ask_pause(self, args: Args) -> dict[str, Any]:
@@ -412,6 +412,12 @@ def _months(plan: FillPlan) -> dict[str, Any]:
         return {}
     first, last = min(ticks).date(), max(ticks).date()
     return {"first": first.isoformat(), "last": last.isoformat()}
+
+
+def _cursor(plan: FillPlan) -> str:
+    """The tick that comes next; "" where none does."""
+    todo = (i for i in plan.items if i.decision.todo not in {Todo.NOTHING, Todo.WAIT})
+    return next((item.tick.isoformat() for item in todo), "")
 
 
 def _plain_counts(states: Any) -> dict[str, int]:
