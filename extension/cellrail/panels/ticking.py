@@ -132,7 +132,10 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
         """As the calendar's front end takes it."""
         made: dict[str, Any] = {"words": self.words}
         if self.state is not None:
-            made |= {"state": str(self.state), "counts": {str(s): n for s, n in self.counts.items()}}
+            made |= {
+                "state": str(self.state),
+                "counts": {str(s): n for s, n in self.counts.items()},
+            }
         if self.jump is not None:
             made["mark"] = self.jump.mark
         return made

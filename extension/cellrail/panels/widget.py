@@ -31,7 +31,9 @@ def clerk_of(store: Path, keys: str) -> Clerk:
 def script_of(kinds: Sequence[RoomKind]) -> str:
     """The browser's half of a panel with these rooms: one ES module."""
     rooms = dict.fromkeys(name for kind in kinds for name in kind.scripts)
-    return "\n".join((_JS / f"{name}.js").read_text("utf-8") for name in ("shared", *rooms, "house"))
+    return "\n".join(
+        (_JS / f"{name}.js").read_text("utf-8") for name in ("shared", *rooms, "house")
+    )
 
 
 def style_of() -> str:

@@ -1,7 +1,8 @@
-"""The room of backfills: a calendar of ticks, what a backfill would do, and those that there are."""
+"""The room of backfills: a calendar of ticks, what a backfill would do, and which there are."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import json
@@ -130,10 +131,8 @@ class BackfillRoom(Room):
         """Flows that were run, and notebooks beside the store."""
         root = self.app.store_path.parent
         found = [one.flow for one in triggers]
-        try:
+        with contextlib.suppress(StoreNotFound):
             found += [row["flow"] for row in self.app.store.catalog.query(queries()["flows"])]
-        except StoreNotFound:
-            pass
         found += [path.name for path in sorted(root.glob("*.ipynb"))]
         return [name for name in dict.fromkeys(found) if (root / name).is_file()]
 
