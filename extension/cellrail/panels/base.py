@@ -73,13 +73,20 @@ class RoomKind(msgspec.Struct, frozen=True, kw_only=True):
 ROOMS = (
     RoomKind(name="runs", title="Runs", home="cellrail.panels.rooms.runs:RunsRoom"),
     RoomKind(
-        name="run",
-        title="Run",
-        home="cellrail.panels.rooms.run:RunRoom",
+        name="run", title="Run", home="cellrail.panels.rooms.run:RunRoom",
         parts=("rails", "values", "detail"),
     ),
     RoomKind(name="restart", title="Restart", home="cellrail.panels.rooms.restart:RestartRoom"),
-)
+    RoomKind(
+        name="backfill", title="Backfill", home="cellrail.panels.rooms.backfill:BackfillRoom",
+        parts=("calendar",),
+    ),
+    RoomKind(name="waits", title="Waits", home="cellrail.panels.rooms.waits:WaitsRoom"),
+    RoomKind(
+        name="triggers", title="Triggers", home="cellrail.panels.rooms.triggers:TriggersRoom",
+        parts=("calendar",),
+    ),
+)  # fmt: skip
 
 
 def kind_of(name: str) -> RoomKind:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from cellrail.panels.base import Args, Room
-from cellrail.panels.errand import Errands
+from cellrail.panels.errand import Errand, Wish
 from cellrail.panels.rooms.pacing import Pace
 from cellrail.schedule.due import Due
 from cellrail_state.errors import StoreNotFound
@@ -63,7 +63,7 @@ class TriggersRoom(Room):
     def ask_tick(self, args: Args) -> dict[str, Any]:
         """Fire what is due, once, in a process of its own."""
         del args
-        Errands(self.app).start("tick")
+        Errand(self.app, Wish(store=str(self.app.store_path), verb="tick"))
         return {}
 
     def _row(self, one: Trigger, run: dict[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import msgspec
 from cellrail.app.waitlist import Waiting
 from cellrail.errors import UserError
 from cellrail.panels.base import Args, Room
-from cellrail.panels.errand import Errands
+from cellrail.panels.errand import Errand, Wish
 from cellrail.panels.rooms.pacing import Pace
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.waits import CANCEL, RESUME
@@ -59,7 +59,7 @@ class WaitsRoom(Room):
         data = _data(str(args.get("data") or "")) if by == RESUME else None
         info = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
         if not self.app.history(run_id).is_live:
-            Errands(self.app).start(by, run=info.run_id)
+            Errand(self.app, Wish(store=str(self.app.store_path), verb=by, run=info.run_id))
         return {"run": info.run_id, "step": info.label, "by": by}
 
 
