@@ -6,6 +6,10 @@ rooms.backfill = (ctx) => {
     run: "run", restart: "restart where it failed", rerun: "run again what changed", recover: "go on after a crash",
     wait: "wait for who runs it", nothing: "leave alone",
   };
+  const SUM = {
+    run: "to run", restart: "to restart where they failed", rerun: "to run again", recover: "to go on with",
+    wait: "run by others", nothing: "left alone",
+  };
   const wish = {
     notebook: "", trigger: "", cron: "", every: "day", tz: "", start: "", end: "", ticks: "missing", order: "asc",
     parallel: 1, stop_after: 0, from_start: false, parameters: {}, labels: "", first: "", months: 3,
@@ -25,8 +29,8 @@ rooms.backfill = (ctx) => {
 
   const calendar = new Calendar({ pick: picked, go: (first) => change({ first }, "calendar"), signal: ctx.signal });
   const parts = {
-    form: h("div", { class: "cr-form", role: "group", "aria-label": "What is run" }),
-    options: h("div", {}), plan: h("div", {}), fills: h("div", { class: "cr-part" }), fill: h("div", {}),
+    form: h("div", { class: "cr-wish", role: "group", "aria-label": "What is run" }),
+    options: h("div", {}), plan: h("div", {}), fills: h("div", { class: "cr-block" }), fill: h("div", {}),
   };
   const el = h("div", {}, parts.form, calendar.el, parts.options, parts.plan, parts.fills, parts.fill);
 
@@ -160,7 +164,7 @@ rooms.backfill = (ctx) => {
 
   // --- drawing --------------------------------------------------------------------------------
 
-  const labelled = (words, node, more) => h("label", { class: "cr-labelled", ...more }, h("span", {}, words), node);
+  const labelled = (words, node, more) => h("label", { class: "cr-named", ...more }, h("span", {}, words), node);
 
   function select(words, value, options, chosen, more) {
     return labelled(words, h("select", { class: "cr-field", "aria-label": words, onchange: (event) => chosen(event.target.value) },
@@ -179,12 +183,12 @@ rooms.backfill = (ctx) => {
 
   function number(words, value, taken, least, around) {
     return input(words, String(value), (text) => /^\d+$/.test(text) && Number(text) >= least && taken(Number(text)),
-      { type: "number", min: least, max: 1000 }, { class: "cr-labelled cr-small", ...around });
+      { type: "number", min: least, max: 1000 }, { class: "cr-named cr-slim", ...around });
   }
 
   function choice(words, value, options, chosen) {
-    return h("div", { class: "cr-labelled", key: `choice-${words}` }, h("span", { "aria-hidden": "true" }, words),
-      h("div", { class: "cr-choice", role: "group", "aria-label": words }, options.map(([name, text, title]) => h("button", {
+    return h("div", { class: "cr-named", key: `choice-${words}` }, h("span", { "aria-hidden": "true" }, words),
+      h("div", { class: "cr-pick-one", role: "group", "aria-label": words }, options.map(([name, text, title]) => h("button", {
         type: "button", key: `choice-${words}-${name}`, "aria-pressed": String(name === value), title, onclick: () => chosen(name),
       }, text))));
   }
@@ -204,7 +208,7 @@ rooms.backfill = (ctx) => {
       else change({});
     };
     return draw(parts.form,
-      select("Notebook", wish.notebook, form.notebooks.length ? form.notebooks : [["", "there is no notebook beside the store"]], (notebook) => choose_form({ notebook }), { class: "cr-labelled cr-wide" }),
+      select("Notebook", wish.notebook, form.notebooks.length ? form.notebooks : [["", "there is no notebook beside the store"]], (notebook) => choose_form({ notebook }), { class: "cr-named cr-broad" }),
       choice("Ticks of", kind, kinds, set_kind), how[kind](),
       kind === "trigger" ? null : input("Time zone", wish.tz, (tz) => change({ tz: tz.trim() }), { list: zones, placeholder: "UTC" }),
       select("Show", String(wish.months), [["1", "1 month"], ["3", "3 months"], ["6", "6 months"], ["12", "a year"]], (months) => change({ months: Number(months), first: days.shift(wish.first, wish.months - Number(months)) }, "calendar")),
@@ -216,9 +220,9 @@ rooms.backfill = (ctx) => {
     if (!form) return draw(parts.options);
     const values = form.parameters.map((one) => input(one.name, wish.parameters[one.name] ?? "",
       (text) => change({ parameters: { ...wish.parameters, [one.name]: text } }),
-      { placeholder: one.says, title: [one.help, one.kind === "NoneType" ? "" : one.kind].filter(Boolean).join(" · "), class: "cr-field cr-mono" }, { class: "cr-labelled cr-wide" }));
+      { placeholder: one.says, title: [one.help, one.kind === "NoneType" ? "" : one.kind].filter(Boolean).join(" · "), class: "cr-field cr-mono" }, { class: "cr-named cr-broad" }));
     return draw(parts.options, troubles.calendar ? problem(troubles.calendar, "calendar") : null,
-      h("div", { class: "cr-form", role: "group", "aria-label": "Which ticks" },
+      h("div", { class: "cr-wish", role: "group", "aria-label": "Which ticks" },
         input("From", wish.start, (text) => change({ start: text.trim() }, "plan"), { placeholder: "drag over days, or 2025-03-01", class: "cr-field cr-mono" }),
         input("To", wish.end, (text) => change({ end: text.trim() }, "plan"), { placeholder: "now", class: "cr-field cr-mono" }),
         choice("Run", wish.ticks, [
@@ -228,20 +232,21 @@ rooms.backfill = (ctx) => {
         choice("Order", wish.order, [["asc", "Oldest first"], ["desc", "Newest first"]], (order) => change({ order }, "plan")),
         number("In parallel", wish.parallel, (parallel) => change({ parallel }, "plan"), 1),
         number("Stop after … failures", wish.stop_after, (stop_after) => change({ stop_after }, "plan"), 0, { title: "It pauses then; 0 for never" }),
-        wish.ticks === "failed" || wish.ticks === "stale" ? h("label", { class: "cr-check", key: "whole" },
+        wish.ticks === "failed" || wish.ticks === "stale" ? h("label", { class: "cr-tick-box", key: "whole" },
           h("input", { type: "checkbox", checked: wish.from_start, onchange: (event) => change({ from_start: event.target.checked }, "plan") }), "from the first step") : null),
-      h("div", { class: "cr-form", role: "group", "aria-label": "Inputs and labels" }, values,
-        input("Labels", wish.labels, (labels) => change({ labels }, "plan"), { placeholder: "team=blue, why=fix" }, { class: "cr-labelled cr-wide" })));
+      h("div", { class: "cr-wish", role: "group", "aria-label": "Inputs and labels" }, values,
+        input("Labels", wish.labels, (labels) => change({ labels }, "plan"), { placeholder: "team=blue, why=fix" }, { class: "cr-named cr-broad" })));
   }
 
+  const brief = (moment) => moment.slice(0, 16).replace("T", " ");
   const tick_words = (tick) => [tick.slice(0, 10), h("span", { class: "cr-soft" }, ` ${WEEKDAYS[days.weekday(tick.slice(0, 10))].slice(0, 2)} `), tick.slice(11, 16), h("span", { class: "cr-soft" }, ` ${tick.slice(19)}`)];
 
   function draw_plan() {
-    const part = "cr-part";
+    const part = "cr-block";
     if (troubles.plan) return draw(parts.plan, h("div", { class: part }, problem(troubles.plan, "plan"), work_problem()));
     if (!wish.start) return draw(parts.plan, h("div", { class: part }, h("div", { class: "cr-empty" }, "Drag over days of the calendar, press the name of a month, or use arrow keys with Shift."), work_problem()));
     if (!plan) return draw(parts.plan, h("div", { class: part }, h("div", { class: "cr-empty", role: "status" }, "Looking what would happen …"), work_problem()));
-    const todo = Object.entries(plan.counts).map(([word, number]) => `${count(number)} ${TODO[word] ?? word}`).join(", ");
+    const todo = Object.entries(SUM).filter(([word]) => plan.counts[word]).map(([word, words]) => `${count(plan.counts[word])} ${words}`).join(", ");
     const words = plan.same ? `Go on with ${plan.same}` : plan.wanted ? `Start: ${count(plan.wanted)} ${plan.wanted === 1 ? "tick" : "ticks"}` : "Nothing to do";
     const rows = plan.rows.map((row) => h("tr", { key: row.tick, "data-todo": row.todo },
       h("td", { class: "cr-mono cr-nowrap" }, tick_words(row.tick)), h("td", { class: "cr-nowrap" }, h("span", { class: "cr-letter", "data-state": row.state, "aria-hidden": "true" }, row.letter), ` ${row.state}`),
@@ -250,9 +255,9 @@ rooms.backfill = (ctx) => {
       h("div", { class: "cr-bar" },
         button(busy === "start" ? "Starting …" : words, start, { kind: "primary", disabled: Boolean(busy) || (!plan.wanted && !plan.same), key: "start" }),
         h("span", { class: "cr-grow", role: "status" }, plan.ticks ? `${count(plan.ticks)} ${plan.ticks === 1 ? "tick" : "ticks"}: ${todo}` : "No tick lies in this range.",
-          h("span", { class: "cr-soft" }, ` · ${plan.start} to ${plan.end} · ${plan.cron} in ${plan.zone}`))),
+          h("span", { class: "cr-soft" }, ` · ${brief(plan.start)} to ${brief(plan.end)} · ${plan.cron} in ${plan.zone}`))),
       work_problem(),
-      rows.length ? h("div", { class: "cr-scroll cr-plan", tabindex: 0, role: "region", "aria-label": "What would happen" }, h("table", { class: "cr-table" },
+      rows.length ? h("div", { class: "cr-scroll cr-would", tabindex: 0, role: "region", "aria-label": "What would happen" }, h("table", { class: "cr-table" },
         h("thead", {}, h("tr", {}, ["Tick", "Stands", "What happens", "Why"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))) : null,
       plan.more ? h("div", { class: "cr-bar cr-soft" }, `and ${count(plan.more)} more`) : null));
   }
@@ -271,7 +276,7 @@ rooms.backfill = (ctx) => {
         h("tbody", {}, fills.map((one) => h("tr", { key: one.id, class: "cr-pick", "aria-selected": String(one.id === chosen), onclick: () => look(one.id) },
           h("td", { class: "cr-nowrap" }, status_badge(one)), h("td", {}, h("button", { type: "button", class: "cr-link cr-mono", "aria-label": `Show backfill ${one.id}` }, one.id)),
           h("td", {}, one.flow), h("td", { class: "cr-nowrap" }, one.which, h("span", { class: "cr-soft" }, ` ${one.trigger || one.cron}`)),
-          h("td", { class: "cr-nowrap" }, one.start.slice(0, 16).replace("T", " ")), h("td", { class: "cr-nowrap" }, one.end.slice(0, 16).replace("T", " ")),
+          h("td", { class: "cr-nowrap" }, brief(one.start)), h("td", { class: "cr-nowrap" }, brief(one.end)),
           h("td", { class: "cr-nowrap", title: clock(one.created) }, ago(one.created), one.user ? h("span", { class: "cr-soft" }, ` by ${one.user}`) : null)))))));
   }
 
@@ -288,7 +293,7 @@ rooms.backfill = (ctx) => {
       ? act(what, `Really: ${words.toLowerCase()}?`, args, { kind: "danger", key: `${what}-${words}` })
       : button(words, () => { sure = words; show(); }, { disabled: Boolean(busy), key: `${what}-${words}`, title });
     const facts = [
-      ["Range", `${one.start} to ${one.end}`], ["Ticks", `${one.which} of ${one.cron} in ${one.zone}${one.trigger ? `, trigger ${one.trigger}` : ""}`],
+      ["Range", `${brief(one.start)} to ${brief(one.end)}`], ["Ticks", `${one.which} of ${one.cron} in ${one.zone}${one.trigger ? `, trigger ${one.trigger}` : ""}`],
       ["Next", one.cursor], ["Inputs", chips(Object.entries(one.inputs), "parameter")], ["Labels", chips(Object.entries(one.labels), "label")],
       ["Runs", `${one.order === "asc" ? "oldest" : "newest"} first, ${one.parallel} at a time${one.stop_after ? `, pauses after ${one.stop_after} failures` : ""}`],
       ["Source", one.pinned ? `the notebook as it was at the start (${one.pinned})` : "the notebook as it is when a run begins"], ["Out", one.out],
@@ -296,7 +301,7 @@ rooms.backfill = (ctx) => {
     return draw(parts.fill, h("section", { class: "cr-chosen-one", "aria-label": `Backfill ${one.id}` },
       h("h3", {}, status_badge(one), ` ${one.flow} `, h("span", { class: "cr-mono cr-soft" }, one.id)),
       one.why ? h("div", { class: "cr-note" }, one.why) : null,
-      h("div", { class: "cr-meter", role: "img", "aria-label": `${over} of ${one.total} ticks: ${said}` },
+      h("div", { class: "cr-share", role: "img", "aria-label": `${over} of ${one.total} ticks: ${said}` },
         pieces.map(([word, each]) => h("span", { key: word, "data-state": word, style: { flex: `${each} 0 0` } })), waiting ? h("span", { key: "rest", style: { flex: `${waiting} 0 0`, background: "transparent" } }) : null),
       h("div", { class: "cr-bar", style: { padding: "0" } }, h("span", { class: "cr-grow", role: "status" }, `${count(over)} of ${count(one.total)} ticks`, said ? `: ${said}` : "", pace ? h("span", { class: "cr-soft" }, ` · ${pace}`) : null),
         one.can.pause ? act("pause", "Pause", {}, { title: "Begin no more runs; those that run go on to their end" }) : null,
@@ -306,11 +311,11 @@ rooms.backfill = (ctx) => {
         one.can.cancel ? really("cancel", "Cancel", { now: true }, "End it for good; runs that it has made stay") : null,
         one.months.first ? button("Show in the calendar", () => show_in_calendar(one), { key: "calendar" }) : null,
         ctx.has("runs") ? button("Its runs", () => ctx.go("runs", { text: `backfill=${one.id}` }), { key: "runs" }) : null),
-      one.failures.length ? h("div", {}, h("h4", {}, "First failures"), h("ul", { class: "cr-failures" }, one.failures.map((bad) => h("li", { key: bad.run },
+      one.failures.length ? h("div", {}, h("h4", {}, "First failures"), h("ul", { class: "cr-fails" }, one.failures.map((bad) => h("li", { key: bad.run },
         icon("failed"), h("span", { class: "cr-mono" }, tick_words(bad.tick)), h("span", {}, bad.why),
         ctx.has("run") ? h("button", { type: "button", class: "cr-link cr-mono", onclick: () => ctx.go("run", { run: bad.run }) }, bad.run) : h("span", { class: "cr-mono cr-soft" }, bad.run)))),
       one.can.cancel ? null : button("Run the failed ones again …", () => failed_again(one), { key: "again" })) : null,
-      h("dl", { class: "cr-facts" }, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))));
+      h("dl", { class: "cr-about" }, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))));
   }
 
   async function show_in_calendar(one) {

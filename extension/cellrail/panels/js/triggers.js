@@ -82,7 +82,7 @@ rooms.triggers = (ctx) => {
       ["Skipped", list(row.skipped)], ["Missed ticks", policy], ["At most", `${row.max_active} ${row.max_active === 1 ? "run" : "runs"} at a time`],
       ["Too late after", row.late_after ? seconds(row.late_after) : ""], ["Inputs", chips(Object.entries(row.inputs), "parameter")], ["Labels", chips(Object.entries(row.labels), "label")],
       ["Out", row.out], ["Looked at", `${ago(row.looked)} (${clock(row.looked)})`], ["Made", `${clock(row.created)}${row.user ? ` by ${row.user}` : ""}`],
-    ].filter(([, value]) => value && value.flat(Infinity).filter(Boolean).length);
+    ].filter(([, value]) => value && [value].flat(Infinity).filter(Boolean).length);
     return draw(detail, h("section", { class: "cr-chosen-one", "aria-label": `Trigger ${row.id}` },
       h("h3", {}, `${row.id} `, h("span", { class: "cr-soft" }, row.flow)), trouble ? problem(trouble) : null,
       h("div", { class: "cr-bar", style: { padding: "6px 0" } },
@@ -92,7 +92,7 @@ rooms.triggers = (ctx) => {
         ctx.has("backfill") ? button("Backfill …", () => ctx.go("backfill", { trigger: row.id, notebook: row.flow }), { key: "backfill" }) : null,
         row.last && ctx.has("run") ? button("Last run", () => ctx.go("run", { run: row.last.run }), { key: "last" }) : null,
         ctx.has("runs") ? button("Its runs", () => ctx.go("runs", { text: `trigger=${row.id}` }), { key: "runs" }) : null),
-      h("dl", { class: "cr-facts" }, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))));
+      h("dl", { class: "cr-about" }, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))));
   }
 
   function show() {
