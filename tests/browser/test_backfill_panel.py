@@ -48,8 +48,8 @@ def test_ten_days_are_backfilled_with_a_pause_in_the_middle(lab, flow, app, tmp_
     notebook = lab.open(lab.notebook(PANEL.format("backfill_panel('days.ipynb')"), "shown.value"))
     notebook.run(0)
     page, panel = notebook.page, notebook.panel
-    panel.get_by_label("Time zone").fill("Europe/Paris")
-    panel.get_by_label("Labels").fill(f"why={EVIL}")
+    panel.get_by_label("Time zone", exact=True).fill("Europe/Paris")
+    panel.get_by_label("Labels", exact=True).fill(f"why={EVIL}")
     # walk to March 2025
     first = panel.locator("td[data-day][tabindex='0']")
     first.focus()
