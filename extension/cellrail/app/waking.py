@@ -64,30 +64,6 @@ class Waking(Answering):
         self._first(info, waits.RESUME, data=text, tell=tell)
         return self._go_on_from(info, progress=progress, tell=tell)
 
-    def answer(
-        self, run: str, by: str = waits.RESUME, *, step: str | None = None, data: Any = None
-    ) -> WaitInfo:
-        """Answer what a run waits for; whoever calls has to go on (`resume`, `cancel` or `tick`).
-
-        Args:
-            run: the run's address.
-            by: resume or cancel.
-            step: the step that it waits behind; by default whichever that is.
-            data: JSON; the next step finds it as `flow.resume_data`.
-
-        Returns:
-            What it has waited for.
-
-        Raises:
-            NotWaiting: it waits for nothing.
-            AlreadyAnswered: somebody was first; the message says who, and when.
-        """
-        info = self._info(self._run_id(run), step)
-        self._check(info)
-        text = None if data is None else to_text(data, f"{by}: the data")
-        self._answer(info, Answer(by=by, time=self.clock(), who=_user(), data=text))
-        return info
-
     def cancel(self, run: str = "last", *, tell: Callable[[str], None] = lambda _: None) -> Run:
         """Cancel a run that is suspended, or running on this machine.
 

@@ -57,10 +57,10 @@ class WaitsRoom(Room):
         if by not in {RESUME, CANCEL}:
             raise UserError(f"an answer is resume or cancel, not {by!r}")
         data = _data(str(args.get("data") or "")) if by == RESUME else None
-        info = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
+        woke = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
         if not self.app.history(run_id).is_live:
-            Errand(self.app, Wish(store=str(self.app.store_path), verb=by, run=info.run_id))
-        return {"run": info.run_id, "step": info.label, "by": by}
+            Errand(self.app, Wish(store=str(self.app.store_path), verb=by, run=woke.run_id))
+        return {"run": woke.run_id, "step": woke.step, "by": by}
 
 
 def _data(text: str) -> Any:
