@@ -220,6 +220,19 @@ def test_stop_if_stops_run_all_with_one_line(opened, app):
     assert app.show("last")["end"].status == "success"
 
 
+def test_a_turn_that_failed_leaves_nothing_to_be_collected_and_a_name_must_be_bound(opened):
+    notebook = opened(
+        "def f(x):\n    global q\n    if x == 'z': q = x",
+        "%%step L --foreach x in 'abc' --collect r --on-error continue\nif x == 'b': 1 / 0\nr = x",
+        "print(r)",
+        "%%step M --foreach x in 'abc' --collect q\nf(x)",
+    )
+    done = notebook.run_all()
+    assert done[-2].text == "['a', None, 'c']\n"
+    assert done[-1].status == "error"
+    assert "--collect q: no turn of the loop binds it" in done[-1].text
+
+
 def test_a_condition_that_raises_fails_the_cell_and_names_the_expression(opened):
     notebook = opened("%%step a --when m > 1\nx = 1", "%%step b --while True --max-turns 2\nx = 1",
                       "# step: c --wehn x\nx = 2")  # fmt: skip
