@@ -74,12 +74,9 @@ def load_settings(folder: Path, environment: Mapping[str, str] | None = None) ->
     try:
         settings: Settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"a setting has a wrong value: {error}") from error
-    if settings.cell_timeout is not None and not settings.cell_timeout > 0:
-        raise SettingsError(
-            f"cell_timeout is more than 0 seconds, not {settings.cell_timeout:g}",
-            hint="leave it out for no limit",
-        )
+        name = str(error).rpartition("$.")[2].rstrip("`")
+        told = f"the setting {name} has a wrong value: {values.get(name)!r}"
+        raise SettingsError(told, hint=str(error).partition(" - at ")[0]) from error
     return settings
 
 

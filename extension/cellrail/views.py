@@ -318,6 +318,11 @@ class StepView:
         return self._history.restorable_after(self.number)
 
     @property
+    def unkept(self) -> str:
+        """Why its checkpoint could not be written; "" where it was."""
+        return self._state.job.delta.failure if self._state.job is not None else ""
+
+    @property
     def not_covered(self) -> tuple[str, ...]:
         """What its code left in the process that no checkpoint covers, as far as code shows it."""
         names = self.variables.values()

@@ -11,7 +11,8 @@ from typing import Any
 
 from .definitions import Definitions
 from .digests import Hasher
-from .pickling import OverLimit, Pickler, Sink, explain
+from .nans import may_hold_nans
+from .pickling import NanPickler, OverLimit, Pickler, Sink, explain, fill
 from .piece import Piece
 from .sharing import is_flat
 from .slabs import Slabs, cut
@@ -81,18 +82,28 @@ class Dumper:
         keys: Iterable[str] | None,
         before: Slabs | None,
     ) -> Piece:
+        piece = self._made(Pickler, names, values, keys, before)
+        if piece.error is None and may_hold_nans(piece.stream):
+            piece = self._made(NanPickler, names, values, keys, before)
+        return piece
+
+    def _made(
+        self,
+        kind: type[Pickler],
+        names: tuple[str, ...],
+        values: list[Any],
+        keys: Iterable[str] | None,
+        before: Slabs | None,
+    ) -> Piece:
         deadline = self._deadline if keys is None else None
         sink = Sink(self._max_value, deadline)
-        pickler = Pickler(self._table, sink, by_value=keys is not None)
+        pickler = kind(self._table, sink, by_value=keys is not None)
         self._picklers.append(pickler)
         piece = Piece(names, values, pickler=pickler)
         try:
-            if keys is not None:
-                pickler.dump_definitions(keys)
-            elif len(values) == 1:
+            if keys is None and len(values) == 1:
                 piece.slabs = cut(values[0], before, sink.foresee)
-            for value in values if piece.slabs is None else (piece.slabs,):
-                pickler.dump(value)
+            fill(pickler, values if piece.slabs is None else [piece.slabs], keys)
             piece.stream = sink.bytes()
             piece.content = self._hasher.content(piece.stream, pickler.buffers)
         except Exception as error:  # noqa: BLE001 - the user's own code may raise anything

@@ -21,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 
-from . import loading, reducing
+from . import loading, nans, reducing
 from .definitions import _LRU, _VARIABLES, Definitions, is_definition
 from .errors import CannotRestore, CannotStore
 from .loading import CODEC, Context
@@ -210,11 +210,32 @@ def dump(
         Exception: whatever the values' own code raises.
     """
     pickler = Pickler(definitions, sink, by_value=keys is not None)
+    values = list(values)
+    fill(pickler, values, keys)
+    if sink is None and nans.may_hold_nans(pickler.sink.bytes()):
+        pickler = NanPickler(definitions, by_value=keys is not None)
+        fill(pickler, values, keys)
+    return pickler
+
+
+def fill(pickler: Pickler, values: Iterable[object], keys: Iterable[str] | None) -> None:
+    """Pickle definitions, where there are some, and values into one stream."""
     if keys is not None:
         pickler.dump_definitions(keys)
     for value in values:
         pickler.dump(value)
-    return pickler
+
+
+class NanPickler(Pickler):
+    """Pickles values that hold a NaN: slower, as it is asked about every object."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._nans = nans.Names()
+
+    def persistent_id(self, obj: Any) -> str | None:
+        """The id of a NaN."""
+        return self._nans.of(obj)
 
 
 _NEWLINE = ord("\n")
@@ -267,7 +288,11 @@ class Unpickler(pickle.Unpickler):
 
     def __init__(self, stream: Any, buffers: Iterable[Any], trace: Trace) -> None:
         super().__init__(stream, buffers=iter(buffers))
-        self._trace = trace
+        self._trace, self._nans = trace, nans.Values()
+
+    def persistent_load(self, name: str) -> float:
+        """A NaN by its id."""
+        return self._nans.of(name)
 
     def find_class(self, module: str, name: str) -> Any:
         """An object by module and name."""

@@ -10,6 +10,8 @@ from .drawings import FIGURE
 from .pickling import Pickler
 from .slabs import Slabs
 
+#: why a value is not written
+HOLDS_A_SECRET = "holds a secret"  # noqa: S105 - it is what is said of a value
 #: stands for the component of all definitions among the members of a group
 DEFINITIONS = "\0definitions"
 

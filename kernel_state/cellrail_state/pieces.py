@@ -15,7 +15,7 @@ from .baseline import Entry
 from .definitions import Definitions, is_definition
 from .dumping import Dumper
 from .figures import Figures
-from .piece import DEFINITIONS, Piece
+from .piece import DEFINITIONS, HOLDS_A_SECRET, Piece
 from .scanning import Scanner
 from .sharing import Groups, Memo, can_be_told, connect, is_still, reachable
 
@@ -67,7 +67,7 @@ class Pieces:
         )
         changed = entry is None or entry.fresh is not None or entry.content != piece.content
         if piece.error is None and changed and self._secret(piece):
-            piece.error = "holds a secret"
+            piece.error = HOLDS_A_SECRET
         if piece.error is None and is_definition(value):
             piece.body_key = self._table.key(value)
         self.all[name] = piece
@@ -104,7 +104,7 @@ class Pieces:
                 piece.error = f"it needs `{name}`, which cannot be stored: {self._bad[bad]}"
 
     def _unfit(self, piece: Piece) -> str:
-        return "holds a secret" if self._secret(piece) else self._check(piece)
+        return HOLDS_A_SECRET if self._secret(piece) else self._check(piece)
 
     def _closure(
         self, keys: Iterable[str], values: list[Any], names: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +15,9 @@ class Scanner:
     """Knows the secrets of a run in the encodings that strings are held in.
 
     Found are exact occurrences: UTF-8 (pickle, Arrow), UTF-16 and UTF-32 (NumPy), and for a secret
-    that is a whole number pickle's and NumPy's integers. A secret that is compressed, split or
-    otherwise derived is not found.
+    that is a whole number pickle's and NumPy's integers; and base64 and hex, as in the header of a
+    request, wherever in the encoded text it stands. A secret that is compressed, split or otherwise
+    derived is not found.
     """
 
     def __init__(self, secrets: Sequence[str | bytes] = ()) -> None:
@@ -29,6 +31,8 @@ class Scanner:
         for secret in secrets:
             if len(secret) < _MINIMUM:
                 continue
+            raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
+            needles |= _encoded(raw)
             if isinstance(secret, bytes):
                 needles.add(secret)
                 continue
@@ -59,6 +63,17 @@ class Scanner:
         shown = any(secret[:_MINIMUM] in text for secret in self._texts)
         raw = any(needle[:_MINIMUM].decode("latin-1") in text for needle in self._needles)
         return "" if shown or raw else text
+
+
+def _encoded(raw: bytes) -> set[bytes]:
+    """What stands in the text wherever these bytes are part of what is encoded."""
+    found = {raw.hex().encode(), raw.hex().upper().encode()}
+    for lead in range(3):
+        # characters that also hold bits of what stands before or behind
+        first, bits = -(-lead * 4 // 3), (lead + len(raw)) * 8
+        text = base64.b64encode(b"\0" * lead + raw)[first : bits // 6]
+        found |= {text, text.replace(b"+", b"-").replace(b"/", b"_")}
+    return found
 
 
 def _number(value: int) -> set[bytes]:

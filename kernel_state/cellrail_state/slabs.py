@@ -5,11 +5,13 @@ every cache of the processor, as in slabs with a memo each. And of a slab whose 
 those of the capture before nothing is pickled at all: items of a *flat* container (atoms, and
 tuples of atoms) cannot change, so the same objects are the same content.
 
-What a slab cannot tell: that one tuple stands in two slabs. It comes back as two that are equal.
+What a slab cannot tell: that one tuple stands in two slabs, or in another variable as well. It
+comes back as two that are equal.
 """
 
 from __future__ import annotations
 
+import io
 import operator
 import pickle
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from . import loading
+from . import loading, nans
 from .sharing import are_flat, columns_of
 
 #: a container with more items is cut, this many items a slab
@@ -65,10 +67,29 @@ def cut(value: object, before: Slabs | None, count: Callable[[int], None]) -> Sl
         if slab is None:
             if not all(map(are_flat, part)):
                 return None
-            slab = pickle.dumps(part, 5)
+            slab = _pickled(part)
         count(len(slab))
         slabs.append(slab)
     return Slabs(kind=type(value), columns=columns, slabs=tuple(slabs))
+
+
+class _NanPickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, 5)
+        self._nans = nans.Names()
+
+    def persistent_id(self, obj: Any) -> str | None:
+        """The id of a NaN."""
+        return self._nans.of(obj)
+
+
+def _pickled(part: tuple[tuple[Any, ...], ...]) -> bytes:
+    slab = pickle.dumps(part, 5)
+    if nans.may_hold_nans(slab):
+        file = io.BytesIO()
+        _NanPickler(file).dump(part)
+        slab = file.getvalue()
+    return slab
 
 
 def _same(part: tuple[tuple[Any, ...], ...], before: Slabs | None, place: int) -> bytes | None:

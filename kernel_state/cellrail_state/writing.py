@@ -17,7 +17,7 @@ from .baseline import Baseline
 from .digests import Hasher
 from .loading import CODEC
 from .model import Component, ObjectRef, Variable, Verdict
-from .piece import Piece
+from .piece import HOLDS_A_SECRET, Piece
 from .pieces import Pieces
 from .scanning import Scanner
 
@@ -123,7 +123,7 @@ class Writer:
             self._refuse(piece, piece.names, made, Verdict.LOST, NO_ROOM)
             return
         secret = any(map(self._scanner.hits, piece.data))
-        reason = "holds a secret" if secret else self._inspector.check(piece)
+        reason = HOLDS_A_SECRET if secret else self._inspector.check(piece)
         if reason:
             self._refuse(piece, piece.names, made, Verdict.REBUILT, reason)
             return
@@ -139,8 +139,10 @@ class Writer:
         for name, value in zip(piece.names, piece.values, strict=True):
             if name in names:
                 record = self._record(name, value)
+                masked = self._scanner.mask(reason) or HOLDS_A_SECRET
+                shown = "" if HOLDS_A_SECRET in masked else record.preview
                 made.variables[name] = msgspec.structs.replace(
-                    record, verdict=verdict, reason=self._scanner.mask(reason) or "holds a secret"
+                    record, verdict=verdict, reason=masked, preview=shown
                 )
                 self._baseline.drop_group(name)
 

@@ -22,7 +22,7 @@ NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True)
 OPTIONS = st.builds(
     StepOptions,
     always=st.booleans(),
-    timeout=st.none() | st.floats(0, 1e6, allow_nan=False).map(lambda x: round(x, 3)),
+    timeout=st.none() | st.floats(0.001, 1e6, allow_nan=False).map(lambda x: round(x, 3)),
     outputs=st.lists(st.sampled_from(["a", "b_1", "frame"]), unique=True).map(tuple),
     no_checkpoint=st.booleans(),
     retry=st.just(3),

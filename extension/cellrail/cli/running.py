@@ -24,6 +24,8 @@ EXIT_CODES = {
 CANCELLED = 4
 #: bytes of a store that says how large it is
 LARGE_STORE = 10_000_000_000
+#: checkpoints that could not be written, of those that are told
+_FEW = 3
 
 
 @click.command()
@@ -208,6 +210,8 @@ def say_run(context: Context, run: Run, output: str | None) -> None:
         last = run.ended_at.rpartition("/")[2]
         mine = last == step.label or last.startswith(f"{step.label}[")
         context.note(f"step {run.ended_at if mine else step.label} {step.status}: {step.cause}")
+    for step in [step for step in steps if step.unkept][:_FEW]:
+        context.note(f"no checkpoint behind step {step.label}: {step.unkept}")
     if run.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
         if run.cause and not broken:
             context.note(run.cause)
