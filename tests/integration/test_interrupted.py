@@ -80,7 +80,7 @@ def test_while_a_loop_forks_its_namespace(make, app, tmp_path):
         "        Path('captures').touch()\n        time.sleep(3)\n        return (Slow, ())\n"
         "kept = None"
     )
-    loop = "%%step work --foreach x in [kept, kept] --key id(x) --parallel 2\ntime.sleep(30)"
+    loop = "%%step work --foreach x in [1, 2] --parallel 2\nprint(kept)\ntime.sleep(30)"
     process = drive(
         make(slow, "%%step prepare --no-checkpoint\nkept = Slow()", loop, LOOP[2]), tmp_path
     )

@@ -50,7 +50,6 @@ def test_step_lines_are_checked_and_transparent(front):
     assert front.run("%%step c --foreach x in [1, 2]\nprint('turn', x)") == "turn 1\nturn 2\n"
     assert front.run("%%step b\n1 / 0") == "ZeroDivisionError: division by zero"
     assert "did you mean restart?" in front.run("%flow restrat")
-    assert "not available yet" in front.run("%flow panel")
 
 
 def test_a_restart_that_fails_leaves_every_object_as_it_was(make, front):
@@ -227,12 +226,6 @@ def test_a_live_run_gets_its_name_when_the_notebook_is_known(make, front, app, t
     assert app.doctor().findings == ()
 
 
-def test_what_comes_later_is_refused_as_such(front):
-    front.run("%load_ext cellrail", "a")
-
-    assert "%flow panel is not available yet" in front.run("%flow panel", "b")
-
-
 def test_commands_of_runs_triggers_and_backfills_are_those_of_the_command_line(
     make, front, app, tmp_path
 ):
@@ -256,9 +249,6 @@ def test_commands_of_runs_triggers_and_backfills_are_those_of_the_command_line(
     assert "running" in said, said
     wait_for(lambda: app.show(str(tmp_path / "flow.ipynb")).status == "success")
     assert printed(app.show(str(tmp_path / "flow.ipynb")), "end") == "2013-03-03\n"
-    said = front.run(f"%flow rerun {origin.id} --changed step:end --detach", "b")
-    assert "running" in said, said
-
     said = front.run(
         "%flow trigger add flow.ipynb --id daily --cron '0 6 * * *' -p day '{date:%Y-%m-%d}'", "c"
     )

@@ -183,6 +183,8 @@ class CellClient:
         if wait.reply is None or wait.report is None:
             return self._without_answer(wait)
         content = wait.reply.get("content", {})
+        if wait.cut_short is Ending.INTERRUPTED and content.get("status") == "ok":
+            self._interrupted = True  # its code was done all the same
         return CellResult(
             ending=_ending(content, wait.cut_short),
             execution_count=content.get("execution_count"),
@@ -254,6 +256,8 @@ class CellClient:
                 if self._stop is not None and self._stop.is_set() and wait.cut_short is None:
                     self._cut_short(wait, Ending.INTERRUPTED)
             except KeyboardInterrupt:
+                # it may have said that its code is done
+                self._take_reports(wait, cell, index)
                 self._cut_short(wait, Ending.INTERRUPTED)
         return None
 
@@ -333,7 +337,8 @@ class CellClient:
         except ChannelClosed:
             # closed by its own end, or by code that closed every descriptor: without the hooks
             # nothing can be checkpointed, so the kernel is as good as dead
-            self._poller.unregister(self._channel.fileno())
+            with contextlib.suppress(KeyError):  # that was noticed before
+                self._poller.unregister(self._channel.fileno())
             self._kernel.kill()
 
     def _take_message(self, message: Message, wait: _Wait, cell: Any, index: int) -> None:

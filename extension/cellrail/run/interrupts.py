@@ -44,7 +44,8 @@ def heard_afterwards() -> Iterator[None]:
 def hear_no_more() -> None:
     """The process ends: nothing of it can be interrupted any more."""
     for number in _SIGNALS:
-        signal.signal(number, lambda _number, _frame: None)
+        # a handler in Python would be gone before the interpreter is
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ LIMIT $limit
 -- name: page_of_runs
 -- A page of the runs that fit a search. $needles: of each list one text must occur in the run.
 SELECT run_id, flow, kind, status, cause, origin, from_step, started, ended,
-       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels
+       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels, seconds
 FROM runs
 WHERE ($flow IS NULL OR flow = $flow)
   AND ($status IS NULL OR status = $status)
