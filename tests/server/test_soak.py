@@ -41,7 +41,7 @@ def _requests(served: Any) -> list[tuple[str, str, dict[str, Any], set[int]]]:
         ("PUT", "/api/v1/triggers", {"json": kestra}, {404}),
         ("GET", served.resume.removeprefix(served.url), {}, {200}),
         ("POST", "/cellrail/resume/20250101-x.1.guessed", {"json": {}}, {404}),
-        ("GET", f"{api}/runs", {"headers": {"Authorization": "token wrong"}}, {403}),
+        ("GET", f"{api}/runs", {"headers": {"Authorization": "token wrong"}}, {401}),
     ]
 
 
