@@ -45,6 +45,7 @@ def test_a_run_is_started_restarted_and_told_of(serve, make):
     while "behind" in (told := served.get("/runs", params=wanted).json()):
         time.sleep(0.1)  # (a worker holds the catalog)
     listed = told["runs"]
+    assert second["labels"] == {"a": "b"}
     assert [one["run_id"] for one in listed] == [second["run_id"], run["run_id"]]
     assert served.get("/runs", params={"status": "failed"}).json()["runs"] == []
     step = served.get(f"/runs/{second['run_id']}/steps/%233").json()
