@@ -292,15 +292,24 @@ class Catalog:
             path = self._copy()
             with self._open(path, seconds=INGEST_ASIDE_SECONDS) as (connection, done):
                 self.behind = done.behind
+                with contextlib.suppress(OSError):
+                    if self._path_of_copy() != path:
+                        # what was written into the file since is news no more: it may be missing
+                        self.behind = max(1, self.behind)
                 yield connection
+
+    def _path_of_copy(self) -> Path:
+        """Where the copy of the catalog's file as it is now lies, or would."""
+        log = self._path.with_name(self._path.name + ".wal")
+        state = [path.stat() for path in (self._path, log) if path.exists()]
+        version = "-".join(f"{s.st_size:x}-{s.st_mtime_ns:x}" for s in state)
+        return self._path.with_suffix(f".aside-{version}.duckdb")
 
     def _copy(self) -> Path:
         """The copy of the catalog's file as it is now, made where there is none."""
         log = self._path.with_name(self._path.name + ".wal")
         try:
-            state = [path.stat() for path in (self._path, log) if path.exists()]
-            version = "-".join(f"{s.st_size:x}-{s.st_mtime_ns:x}" for s in state)
-            copy = self._path.with_suffix(f".aside-{version}.duckdb")
+            copy = self._path_of_copy()
             if not copy.exists():
                 self._forget_copies(older_than=0.0)
                 half = copy.with_suffix(".half")

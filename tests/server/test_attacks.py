@@ -87,7 +87,7 @@ def test_no_token_of_a_link_stands_in_a_log(waiting, capfd, caplog):
 def test_the_api_tells_nothing_without_a_login(served, path):
     url = f"{served.url}/cellrail/api/v1{path}"
     for headers in ({}, {"Authorization": "token wrong"}, {"Authorization": TOKEN}):
-        assert requests.get(url, headers=headers, timeout=30).status_code == 403
+        assert requests.get(url, headers=headers, timeout=30).status_code == 401
 
 
 def test_nothing_of_jupyter_is_served_beside_the_login(served):

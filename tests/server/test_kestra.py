@@ -192,11 +192,11 @@ def test_what_cannot_be_is_422_and_starts_nothing(kestra, changes):
     assert kestra.app.backfill_list() == []
 
 
-def test_a_tenant_in_the_path_is_passed_over_and_no_token_is_403(kestra):
+def test_a_tenant_in_the_path_is_passed_over_and_nobody_is_let_in_without_a_token(kestra):
     body = {
         "namespace": "dev", "flowId": "scheduled_flow", "triggerId": "schedule",
         "backfill": {"start": "2024-03-28", "end": "2024-03-28"},
     }  # fmt: skip
     url = f"{kestra.url}/api/v1/main/triggers"
-    assert requests.put(url, json=body, timeout=30).status_code == 403
+    assert requests.put(url, json=body, timeout=30).status_code == 401
     assert requests.put(url, json=body, headers=kestra.login, timeout=30).status_code == 200

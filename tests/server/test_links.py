@@ -28,6 +28,7 @@ def test_the_page_holds_no_script_goes_in_no_frame_and_tells_nobody_its_address(
     policy = shown.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
+    assert shown.headers["Content-Type"] == "text/html; charset=UTF-8"
     assert shown.headers["Referrer-Policy"] == "no-referrer"
     assert shown.headers["Cache-Control"] == "no-store"
     assert shown.headers["X-Content-Type-Options"] == "nosniff"

@@ -205,7 +205,7 @@ def test_jupyters_own_server_serves_it_as_an_extension(tmp_path, make, app, cell
                 break
             time.sleep(0.1)
         assert [row["run_id"] for row in found.json()["runs"]] == [run.id], log.read_text()
-        assert requests.get(url, timeout=30).status_code == 403
+        assert requests.get(url, timeout=30).status_code == 401
         assert (
             requests.post(f"{url}/{run.id}/resume", headers=login(), timeout=30).status_code == 200
         )

@@ -9,6 +9,7 @@ import gc
 import os
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -41,7 +42,7 @@ def _requests(served: Any) -> list[tuple[str, str, dict[str, Any], set[int]]]:
         ("PUT", "/api/v1/triggers", {"json": kestra}, {404}),
         ("GET", served.resume.removeprefix(served.url), {}, {200}),
         ("POST", "/cellrail/resume/20250101-x.1.guessed", {"json": {}}, {404}),
-        ("GET", f"{api}/runs", {"headers": {"Authorization": "token wrong"}}, {403}),
+        ("GET", f"{api}/runs", {"headers": {"Authorization": "token wrong"}}, {401}),
     ]
 
 
@@ -50,36 +51,41 @@ def _requests(served: Any) -> list[tuple[str, str, dict[str, Any], set[int]]]:
 def test_an_hour_of_requests_leaves_memory_flat(waiting):
     served, process = waiting, psutil.Process()
     served.app.trigger_add(served.folder / "flow.ipynb", cron="0 0 1 1 *", id="seldom")
-    kinds, session = _requests(served), requests.Session()
-    session.headers.update(served.login)
-    seen: Counter[int] = Counter()
-    late, samples, slowest = 0, list[int](), 0.0
-    began = time.monotonic()
-    total = int(SECONDS * RATE)
-    for number in range(total):
-        pause = began + number / RATE - time.monotonic()
-        if pause > 0:
-            time.sleep(pause)
-        elif pause < -1.0:
-            late += 1
+    kinds, seen, times = _requests(served), Counter[int](), list[float]()
+    samples, late = list[int](), 0
+
+    def ask(number: int) -> None:
         method, path, options, wanted = kinds[number % len(kinds)]
+        headers = {**served.login, **options.get("headers", {})}
+        given = {**options, "headers": headers}
         asked = time.monotonic()
-        found = session.request(method, served.url + path, timeout=30, **options)
-        slowest = max(slowest, time.monotonic() - asked)
+        found = requests.request(method, served.url + path, timeout=60, **given)
+        times.append(time.monotonic() - asked)
         assert found.status_code in wanted, (method, path, found.status_code, found.text[:300])
         seen[found.status_code] += 1
-        if number % max(1, total // 40) == 0:
-            gc.collect()
-            samples.append(process.memory_info().rss)
+
+    total, began = int(SECONDS * RATE), time.monotonic()
+    with ThreadPoolExecutor(8) as clients:
+        asking: list[Future[None]] = []
+        for number in range(total):
+            time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            asking = [one for one in asking if not one.done() or one.result() is not None]
+            late += len(asking) > 2 * RATE  # it is two seconds behind
+            asking.append(clients.submit(ask, number))
+            if number % max(1, total // 40) == 0:
+                gc.collect()
+                samples.append(process.memory_info().rss)
+        for one in asking:
+            one.result()
     threads = process.num_threads()
     # the first quarter fills caches
     first = max(samples[: len(samples) // 4 + 1])
     last = max(samples[-len(samples) // 4 :])
     print(
         f"\n{total} requests in {time.monotonic() - began:.0f} s: {dict(seen)}; slowest "
-        f"{slowest:.2f} s; {late} late; memory {first / 1e6:.0f} -> {last / 1e6:.0f} MB; "
+        f"{max(times):.2f} s; {late} late; memory {first / 1e6:.0f} -> {last / 1e6:.0f} MB; "
         f"{threads} threads, {process.num_fds()} files"
     )
     assert last - first < GROWTH
-    assert late < total / 20
+    assert time.monotonic() - began < 1.5 * SECONDS + 10
     assert served.answer() is None

@@ -16,7 +16,7 @@ from cellrail.app.backfilling import Backfilling
 from cellrail.app.fills import Fill
 from cellrail.app.restarting import RerunOptions, RestartOptions
 from cellrail.app.wishing import BackfillOptions
-from cellrail.errors import BackfillRuns, BadParameter, NoSuchTrigger, NotANotebook, UserError
+from cellrail.errors import BackfillRuns, BadParameter, NoSuchTrigger, NotANotebook
 from cellrail.executors import WAKE, Task
 from cellrail.locate import flow_id
 from cellrail.notebook.parameters import coerce, from_json, to_json
@@ -51,27 +51,20 @@ class Serving(Backfilling):
             name: its path relative to the root, with forward slashes.
 
         Raises:
-            NotANotebook: there is none; names the nearest.
-            UserError: the name leads elsewhere, or into a hidden folder.
+            NotANotebook: there is none; names the nearest. A name that leads elsewhere, or into a
+                hidden folder, is none.
         """
-        parts = name.split("/")
-        odd = any(part.startswith(".") or not part for part in parts) or any(
-            len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in parts
-        )
-        if odd or not name.isprintable() or "\\" in name or ":" in parts[0]:
-            raise UserError(
-                f"{name!r} is no notebook's name here",
-                hint="a path below the served folder, as in reports/daily.ipynb",
-            )
         root = self.root.resolve()
-        path = (root / name).resolve()
-        # (a link may lead elsewhere)
-        if not path.is_relative_to(root) or path.suffix != _SUFFIX or not path.is_file():
-            near = get_close_matches(name, self._notebooks(root), n=1)
-            raise NotANotebook(
-                f"there is no notebook {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        return path
+        if _leads_below(name):
+            path = (root / name).resolve()
+            # (a link may lead elsewhere)
+            if path.is_relative_to(root) and path.suffix == _SUFFIX and path.is_file():
+                return path
+        near = get_close_matches(name[:_LONGEST_NAME], self._notebooks(root), n=1)
+        raise NotANotebook(
+            f"there is no notebook {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            hint="a path below the served folder, as in reports/daily.ipynb",
+        )
 
     @staticmethod
     def _notebooks(root: Path) -> list[str]:
@@ -212,3 +205,11 @@ class Serving(Backfilling):
 def _given(**options: Any) -> dict[str, Any]:
     """The options that differ from their defaults, as a task has them."""
     return {name: value for name, value in options.items() if value and value != "cold"}
+
+
+def _leads_below(name: str) -> bool:
+    """Whether a name is a path of plain names."""
+    parts = name.split("/")
+    odd = any(part.startswith(".") or not part for part in parts)
+    long = any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in parts)
+    return not (odd or long or "\\" in name or ":" in parts[0]) and name.isprintable()

@@ -134,6 +134,7 @@ def list_triggers(asked: Asked) -> Reply:
 def add_trigger(asked: Asked) -> Reply:
     """Have a notebook run at the ticks of a schedule."""
     options: dict[str, Any] = msgspec.structs.asdict(asked.body)
+    options["max_active"] = int(options["max_active"])
     asked.app.check_values(options["parameters"])
     made = asked.app.trigger_add(asked.app.notebook_at(options.pop("notebook")), **options)
     return _trigger(asked, made)
@@ -190,6 +191,7 @@ def list_backfills(asked: Asked) -> Reply:
 def start_backfill(asked: Asked) -> Reply:
     """Run a notebook for the ticks of a range, in the background, or tell what would happen."""
     options: dict[str, Any] = msgspec.structs.asdict(asked.body)
+    options |= {name: int(options[name]) for name in ("parallel", "stop_after")}
     app, plan = asked.app, options.pop("plan")
     app.check_values(options["parameters"])
     notebook = app.notebook_at(options.pop("notebook"))

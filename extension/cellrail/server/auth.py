@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
@@ -75,7 +75,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 #: what a wrong request is told by, where the error is tornado's
 _CODES = {
-    400: "malformed", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
+    400: "malformed", 401: "login", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
     413: "too-large", 415: "not-json", 422: "invalid",
 }  # fmt: skip
 
@@ -120,6 +120,16 @@ class Base(APIHandler):
         if self.request.method == "GET" and self.current_user and not self.token_authenticated:
             self.xsrf_token  # noqa: B018 - gives a browser the cookie that its next request needs
 
+    def get_login_url(self) -> str:
+        """Nobody is sent to a form: a program asks."""
+        raise HTTPError(401, "log in first: Authorization: token TOKEN")
+
+    def check_xsrf_cookie(self) -> None:
+        """As Jupyter does; where nobody has logged in that is said first."""
+        if getattr(self, "_jupyter_current_user", self) is None:
+            self.get_login_url()
+        super().check_xsrf_cookie()
+
     def data_received(self, chunk: bytes) -> None:
         """A part of the body; what is too much is let pass, and refused later."""
         if len(self._received) <= BODY_BYTES:
@@ -141,7 +151,6 @@ class Base(APIHandler):
     def reply(self, data: Any, status: int = 200) -> None:
         """Tell something as JSON."""
         self.set_status(status)
-        self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(data, enc_hook=str))
 
     def refuse(self, error: Exception) -> None:
@@ -167,7 +176,16 @@ class Base(APIHandler):
         elif isinstance(error, HTTPError) and error.log_message and status_code < 500:
             # (without arguments tornado has doubled each percent sign)
             message = error.log_message % error.args
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", 'token realm="cellrail"')
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(sorted(self.methods)))
         self.reply(told(_CODES.get(status_code, "error"), message), status_code)
+
+    @property
+    def methods(self) -> Collection[str]:
+        """The methods that are here."""
+        return ("GET",)
 
     def set_default_headers(self) -> None:
         """Replies are for nobody's cache, and lead nowhere."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -110,15 +110,15 @@ class Api(Base):
         """Not here."""
         await self._serve(path)
 
-    def _not_here(self) -> None:
-        self.set_header("Allow", ", ".join(sorted(self._endpoints)))
-        raise HTTPError(405)
+    @property
+    def methods(self) -> Collection[str]:
+        """The methods that are here."""
+        return self._endpoints.keys()
 
     async def _serve(self, path: dict[str, str]) -> None:
         endpoint = self._endpoints.get(self.request.method or "")
         if endpoint is None:
-            self._not_here()
-            return
+            raise HTTPError(405)
         query, body, who = self._query(endpoint), self._record(endpoint), self.who
 
         def work(app: App) -> Reply:
@@ -158,6 +158,8 @@ class Api(Base):
     def _single(name: str, values: list[str]) -> str:
         if len(values) > 1:
             raise HTTPError(422, "%s is given more than once", name)
+        if values[0].lower() == "null":  # msgspec takes it for None
+            raise HTTPError(422, "%s is null", name)
         return values[0]
 
     def _record(self, endpoint: Endpoint) -> Any:

@@ -11,6 +11,7 @@ import msgspec
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
+from tornado.web import HTTPError
 from traitlets import Bool, Int, Unicode
 
 from cellrail import settings as settings_module
@@ -38,6 +39,17 @@ class Document(Base):
     async def get(self) -> None:
         """The document."""
         self.reply(self._document)
+
+
+class Nowhere(Base):
+    """What is below the API and is no endpoint."""
+
+    @lets_in("read")
+    async def get(self) -> None:
+        """It is not there."""
+        raise HTTPError(404, "there is no such endpoint")
+
+    head = post = put = patch = delete = get
 
 
 class CellrailExtension(ExtensionApp):
@@ -88,6 +100,7 @@ class CellrailExtension(ExtensionApp):
             (rf"{API}/openapi\.json", Document, {"service": service, "document": told}),
             *_rules(API, under, service, root),
             *_rules("", [*beside, *tenant], service, root),
+            (rf"{API}/.*", Nowhere, {"service": service}),
         ]
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:

@@ -7,6 +7,7 @@ A token of one kind opens no link of the other.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -56,6 +57,11 @@ class Link(Base):
     def content_security_policy(self) -> str:
         """Nothing but the page itself."""
         return pages.POLICY
+
+    @property
+    def methods(self) -> Collection[str]:
+        """The methods that are here."""
+        return ("GET", "HEAD", "POST", "PUT") if self._does == self._action else ("POST", "PUT")
 
     @allow_unauthenticated
     async def get(self, token: str) -> None:
@@ -136,8 +142,7 @@ class Link(Base):
 
     def _page(self, text: str, status: int) -> None:
         self.set_status(status)
-        self.set_header("Content-Type", "text/html; charset=UTF-8")
-        self.finish(text)
+        self.finish(text, set_content_type="text/html; charset=UTF-8")
 
 
 def _json(body: bytes) -> Any:

@@ -14,7 +14,7 @@ from cellrail.version import __version__
 
 _REFS = "#/components/schemas/{name}"
 #: what every endpoint may answer, beside what it declares
-_COMMON = (400, 403, 422)
+_COMMON = (400, 401, 403, 422)
 _WITH_BODY = (413, 415)
 _LINK = (
     "A link that `flow.suspend` or `flow.rerun` has handed out; its token is the authority, once. "

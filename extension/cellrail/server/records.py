@@ -29,6 +29,8 @@ _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 _Labels = dict[_Name, _Short]
 _Values = Annotated[dict[_Name, Any], Meta(description="Values by parameter.")]
 _Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+#: JSON's `2.0` is a whole number, too
+_Whole = Annotated[float, Meta(multiple_of=1)]
 _Kernels = Literal["cold", "warm"]
 
 
@@ -221,7 +223,7 @@ class NewTrigger(Taken, frozen=True):
     id: TriggerId | None = None
     tz: Annotated[str, Meta(max_length=100)] = "UTC"
     missed: Literal["all", "last", "none"] = "all"
-    max_active: Annotated[int, Meta(ge=1, le=1000)] = 1
+    max_active: Annotated[_Whole, Meta(ge=1, le=1000)] = 1
     late_after: _Seconds | None = None
     parameters: _Values = {}
     labels: _Labels = {}
@@ -277,8 +279,8 @@ class NewBackfill(Taken, frozen=True):
     tz: Annotated[str, Meta(max_length=100)] | None = None
     ticks: Literal["missing", "failed", "stale", "all"] = "missing"
     order: Literal["asc", "desc"] = "asc"
-    parallel: Annotated[int, Meta(ge=1, le=64)] = 1
-    stop_after: Annotated[int, Meta(ge=0, le=10**6)] = 0
+    parallel: Annotated[_Whole, Meta(ge=1, le=64)] = 1
+    stop_after: Annotated[_Whole, Meta(ge=0, le=10**6)] = 0
     from_start: bool = False
     latest: bool = False
     parameters: _Values = {}
