@@ -140,7 +140,12 @@ class RunConductor:
         self._notebook: Any = None
 
     def conduct(self, notebook: Any, *, kernel_name: str) -> Any:
-        """Execute the notebook and record the run; returns the notebook with outputs."""
+        """Execute the notebook and record the run.
+
+        Returns:
+            An empty notebook: papermill looks for errors in what it gets, and writes it as text
+            even where no output was asked for. The executed one is written here.
+        """
         request = self._request
         kernel = self._kernel
         self._notebook = notebook
@@ -163,7 +168,7 @@ class RunConductor:
             held = first.kind is RunKind.RESTART and link is None
             recorder = Recorder(store, first, masker=masker, clock=self._clock, held=held)
             try:
-                return self._record(recorder, flow, sources)
+                self._record(recorder, flow, sources)
             except KeyboardInterrupt:
                 with unheard():
                     # nothing of it has been executed, or it is over
@@ -172,8 +177,11 @@ class RunConductor:
         finally:
             if link is not None:
                 link.remove()
+        from nbformat.v4 import new_notebook
 
-    def _record(self, recorder: Recorder, flow: Flow, sources: Mapping[int, str] | None) -> Any:
+        return new_notebook()
+
+    def _record(self, recorder: Recorder, flow: Flow, sources: Mapping[int, str] | None) -> None:
         """Execute the notebook under a recorder's eyes."""
         request, kernel, notebook = self._request, self._kernel, self._notebook
         self.run_id = recorder.run_id
@@ -216,7 +224,6 @@ class RunConductor:
             clock=self._clock,
         )
         self.outcome = run_and_write(session, output, notebook)
-        return notebook
 
     def _goes_on_in_cells(self) -> list[EachStored]:
         """What `flow.each` has stored in the step that a restart goes on at."""

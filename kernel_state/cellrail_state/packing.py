@@ -28,6 +28,11 @@ def _zstd() -> Any:
     return importlib.import_module(name)
 
 
+def ready() -> None:
+    """Import what compresses, in a process whose forks will."""
+    _zstd()
+
+
 def pack(view: memoryview) -> bytes | None:
     """The bytes compressed; None where that does not pay."""
     if view.nbytes < _LEAST or not _repeats(view):

@@ -190,6 +190,8 @@ class Backfill(_Struct, frozen=True):
     source: str = ""
     #: steps that are executed once for all runs; `AUTO` alone for those that can be
     share: tuple[str, ...] = ()
+    #: ids of the runs that execute them begin so; one letter more tells the attempt
+    base: str = ""
     #: processors that its runs use, and bytes of memory that they may take together; 0 for any
     cores: int = 0
     memory: int = 0

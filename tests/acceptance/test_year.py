@@ -15,11 +15,12 @@ import pytest
 YEAR = Path(__file__).resolve().parents[2] / "benchmarks" / "year.py"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_twice_each_day_has_one_run_and_a_change_runs_only_what_it_touches():
     done = subprocess.run(
         [sys.executable, str(YEAR), "--days", "12", "--kills", "2", "--parallel", "2"],
-        capture_output=True, text=True, check=False, timeout=280,
+        capture_output=True, text=True, check=False, timeout=880,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)

@@ -17,13 +17,13 @@ from cellrail.executors import Done, Executor, Task
 from cellrail.notebook.address import find_step
 from cellrail.notebook.model import PARAMETERS, Flow, Step
 from cellrail.notebook.sharing import leading
-from cellrail.run import prepare
 from cellrail.schedule.templates import is_template
 from cellrail_state.model import RunStatus, StepStatus
 from cellrail_state.schedules import AUTO, Backfill, BackfillState, Filling
-from cellrail_state.sql import queries
 
 _POLL_SECONDS = 0.1
+#: last letters of the ids of runs that are to execute the shared steps
+_ATTEMPTS = "abcdefghijkl"
 #: what nobody looks for while the base runs
 NOT_SEEN = "not seen: the clock, files that change later, what a library sends past Python"
 
@@ -77,19 +77,26 @@ class Sharing(Wishing):
             return (told,)
         return (f"{told}, as far as no write, socket, process or draw is seen", NOT_SEEN)
 
-    def _base(self, backfill: Backfill) -> str:
-        """The newest run of the backfill that has no tick; "" where there is none."""
-        labels = msgspec.json.encode({"backfill": backfill.id}).decode()
-        rows = self.store.catalog.query(queries()["runs_without_tick"], {"labels": labels})
-        return str(rows[0]["run_id"]) if rows else ""
+    def _bases(self, backfill: Backfill) -> tuple[str, str]:
+        """The newest run that was to execute its shared steps, and the id of the next attempt.
+
+        (Journals are asked, not the catalog: another program may hold that.) "" for none.
+        """
+        newest = ""
+        for letter in _ATTEMPTS:
+            run_id = backfill.base + letter
+            if not self.store.journal_size(run_id):
+                return newest, run_id
+            newest = run_id
+        return newest, ""
 
     def _shared(self, backfill: Backfill, flow: Flow) -> Shared:
         """What its base has shown."""
         if not backfill.share:
             return Shared()
         found, why = self._candidates(backfill, flow)
-        base = self._base(backfill) if found else ""
-        if not base:
+        base, _ = self._bases(backfill)
+        if not found or not base:
             return Shared(why=why if not found else "it was not executed yet")
         history = self.history(base, verify=True)
         if history.status is not RunStatus.SUCCESS:
@@ -126,13 +133,13 @@ class Sharing(Wishing):
         if not backfill.share:
             return Shared()
         found, _ = self._candidates(backfill, flow)
-        base = self._base(backfill)
+        base, attempt = self._bases(backfill)
         done = base and self.history(base).status is RunStatus.SUCCESS
-        if found and not done:
+        if found and attempt and not done:
             labels = {k: v for k, v in task.labels.items() if k != "tick"}
             executor.submit(
                 msgspec.structs.replace(
-                    task, todo="share", run_id=prepare.new_run_id(self.clock()), tick=None,
+                    task, todo="share", run_id=attempt, tick=None,
                     labels=labels, output="", to=found[-1].label, scope=backfill.name, watch=True,
                 )
             )  # fmt: skip

@@ -24,6 +24,7 @@ from cellrail_state.schedules import Backfill, Filling, Trigger, Which
 #: two commands that differ in nothing else ask for the same backfill
 _OWN = (
     "id", "created", "user", "end", "secrets", "pinned", "modules", "kept", "source", "hash_seed",
+    "base",
 )  # fmt: skip
 
 
@@ -140,6 +141,7 @@ class Wishing(Triggering):
             modules={} if latest else modules_by_name(flow), source=source_digest(flow, modules),
             kept={name: blake3.blake3(data).hexdigest() for name, data in files.items()},
             share=() if tuple(share) == ("none",) else tuple(share),
+            base=prepare.new_run_id(now)[:-1],
             kernels=self._kind(kernels), hash_seed=prepare.new_hash_seed(), cores=cores,
             memory=memory,
         )  # fmt: skip

@@ -94,15 +94,23 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def _rehearse(app: Any, tops: Collection[str]) -> None:
     """Have made what every kernel would make of the same in its first cells, and nobody sees."""
+    from cellrail_state import packing
     from cellrail_state.inspection import package_version
 
     app.shell.display_formatter.format(0)
     for top in tops:
         # indexes the folders that distributions are installed in
         package_version(top)
-    if "pyarrow" in tops and "pandas" in tops:
-        # what a column of strings imports when it is pickled
-        importlib.import_module("pyarrow.pandas_compat")
+    # what captures use, and what the first frame of strings and its display import
+    wanted = []
+    if "pandas" in tops:
+        wanted += ["pandas.io.formats.html", "pandas.io.formats.string"]
+    if {"pyarrow", "pandas"} <= set(tops):
+        wanted += ["pyarrow.pandas_compat", "pyarrow.vendored.version"]
+    for name in wanted:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    packing.ready()
 
 
 def _why_not(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -51,8 +52,12 @@ class CellNames(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.opaque else self.reads | self.writes | self.mentions
 
 
+@functools.lru_cache(maxsize=1024)
 def names_of(body: str) -> CellNames:
-    """The names of a cell's code. Code that does not parse is opaque."""
+    """The names of a cell's code. Code that does not parse is opaque.
+
+    A process that runs a notebook many times reads each cell's code once.
+    """
     tree = parsed(body)
     if tree is None:
         return CellNames(opaque=True)

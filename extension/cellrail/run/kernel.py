@@ -81,7 +81,8 @@ class PackageWatch:
         if len(sys.modules) == self._modules:
             return {}
         self._modules = len(sys.modules) if not self._later else 0
-        names = {name.partition(".")[0] for name in list(sys.modules)} - self._seen - self._later
+        # (most modules lie in packages, whose names are there, too)
+        names = {name for name in list(sys.modules) if "." not in name} - self._seen - self._later
         self._later = set()
         self._seen |= names
         versions = {

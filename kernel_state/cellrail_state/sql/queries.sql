@@ -48,13 +48,6 @@ FROM runs
 WHERE flow = $flow AND tick BETWEEN $first AND $last
 ORDER BY run_id
 
--- name: runs_without_tick
--- The runs that bear these labels and are of no tick, newest first.
-SELECT run_id
-FROM runs
-WHERE tick IS NULL AND kind = 'run' AND json_contains(labels, $labels)
-ORDER BY run_id DESC
-
 -- name: fired_and_not_ended
 -- The runs that a trigger or backfill has fired and that have not come to an end, oldest first.
 SELECT run_id, flow, status, tick, inputs
