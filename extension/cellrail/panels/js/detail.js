@@ -182,5 +182,5 @@ function step_detail(ctx, where) {
   }
 
   show();
-  return { el, open, again() { others = null; compared = null; if (tab === "compare") compare(); }, close() { stop?.(); } };
+  return { el, open, forget() { others = null; other = ""; compared = null; }, close() { stop?.(); } };
 }
