@@ -173,8 +173,7 @@ def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):
     notebook.shoot("running")
     panel.get_by_role("button", name="Cancel", exact=True).click()
     expect(panel.locator(".cr-room-run .cr-head")).to_contain_text("cancelled")
-    errand.wait(30)
-    assert app.show("last").status == "cancelled"
+    assert app.show(errand.wait(30).run).status == "cancelled"
 
 
 def test_panels_are_dark_where_the_theme_is(lab, failed):
