@@ -11,7 +11,7 @@ rooms.run = (ctx) => {
   const el = h("div", { class: "cr-run" });
   const head = h("div", {});
   const steps = h("div", { class: "cr-steps-pane" });
-  const detail = step_detail(ctx, { run: () => run, choose });
+  const detail = step_detail(ctx, { run: () => run, running: () => view?.run.status === "running", choose });
   const find = h("form", { class: "cr-bar", onsubmit: (event) => { event.preventDefault(); const { value } = find.elements.run; if (value.trim()) start(value.trim()); } },
     h("label", { class: "cr-soft" }, "Run ", h("input", { class: "cr-field cr-mono", name: "run", placeholder: "last, an id, a notebook", spellcheck: "false" })), h("button", { type: "submit", class: "cr-button" }, "Open"));
   el.append(find, head, h("div", { class: "cr-split" }, steps, detail.el));
