@@ -50,6 +50,7 @@ def test_step_lines_are_checked_and_transparent(front):
     assert front.run("%%step c --foreach x in [1, 2]\nprint('turn', x)") == "turn 1\nturn 2\n"
     assert front.run("%%step b\n1 / 0") == "ZeroDivisionError: division by zero"
     assert "did you mean restart?" in front.run("%flow restrat")
+    assert front.run("%flow panel") == "cellrail: run this cell to open it"
 
 
 def test_a_restart_that_fails_leaves_every_object_as_it_was(make, front):

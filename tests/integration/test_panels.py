@@ -262,6 +262,18 @@ def test_a_clerk_carries_questions_to_a_process_that_ends_with_the_last_panel(fa
     process.wait(timeout=60)
 
 
+def test_a_restart_in_this_kernel_puts_its_variables_back(make, app, front):
+    run = app.run(make("x = [1, 2]", "%%step add\nx.append(1 / 0)"))
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb")
+    wish = {"restart": run.id, "step": "add"}
+    said = front.run(f"from cellrail.panels.here import restart_here\nprint(restart_here({wish}))")
+    assert "right before 'add'" in said
+    assert front.run("x") == "[1, 2]"
+    wish = {"restart": run.id, "step": "none"}
+    said = front.run(f"from cellrail.panels.here import restart_here\nprint(restart_here({wish}))")
+    assert "no step 'none'" in said
+
+
 def test_panels_are_tables_where_there_is_no_front_end(failed, app):
     for shown in (
         cellrail.panel(app), cellrail.runs_panel(app), cellrail.run_panel(failed.id, app),

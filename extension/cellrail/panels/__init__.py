@@ -37,7 +37,9 @@ def panel(store: App | str | Path | None = None, *, run: str = "") -> Panel | Pl
     Returns:
         The panel; its `value` is the id of the run that is looked at.
     """
-    return open_panel(ROOMS, store, start={"run": run} if run else {}, value=run)
+    app = _app_of(store)
+    found = _run_now(app, run) if run else ""
+    return open_panel(ROOMS, app, start={"run": found} if found else {}, value=found)
 
 
 def runs_panel(store: App | str | Path | None = None, **filters: str) -> Panel | Plain:
@@ -66,7 +68,8 @@ def run_panel(
     Returns:
         The panel; its `value` is the address of the step that is looked at.
     """
-    return open_panel([kind_of("run")], store, start={"run": run}, value=step)
+    app = _app_of(store)
+    return open_panel([kind_of("run")], app, start={"run": _run_now(app, run)}, value=step)
 
 
 def restart_panel(
@@ -82,8 +85,9 @@ def restart_panel(
     Returns:
         The panel; its `value` is the id of the run that it has started.
     """
-    start = {"run": run, "step": from_step}
-    return open_panel([kind_of("restart")], store, start=start)
+    app = _app_of(store)
+    start = {"run": _run_now(app, run), "step": from_step}
+    return open_panel([kind_of("restart")], app, start=start)
 
 
 def backfill_panel(
@@ -166,6 +170,21 @@ def open_panel(
     except ImportError:
         return Plain(title, lambda: table_of(app, kinds[0].name, start, title), hint=_MISSING)
     return Panel(kinds, plain, store=app.store_path, keys=app.keys, start=start, value=value)
+
+
+def _run_now(app: App, run: str) -> str:
+    """The run that an address means now: `last` may be this very notebook, when its cell has ended.
+
+    An address that means none is told of by the panel.
+    """
+    from cellrail.errors import CellrailError
+    from cellrail.locate import RunLocator
+    from cellrail_state.errors import StateError
+
+    try:
+        return RunLocator(app.store).find(run)
+    except (CellrailError, StateError):
+        return run
 
 
 def _app_of(store: App | str | Path | None) -> App:

@@ -176,11 +176,11 @@ function step_detail(ctx, where) {
     const drawn = { output: output_tab, code: code_tab, variables: variables_tab, compare: compare_tab, more: more_tab }[tab]();
     draw(el,
       h("div", { class: "cr-detail-head", key: "head" }, badge(data.status, ""), h("h3", {}, data.address), h("span", { class: "cr-soft" }, data.words), h("span", { class: "cr-soft cr-grow" }, seconds(data.seconds)),
-        ctx.has("restart") ? button("Restart from here…", () => ctx.go("restart", { run: where.run(), step: data.address }), { key: "restart" }) : null),
+        ctx.has("restart") && !where.running() ? button("Restart from here…", () => ctx.go("restart", { run: where.run(), step: data.address }), { key: "restart" }) : null),
       h("div", { key: "tabs" }, tablist(tabs, () => tab, choose_tab, "What the step left")),
       h("div", { key: `panel-${tab}-${address}`, class: "cr-detail-body", role: "tabpanel", "aria-label": tab }, drawn));
   }
 
   show();
-  return { el, open, again() { others = null; compared = null; if (tab === "compare") compare(); }, close() { stop?.(); } };
+  return { el, open, forget() { others = null; other = ""; compared = null; }, close() { stop?.(); } };
 }

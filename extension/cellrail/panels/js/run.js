@@ -11,7 +11,7 @@ rooms.run = (ctx) => {
   const el = h("div", { class: "cr-run" });
   const head = h("div", {});
   const steps = h("div", { class: "cr-steps-pane" });
-  const detail = step_detail(ctx, { run: () => run, choose });
+  const detail = step_detail(ctx, { run: () => run, running: () => view?.run.status === "running", choose });
   const find = h("form", { class: "cr-bar", onsubmit: (event) => { event.preventDefault(); const { value } = find.elements.run; if (value.trim()) start(value.trim()); } },
     h("label", { class: "cr-soft" }, "Run ", h("input", { class: "cr-field cr-mono", name: "run", placeholder: "last, an id, a notebook", spellcheck: "false" })), h("button", { type: "submit", class: "cr-button" }, "Open"));
   el.append(find, head, h("div", { class: "cr-split" }, steps, detail.el));
@@ -22,13 +22,19 @@ rooms.run = (ctx) => {
       [run, view, error, chosen, acting] = [next, null, null, "", ""];
       open.clear();
       detail.open("");
+      detail.forget();
       stop = ctx.watch("view", { run }, (found, problem) => {
         error = problem ?? null;
         if (found) {
-          if (view?.run.id && view.run.id !== found.run.id) detail.again();
           view = found;
-          // an address may come to mean another run
-          run = /^(last|.*\.ipynb)$/.test(run) ? run : found.run.id;
+          if (run !== found.run.id) {
+            // an address comes to mean other runs; this one is looked at
+            const first = stop;
+            [run, stop] = [found.run.id, null];
+            first?.();
+            start(found.run.id, step);
+            return;
+          }
           if (!chosen) choose(step || first_choice(found), true);
           for (const label of open.keys()) items(label, open.get(label).offset);
         }
