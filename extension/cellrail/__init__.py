@@ -26,12 +26,21 @@ if TYPE_CHECKING:
     )
     from cellrail.app import App
     from cellrail.errors import CellrailError
-    from cellrail.panels import panel, restart_panel, run_panel, runs_panel
+    from cellrail.panels import (
+        backfill_panel,
+        panel,
+        restart_panel,
+        run_panel,
+        runs_panel,
+        triggers_panel,
+        waits_panel,
+    )
 
 __all__ = [
     "App",
     "CellrailError",
     "__version__",
+    "backfill_panel",
     "flow",
     "get_flow_user_state",
     "get_resource",
@@ -47,11 +56,14 @@ __all__ = [
     "set_resource",
     "set_state",
     "set_variable",
+    "triggers_panel",
+    "waits_panel",
 ]
 
 _HOMES = {
     "App": "cellrail.app",
     "CellrailError": "cellrail.errors",
+    "backfill_panel": "cellrail.panels",
     "flow": "cellrail.api",
     "get_flow_user_state": "cellrail.api",
     "get_resource": "cellrail.api",
@@ -66,6 +78,8 @@ _HOMES = {
     "set_resource": "cellrail.api",
     "set_state": "cellrail.api",
     "set_variable": "cellrail.api",
+    "triggers_panel": "cellrail.panels",
+    "waits_panel": "cellrail.panels",
 }
 
 

@@ -99,8 +99,16 @@ class Page:
     def run(self, place: int) -> None:
         """Execute a cell, as Shift-Enter does."""
         cell = self.page.locator(".jp-Notebook .jp-CodeCell").nth(place)
-        cell.locator(".cm-content").click()
-        self.page.keyboard.press("Shift+Enter")
+        prompt = cell.locator(".jp-InputArea-prompt").first
+        before = prompt.text_content()
+        # a page that has just been opened on a busy machine may let the keys fall
+        for _ in range(6):
+            cell.locator(".cm-content").click()
+            self.page.keyboard.press("Shift+Enter")
+            with contextlib.suppress(TimeoutError):
+                _until(lambda: prompt.text_content() != before, seconds=10)
+                return
+        raise AssertionError(f"the cell was not executed: {before}")
 
     def save(self) -> dict[str, Any]:
         """Save the notebook; what is in the file."""
@@ -123,6 +131,14 @@ class Page:
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.panel.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def _until(met: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.1)
 
 
 def _free_port() -> int:

@@ -6,11 +6,12 @@ from cellrail.app.keeping import Keeping
 from cellrail.app.looking import Looking
 from cellrail.app.serving import Serving
 from cellrail.app.stating import Stating
+from cellrail.app.waitlist import WaitList
 
 __all__ = ["App"]
 
 
-class App(Serving, Looking, Keeping, Stating):
+class App(Serving, Looking, Keeping, Stating, WaitList):
     """The front door: runs, restarts, recovers and looks into what was run.
 
     Args:

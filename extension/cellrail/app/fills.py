@@ -10,11 +10,15 @@ import msgspec
 from cellrail.filling import Counts, Item
 from cellrail.schedule.deciding import Todo
 from cellrail_state.schedules import Backfill, BackfillState, Filling
+from cellrail_state.sql import queries
+from cellrail_state.standing import Standing
 
 if TYPE_CHECKING:
-    from cellrail.app.backfilling import Backfilling
+    from cellrail.app.backfilling import Backfilling, Range
 
 _SHOWN = 50
+_FIRST_FAILURES = 5
+_GOING = frozenset((Standing.CLAIMED, Standing.RUNNING))
 #: told of a backfill whose process is gone
 INTERRUPTED = "interrupted"
 
@@ -69,6 +73,37 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a backfill is, as the store tells it: whoever drives it, or none."""
+
+    #: ticks of its range that are its own: it has run them, runs them, or has to
+    total: int
+    #: those that nothing more is done with, by how they stand
+    ended: dict[str, int] = {}
+    #: those that run now
+    running: int = 0
+    #: runs that ended since it was last started or resumed, and the seconds since then
+    done: int = 0
+    seconds: float = 0.0
+    #: the first failures: tick, run and why
+    failures: list[tuple[str, str, str]] = []
+
+    @property
+    def left(self) -> int:
+        """Ticks that are still to be run, or running."""
+        return self.total - sum(self.ended.values())
+
+    @property
+    def rate(self) -> float:
+        """Runs per second; 0 where nobody knows."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the end at this rate; None where nobody knows."""
+        return self.left / self.rate if self.rate > 0 else None
+
+
 class Fill:
     """A backfill."""
 
@@ -82,6 +117,8 @@ class Fill:
         self._app, self.record = app, record
         #: how far it came while this process drove it; None where none of it did
         self.driven: Counts | None = None
+        #: its ticks, once they are known not to change
+        self._found: Range | None = None
 
     def __repr__(self) -> str:
         return f"<backfill {self.id} of {self.record.flow}: {self.status}>"
@@ -106,7 +143,9 @@ class Fill:
 
     def plan(self) -> FillPlan:
         """How its ticks stand, and what is still to be done."""
-        found = self._app._range(self.record)  # noqa: SLF001 - a view of it
+        found = self._found or self._app._range(self.record)  # noqa: SLF001 - a view of it
+        if self.record.pinned:
+            self._found = found
         items = self._app._planned(self.record, found)  # noqa: SLF001
         return FillPlan(backfill=self.record, items=items)
 
@@ -129,6 +168,36 @@ class Fill:
         """The first ticks whose last run failed, with that run."""
         failed = [i for i in self.plan().items if i.stand.standing == "failed"]
         return [(item.tick.isoformat(), item.stand.run_id) for item in failed[:limit]]
+
+    def progress(self, plan: FillPlan | None = None) -> Progress:
+        """How far it is, whoever drives it.
+
+        Args:
+            plan: how its ticks stand, where the caller has just looked.
+        """
+        name, state, store = self.record.name, self.state, self._app.store
+        own = [item for item in (plan or self.plan()).items if _is_of(item, name)]
+        over = [(i, _outcome(i, name)) for i in own if i.decision.todo is Todo.NOTHING]
+        failed = [item for item, outcome in over if outcome == "failed"][:_FIRST_FAILURES]
+        causes = {
+            row["run_id"]: row["cause"]
+            for row in store.catalog.query(
+                queries()["causes"], {"runs": [item.stand.ended for item in failed]}
+            )
+        }
+        since = {"by": name, "since": state.time}
+        driven = self.status == Filling.RUNNING
+        ended = store.catalog.query(queries()["ended_by"], since)[0]["runs"] if driven else 0
+        return Progress(
+            total=len(own),
+            ended=dict(collections.Counter(outcome for _, outcome in over)),
+            running=sum(item.stand.standing in _GOING for item in own),
+            done=ended,
+            seconds=max(self._app.clock() - state.time, 0.0) if driven else 0.0,
+            failures=[
+                (i.tick.isoformat(), i.stand.ended, causes.get(i.stand.ended, "")) for i in failed
+            ],
+        )
 
     def pause(self, *, now: bool = False) -> Fill:
         """Begin no more runs."""
@@ -154,3 +223,14 @@ class Fill:
             "backfill_id": self.id, "status": self.status, "why": state.why, **told,
             "inputs": {**record.inputs, **dict.fromkeys(record.secrets, "***")},
         }  # fmt: skip
+
+
+def _is_of(item: Item, name: str) -> bool:
+    """Whether a tick is a backfill's: it has run it, runs it, or has to."""
+    return item.decision.todo is not Todo.NOTHING or name in {item.stand.by, item.stand.ended_by}
+
+
+def _outcome(item: Item, name: str) -> str:
+    """What a backfill's own run of a tick came to."""
+    stand = item.stand
+    return stand.outcome if stand.ended_by == name else str(stand.standing)

@@ -20,6 +20,7 @@ from cellrail.locate import flow_id
 from cellrail.run import prepare
 from cellrail.run.desks import own_user
 from cellrail.schedule.cron import Cron
+from cellrail.schedule.due import Due, due
 from cellrail_state.errors import StateError
 from cellrail_state.schedules import Missed, Trigger
 from cellrail_state.standing import Claimer
@@ -124,6 +125,14 @@ class Triggering(Scheduling):
         trigger = self.trigger_show(id)
         cron = Cron(trigger.cron, trigger.zone)
         return list(itertools.islice(cron.after(self._moment(self.clock())), count))
+
+    def trigger_due(self, id: str) -> Due:  # noqa: A002 - as on the command line
+        """The ticks of a trigger that nobody has decided on yet: due, missed, and too late."""
+        trigger, now = self.trigger_show(id), self.clock()
+        return due(
+            Cron(trigger.cron, trigger.zone), self.store.triggers.looked(trigger), now,
+            missed=trigger.missed, late_after=trigger.late_after, created=trigger.created,
+        )  # fmt: skip
 
     def trigger_enable(self, id: str) -> Trigger:  # noqa: A002
         """Enable a trigger, from its next tick on: what it has missed meanwhile is not run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellrail.locate import flow_id
 from cellrail.panels.base import ROOMS, RoomKind, kind_of
 from cellrail.panels.plain import Plain
 
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     from cellrail.app import App
     from cellrail.panels.widget import Panel
 
-__all__ = ["open_panel", "panel", "restart_panel", "run_panel", "runs_panel"]
+__all__ = [
+    "backfill_panel",
+    "open_panel",
+    "panel",
+    "restart_panel",
+    "run_panel",
+    "runs_panel",
+    "triggers_panel",
+    "waits_panel",
+]
 
 _MISSING = "panels need anywidget here: pip install 'cellrail[panels]'"
 
@@ -74,6 +84,61 @@ def restart_panel(
     """
     start = {"run": run, "step": from_step}
     return open_panel([kind_of("restart")], store, start=start)
+
+
+def backfill_panel(
+    notebook: str | Path = "",
+    store: App | str | Path | None = None,
+    *,
+    trigger: str = "",
+    start: str = "",
+    end: str = "",
+    ticks: str = "missing",
+) -> Panel | Plain:
+    """Backfills: a calendar of a notebook's ticks, what would happen to them, and their progress.
+
+    Args:
+        notebook: the notebook's path; by default one of the store's.
+        store: an `App`, or a store's folder; by default the one that belongs to this notebook.
+        trigger: the trigger whose ticks and inputs are meant.
+        start: a date or time to begin with.
+        end: the same.
+        ticks: `missing`, `failed`, `stale` or `all`.
+
+    Returns:
+        The panel; its `value` is the id of the backfill that was started, or is looked at.
+    """
+    app = _app_of(store)
+    told = {"trigger": trigger, "start": start, "end": end, "ticks": ticks}
+    flow = flow_id(Path(notebook).resolve(), app.store_path) if notebook else ""
+    return open_panel([kind_of("backfill")], app, start={"notebook": flow, **told})
+
+
+def waits_panel(run: str = "", store: App | str | Path | None = None) -> Panel | Plain:
+    """What runs wait for, until when, and answers to it.
+
+    Args:
+        run: the run that is looked at.
+        store: an `App`, or a store's folder; by default the one that belongs to this notebook.
+
+    Returns:
+        The panel; its `value` is the id of the run that is looked at.
+    """
+    return open_panel([kind_of("waits")], store, start={"run": run} if run else {}, value=run)
+
+
+def triggers_panel(trigger: str = "", store: App | str | Path | None = None) -> Panel | Plain:
+    """Schedules: their next ticks, what they have missed, and whether they are enabled.
+
+    Args:
+        trigger: the trigger that is looked at.
+        store: an `App`, or a store's folder; by default the one that belongs to this notebook.
+
+    Returns:
+        The panel; its `value` is the id of the trigger that is looked at.
+    """
+    start = {"id": trigger} if trigger else {}
+    return open_panel([kind_of("triggers")], store, start=start, value=trigger)
 
 
 def open_panel(

@@ -52,14 +52,13 @@ class RoomKind(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     #: `module:class` of its `Room`
     home: str
-    #: further files in `js/` that it needs
+    #: further files in `js/` that it needs; rooms may share them
     parts: tuple[str, ...] = ()
 
     @property
-    def script(self) -> str:
-        """Its half in the browser."""
-        names = (*self.parts, self.name)
-        return "\n".join((_JS / f"{name}.js").read_text("utf-8") for name in names)
+    def scripts(self) -> tuple[str, ...]:
+        """The files of its half in the browser, in their order."""
+        return (*self.parts, self.name)
 
     def make(self, app: App) -> Room:
         """Its half in Python."""
@@ -74,13 +73,20 @@ class RoomKind(msgspec.Struct, frozen=True, kw_only=True):
 ROOMS = (
     RoomKind(name="runs", title="Runs", home="cellrail.panels.rooms.runs:RunsRoom"),
     RoomKind(
-        name="run",
-        title="Run",
-        home="cellrail.panels.rooms.run:RunRoom",
+        name="run", title="Run", home="cellrail.panels.rooms.run:RunRoom",
         parts=("rails", "values", "detail"),
     ),
     RoomKind(name="restart", title="Restart", home="cellrail.panels.rooms.restart:RestartRoom"),
-)
+    RoomKind(
+        name="backfill", title="Backfill", home="cellrail.panels.rooms.backfill:BackfillRoom",
+        parts=("calendar",),
+    ),
+    RoomKind(name="waits", title="Waits", home="cellrail.panels.rooms.waits:WaitsRoom"),
+    RoomKind(
+        name="triggers", title="Triggers", home="cellrail.panels.rooms.triggers:TriggersRoom",
+        parts=("calendar",),
+    ),
+)  # fmt: skip
 
 
 def kind_of(name: str) -> RoomKind:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cellrail.app import App
 
 #: what may be asked for
-VERBS = frozenset({"run", "restart", "rerun", "recover", "resume", "cancel"})
+VERBS = frozenset({"run", "restart", "rerun", "recover", "resume", "cancel", "tick"})
 #: so many of the newest runs are looked at for the one that an errand has begun
 _LATELY = 16
 #: bytes of what an errand has printed that are told where it broke
@@ -41,7 +41,8 @@ class Wish(msgspec.Struct, kw_only=True):
 
     store: str
     verb: str
-    run: str
+    #: "" for a tick: it is about all
+    run: str = ""
     options: dict[str, Any] = {}
 
 
@@ -158,7 +159,8 @@ def carry_out(app: App, wish: Wish) -> str:
     """
     if wish.verb not in VERBS:
         raise CellrailError(f"there is no errand {wish.verb!r}")
-    done = getattr(app, wish.verb)(wish.run, **wish.options)
+    about = [wish.run] if wish.run else []
+    done = getattr(app, wish.verb)(*about, **wish.options)
     return str(getattr(done, "id", ""))
 
 

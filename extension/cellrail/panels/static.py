@@ -23,10 +23,15 @@ def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table
         start: with what it opens.
         title: what the table is called.
     """
+    from cellrail.panels import schedule_tables as schedules
+
     makers: dict[str, Callable[[App, Mapping[str, Any], str], Table]] = {
         "runs": _runs,
         "run": _run,
         "restart": _restart,
+        "backfill": schedules.backfills,
+        "waits": schedules.waits,
+        "triggers": schedules.triggers,
     }
     return makers[room](app, start, title)
 

@@ -30,9 +30,15 @@ def clerk_of(store: Path, keys: str) -> Clerk:
 
 def script_of(kinds: Sequence[RoomKind]) -> str:
     """The browser's half of a panel with these rooms: one ES module."""
-    shared = (_JS / "shared.js").read_text("utf-8")
-    house = (_JS / "house.js").read_text("utf-8")
-    return "\n".join([shared, *(kind.script for kind in kinds), house])
+    rooms = dict.fromkeys(name for kind in kinds for name in kind.scripts)
+    return "\n".join(
+        (_JS / f"{name}.js").read_text("utf-8") for name in ("shared", *rooms, "house")
+    )
+
+
+def style_of() -> str:
+    """The style of every panel."""
+    return "\n".join((_JS / f"{name}.css").read_text("utf-8") for name in ("panel", "calendar"))
 
 
 class Panel(anywidget.AnyWidget):
@@ -47,7 +53,7 @@ class Panel(anywidget.AnyWidget):
     What is shown is not part of the widget's state: a saved notebook holds none of it.
     """
 
-    _css = (_JS / "panel.css").read_text("utf-8")
+    _css = style_of()
 
     value = traitlets.Unicode("", help="what is chosen; empty for nothing").tag(sync=True)
     #: the rooms, as `[name, title]`, and with what they open

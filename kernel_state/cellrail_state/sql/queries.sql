@@ -62,6 +62,27 @@ FROM runs
 WHERE fired_by = $by AND status NOT IN ('success', 'failed', 'cancelled')
 ORDER BY run_id
 
+-- name: ended_by
+-- How many runs of a trigger or backfill have come to an end since a moment.
+SELECT count(*) AS runs FROM runs WHERE fired_by = $by AND ended >= $since
+
+-- name: causes
+-- Why these runs are what they are, in words.
+SELECT run_id, cause FROM runs WHERE run_id IN (SELECT unnest($runs))
+
+-- name: flows
+-- The flows that were run lately, newest first.
+SELECT flow FROM runs GROUP BY flow ORDER BY max(run_id) DESC LIMIT 100
+
+-- name: fired_newest
+-- The newest run of each trigger, and how many of its runs have not come to an end.
+SELECT fired_by, max(run_id) AS run_id, arg_max(status, run_id) AS status,
+       arg_max(tick, run_id) AS tick,
+       count(*) FILTER (status NOT IN ('success', 'failed', 'cancelled')) AS active
+FROM runs
+WHERE fired_by LIKE 'trigger:%'
+GROUP BY fired_by
+
 -- name: read_so_far
 -- How far each journal has been read.
 SELECT run_id, bytes FROM journals

@@ -1,0 +1,142 @@
+// What runs wait for, and until when; an answer as a form or as JSON.
+
+rooms.waits = (ctx) => {
+  const KINDS = { suspend: "for an answer", rerun: "to run the step again", sleep: "asleep", retry: "for another try" };
+  let rows = null;
+  let behind = 0; // the kernel's clock is so far behind the browser's
+  let error = null;
+  let trouble = null;
+  let chosen = "";
+  let mode = "form";
+  let fields = [["", ""]];
+  let text = "";
+  let busy = false;
+  let sure = false;
+  let said = "";
+  let stop = null;
+  const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "Waits" });
+  const answer = h("div", {});
+  const el = h("div", {}, table, answer);
+
+  const now = () => Date.now() / 1000 - behind;
+
+  function choose(key) {
+    if (key !== chosen) {
+      [chosen, trouble, sure, said, text, fields] = [key, null, false, "", "", [["", ""]]];
+    }
+    if (ctx.alone) ctx.value = one()?.run ?? "";
+    show();
+  }
+
+  const one = () => rows?.find(({ key }) => key === chosen);
+
+  /** What a field holds: JSON where it is, else text. */
+  function typed(value) {
+    try {
+      return JSON.parse(value);
+    } catch {
+      return value;
+    }
+  }
+
+  function data() {
+    if (mode === "json") return text;
+    const given = fields.filter(([name]) => name.trim());
+    return given.length ? JSON.stringify(Object.fromEntries(given.map(([name, value]) => [name.trim(), typed(value)]))) : "";
+  }
+
+  async function send(by) {
+    const { run, step } = one();
+    [busy, trouble, sure] = [true, null, false];
+    show();
+    try {
+      const done = await ctx.ask("answer", { run, step, by, data: data() });
+      said = `${done.step} of run ${done.run} is ${by === "resume" ? "resumed" : "cancelled"}`;
+      ctx.say(said);
+    } catch (problem) {
+      trouble = problem;
+    }
+    busy = false;
+    show();
+  }
+
+  function until(row) {
+    if (row.until === null) return h("span", { class: "cr-soft" }, "not before its step ends");
+    const left = row.until - now();
+    const then = { resume: "goes on without data", cancel: "is cancelled", fail: "fails" }[row.on_timeout] ?? row.on_timeout;
+    return [h("span", { class: left < 0 ? "cr-late" : "" }, left < 0 ? `since ${seconds(-left)}` : `in ${seconds(left)}`), h("span", { class: "cr-soft", title: clock(row.until) }, `, then it ${then}`)];
+  }
+
+  function draw_answer() {
+    const row = one();
+    if (!row) return draw(answer, said ? h("div", { class: "cr-bar", role: "status" }, icon("success"), said) : null);
+    const parts = [h("h3", {}, `${row.step || "step"} of ${row.flow} `, h("span", { class: "cr-mono cr-soft" }, row.run))];
+    if (!row.can) {
+      parts.push(h("p", { class: "cr-note" }, row.words));
+    } else {
+      const set = (place, part, value) => { fields = fields.map((pair, at) => (at === place ? (part ? [pair[0], value] : [value, pair[1]]) : pair)); };
+      parts.push(
+        tablist([["form", "Form"], ["json", "JSON"]], () => mode, (name) => {
+          if (name === "json" && mode === "form") text = data();
+          mode = name;
+          show();
+        }, "How the answer is written"),
+        mode === "json"
+          ? h("textarea", { class: "cr-field cr-mono", rows: 4, key: "json", "aria-label": "JSON for flow.resume_data", placeholder: '{"by": "ann", "approved": true}', style: { width: "100%" }, value: text, spellcheck: "false", oninput: (event) => { text = event.target.value; } })
+          : h("div", { key: "form" }, fields.map(([name, value], place) => h("div", { class: "cr-bar", style: { padding: "4px 0" }, key: `field-${place}` },
+            h("input", { class: "cr-field cr-mono", placeholder: "name", "aria-label": `Name ${place + 1}`, value: name, spellcheck: "false", oninput: (event) => set(place, 0, event.target.value) }),
+            h("input", { class: "cr-field cr-mono cr-grow", placeholder: "value: text, a number, true, or JSON", "aria-label": `Value ${place + 1}`, value, spellcheck: "false", oninput: (event) => set(place, 1, event.target.value) }),
+            button("Remove", () => { fields = fields.length > 1 ? fields.filter((_, at) => at !== place) : [["", ""]]; show(); }, { "aria-label": `Remove field ${place + 1}` }))),
+          button("Another field", () => { fields = [...fields, ["", ""]]; show(); })),
+        h("p", { class: "cr-soft", style: { margin: "6px 0" } }, "The next step finds it as flow.resume_data; empty is None."),
+        h("div", { class: "cr-bar", style: { padding: "4px 0" } },
+          button(busy ? "Sending …" : "Resume", () => send("resume"), { kind: "primary", disabled: busy, key: "resume" }),
+          sure ? button("Really cancel the run?", () => send("cancel"), { kind: "danger", disabled: busy, key: "cancel" }) : button("Cancel", () => { sure = true; show(); }, { disabled: busy, key: "cancel" }),
+          ctx.has("run") ? button("Look at the run", () => ctx.go("run", { run: row.run }), { key: "look" }) : null));
+    }
+    return draw(answer, h("section", { class: "cr-chosen-one", "aria-label": "Answer" }, parts, trouble ? problem(trouble) : null));
+  }
+
+  function draw_table() {
+    if (error) return draw(table, problem(error));
+    if (!rows) return draw(table, h("div", { class: "cr-empty" }, "Looking…"));
+    if (!rows.length) return draw(table, h("div", { class: "cr-empty" }, "No run waits. A cell makes its run wait with flow.suspend()."));
+    const names = ["Waits", "Step", "Notebook", "Run", "Since", "Until", ""];
+    return draw(table, h("table", { class: "cr-table", "aria-label": "Waits" },
+      h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, rows.map((row) => h("tr", { key: row.key, class: "cr-pick", "aria-selected": String(row.key === chosen), onclick: () => choose(row.key) },
+        h("td", { class: "cr-nowrap" }, badge(row.can ? "suspended" : row.answered ? "running" : "interrupted", KINDS[row.kind] ?? row.kind), row.words === "waits" ? null : h("div", { class: "cr-soft" }, row.words)),
+        h("td", { class: "cr-mono" }, row.step), h("td", {}, h("div", { class: "cr-clip" }, row.flow), h("div", { class: "cr-chips" }, chips(Object.entries(row.labels), "label"))),
+        h("td", { class: "cr-mono cr-nowrap" }, row.run), h("td", { class: "cr-nowrap", title: clock(row.asked) }, ago(row.asked + behind)), h("td", {}, until(row)),
+        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, disabled: !row.can }, "Answer …")))))));
+  }
+
+  function show() {
+    draw_table();
+    draw_answer();
+  }
+
+  const timer = setInterval(() => { if (!document.hidden && el.offsetParent) draw_table(); }, 1000);
+  show();
+  return {
+    el,
+    open(args) {
+      stop ??= ctx.watch("waits", {}, (data, problem) => {
+        error = problem ?? null;
+        if (data) {
+          rows = data.rows;
+          behind = Date.now() / 1000 - data.now;
+        }
+        const wanted = args.run || (ctx.alone && ctx.value);
+        if (!chosen && wanted) chosen = rows?.find(({ run }) => run === wanted)?.key ?? "";
+        show();
+      });
+      if (args.run) choose(rows?.find(({ run }) => run === args.run)?.key ?? "");
+    },
+    chosen(value) { if (ctx.alone) choose(rows?.find(({ run }) => run === value)?.key ?? ""); },
+    close() {
+      clearInterval(timer);
+      stop?.();
+    },
+  };
+};

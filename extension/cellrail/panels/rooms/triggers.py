@@ -1,0 +1,92 @@
+"""The room of triggers: schedules, their next ticks, and the ticks that they have missed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Hashable
+from typing import Any
+
+import msgspec
+
+from cellrail.panels.base import Args, Room
+from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.rooms.pacing import Pace
+from cellrail.schedule.due import Due
+from cellrail_state.errors import StoreNotFound
+from cellrail_state.schedules import Trigger
+from cellrail_state.sql import queries
+
+#: so many next ticks, so many of the missed ones
+_NEXT, _SHOWN = 5, 20
+
+
+class TriggersRoom(Room):
+    """Answers for triggers."""
+
+    def __init__(self, app: Any) -> None:
+        """Look into a store."""
+        super().__init__(app)
+        self._pace = Pace()
+
+    def stamp(self, what: str, args: Args) -> Hashable:
+        """Changes when a trigger or a run does, and every ten seconds."""
+        return self._pace.stamp((what, msgspec.json.encode(args)), self._now)
+
+    def _now(self) -> Hashable:
+        try:
+            return self.pulse.beat(), int(self.app.clock() // 10)
+        except StoreNotFound:
+            return None
+
+    def ask_triggers(self, args: Args) -> dict[str, Any]:
+        """Every trigger of the store."""
+        del args
+        try:
+            triggers = self.app.trigger_list()
+            found = self.app.store.catalog.query(queries()["fired_newest"]) if triggers else []
+        except StoreNotFound:
+            triggers, found = [], []
+        runs = {row["fired_by"]: row for row in found}
+        return {
+            "rows": [self._row(one, runs.get(f"trigger:{one.id}")) for one in triggers],
+            "now": self.app.clock(),
+        }
+
+    def ask_enable(self, args: Args) -> dict[str, Any]:
+        """Enable one, from its next tick on."""
+        return {"id": self.app.trigger_enable(str(args.get("id"))).id}
+
+    def ask_disable(self, args: Args) -> dict[str, Any]:
+        """Disable one; what it has fired goes on."""
+        return {"id": self.app.trigger_disable(str(args.get("id"))).id}
+
+    def ask_tick(self, args: Args) -> dict[str, Any]:
+        """Fire what is due, once, in a process of its own."""
+        del args
+        Errand(self.app, Wish(store=str(self.app.store_path), verb="tick"))
+        return {}
+
+    def _row(self, one: Trigger, run: dict[str, Any] | None) -> dict[str, Any]:
+        due = self.app.trigger_due(one.id) if one.enabled else Due()
+        missed = set(due.missed)
+        return {
+            "id": one.id, "flow": one.flow, "cron": one.cron, "zone": one.zone,
+            "enabled": one.enabled, "missed_policy": str(one.missed),
+            "max_active": one.max_active, "late_after": one.late_after,
+            "inputs": {**{n: str(v) for n, v in one.inputs.items()},
+                       **dict.fromkeys(one.secrets, "***")},
+            "labels": dict(one.labels), "out": one.out, "created": one.created, "user": one.user,
+            "looked": self.app.store.triggers.looked(one),
+            "next": [t.isoformat() for t in self.app.trigger_next(one.id, _NEXT)]
+            if one.enabled else [],
+            "due": [_told(tick, late=tick in missed) for tick in due.ticks[:_SHOWN]],
+            "due_count": len(due.ticks), "missed_count": len(due.missed), "more": due.more,
+            "skipped": [tick.isoformat() for tick in due.skipped[:_SHOWN]],
+            "skipped_count": len(due.skipped),
+            "active": run["active"] if run else 0,
+            "last": {"run": run["run_id"], "status": run["status"]} if run else None,
+        }  # fmt: skip
+
+
+def _told(tick: dt.datetime, *, late: bool) -> dict[str, Any]:
+    return {"tick": tick.isoformat(), "missed": late}

@@ -1,0 +1,83 @@
+"""The room of waits: what is suspended, and until when; answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from typing import Any
+
+import msgspec
+
+from cellrail.app.waitlist import Waiting
+from cellrail.errors import UserError
+from cellrail.panels.base import Args, Room
+from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.rooms.pacing import Pace
+from cellrail_state.errors import StoreNotFound
+from cellrail_state.waits import CANCEL, RESUME
+
+_LISTED = 200
+
+
+class WaitsRoom(Room):
+    """Answers for waits."""
+
+    def __init__(self, app: Any) -> None:
+        """Look into a store."""
+        super().__init__(app)
+        self._pace = Pace()
+
+    def stamp(self, what: str, args: Args) -> Hashable:
+        """Changes when a wait is told of, answered or over, and every few seconds."""
+        return self._pace.stamp((what, msgspec.json.encode(args)), self._now)
+
+    def _now(self) -> Hashable:
+        try:
+            waiting = tuple(info.wait_id for info in self.app.store.inbox.waiting())
+            return self.pulse.beat(), waiting, int(self.app.clock() // 5)
+        except StoreNotFound:
+            return None
+
+    def ask_waits(self, args: Args) -> dict[str, Any]:
+        """What runs wait for, the soonest to end first."""
+        del args
+        try:
+            found = self.app.waits(limit=_LISTED)
+        except StoreNotFound:
+            found = []
+        return {"rows": [_row(one) for one in found], "now": self.app.clock()}
+
+    def ask_answer(self, args: Args) -> dict[str, Any]:
+        """Resume or cancel a run; it goes on in a process of its own.
+
+        Args:
+            args: `run`, `step`, `by` (resume or cancel), `data` (JSON text; empty for none).
+        """
+        by, run_id = str(args.get("by")), str(args.get("run"))
+        if by not in {RESUME, CANCEL}:
+            raise UserError(f"an answer is resume or cancel, not {by!r}")
+        data = _data(str(args.get("data") or "")) if by == RESUME else None
+        woke = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
+        if not self.app.history(run_id).is_live:
+            Errand(self.app, Wish(store=str(self.app.store_path), verb=by, run=woke.run_id))
+        return {"run": woke.run_id, "step": woke.step, "by": by}
+
+
+def _data(text: str) -> Any:
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"this is no JSON: {error}", hint='a text needs quotes: "yes"') from error
+
+
+def _row(one: Waiting) -> dict[str, Any]:
+    info = one.info
+    return {
+        "key": info.wait_id, "run": info.run_id, "flow": one.flow, "step": info.label,
+        "kind": info.kind, "asked": info.asked, "until": info.until,
+        "on_timeout": info.on_timeout, "words": one.words, "can": one.can_answer,
+        "labels": dict(one.labels), "live": one.is_live,
+        "answered": one.answer is not None,
+    }  # fmt: skip
