@@ -114,10 +114,15 @@ class Page:
         """Save the notebook; what is in the file."""
         before = self.path.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        deadline = time.monotonic() + 30
-        while self.path.stat().st_mtime_ns == before and time.monotonic() < deadline:
-            time.sleep(0.1)
-        saved: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
+        saved: dict[str, Any] = {}
+
+        def is_whole() -> bool:
+            # it is written in place: what is read may be a part of it
+            with contextlib.suppress(ValueError):
+                saved.update(json.loads(self.path.read_text("utf-8")))
+            return bool(saved) and self.path.stat().st_mtime_ns != before
+
+        _until(is_whole, seconds=30)
         return saved
 
     @property
