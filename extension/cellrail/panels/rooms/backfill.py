@@ -194,7 +194,8 @@ class BackfillRoom(Room):
             "ticks": len(plan.items), "counts": plan.counts, "wanted": len(wanted),
             "states": _plain_counts(states.values()), "start": plan.backfill.start,
             "end": plan.backfill.end, "zone": plan.backfill.zone, "cron": plan.backfill.cron,
-            "same": known,
+            "same": known.id if known is not None else "",
+            "same_status": known.status if known is not None else "",
             "rows": [
                 {"tick": item.tick.isoformat(), "state": str(states[item.tick]),
                  "letter": states[item.tick].letter, "todo": str(item.decision.todo),
@@ -220,12 +221,12 @@ class BackfillRoom(Room):
             plan=True, **_options(wish, self._kinds(wish)),
         )  # fmt: skip
 
-    def _known(self, plan: FillPlan) -> str:
-        """The backfill that a start would go on with; "" where it would be a new one."""
-        try:
-            return plan.backfill.id if self.app.store.backfills.get(plan.backfill.id) else ""
-        except StoreNotFound:
-            return ""
+    def _known(self, plan: FillPlan) -> Fill | None:
+        """The backfill that a start would go on with; None where it would be a new one."""
+        with contextlib.suppress(StoreNotFound):
+            if self.app.store.backfills.get(plan.backfill.id) is not None:
+                return Fill(self.app, plan.backfill)
+        return None
 
     def _states(self, plan: FillPlan) -> list[tuple[dt.datetime, ticking.State]]:
         now, source = dt.datetime.fromtimestamp(self.app.clock(), dt.UTC), plan.backfill.source
