@@ -264,7 +264,7 @@ rooms.backfill = (ctx) => {
   }
 
   const work_problem = () => (troubles.work ? problem(troubles.work, "work") : null);
-  const ICONS = { done: "success", paused: "suspended", running: "running", cancelled: "cancelled", interrupted: "interrupted" };
+  const ICONS = { starting: "queued", done: "success", paused: "suspended", running: "running", cancelled: "cancelled", interrupted: "interrupted" };
   const status_badge = (one) => badge(ICONS[one.status] ?? "pending", one.status);
 
   function draw_fills() {
