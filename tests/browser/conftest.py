@@ -114,10 +114,16 @@ class Page:
         """Save the notebook; what is in the file."""
         before = self.path.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        deadline = time.monotonic() + 30
-        while self.path.stat().st_mtime_ns == before and time.monotonic() < deadline:
-            time.sleep(0.1)
-        saved: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
+        saved: dict[str, Any] = {}
+
+        def is_whole() -> bool:
+            # it is written in place: what is read may be a part of it
+            if self.path.stat().st_mtime_ns != before:
+                with contextlib.suppress(ValueError):
+                    saved.update(json.loads(self.path.read_text("utf-8")))
+            return bool(saved)
+
+        _until(is_whole, seconds=30)
         return saved
 
     @property
@@ -130,6 +136,9 @@ class Page:
         folder = os.environ.get("SCREENSHOTS")
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
+            # all of it at once: what lies outside the window is no part of a picture
+            size, height = self.page.viewport_size, self.panel.bounding_box()["height"]
+            self.page.set_viewport_size({**size, "height": int(max(size["height"], height + 300))})
             self.panel.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 _FIRST_FAILURES = 5
-_GOING = frozenset((Standing.CLAIMED, Standing.RUNNING))
 #: told of a backfill whose process is gone
 INTERRUPTED = "interrupted"
 
@@ -191,7 +190,7 @@ class Fill:
         return Progress(
             total=len(own),
             ended=dict(collections.Counter(outcome for _, outcome in over)),
-            running=sum(item.stand.standing in _GOING for item in own),
+            running=sum(item.stand.standing is Standing.RUNNING for item in own),
             done=ended,
             seconds=max(self._app.clock() - state.time, 0.0) if driven else 0.0,
             failures=[

@@ -29,6 +29,8 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
     SUSPENDED = "suspended"
     RUNNING = "running"
+    #: somebody has taken it, and is about to begin
+    QUEUED = "queued"
     CANCELLED = "cancelled"
     MISSING = "missing"
     #: filled, by another source
@@ -50,18 +52,19 @@ class State(StrEnum):
 
 _LETTERS = {
     State.FAILED: "F", State.INTERRUPTED: "I", State.SUSPENDED: "W", State.RUNNING: "R",
-    State.CANCELLED: "C", State.MISSING: "M", State.STALE: "O", State.SUCCESS: "S",
-    State.UPCOMING: "·",
+    State.QUEUED: "Q", State.CANCELLED: "C", State.MISSING: "M", State.STALE: "O",
+    State.SUCCESS: "S", State.UPCOMING: "·",
 }  # fmt: skip
 _WORDS = {
     State.FAILED: "failed", State.INTERRUPTED: "interrupted: its process is gone",
-    State.SUSPENDED: "waits (suspended)", State.RUNNING: "running, or about to",
+    State.SUSPENDED: "waits (suspended)", State.RUNNING: "running",
+    State.QUEUED: "queued: about to run",
     State.CANCELLED: "cancelled", State.MISSING: "missing: never run",
     State.STALE: "old: made by another source", State.SUCCESS: "success",
     State.UPCOMING: "its time has not come",
 }  # fmt: skip
 _OF_STANDING = {
-    Standing.MISSING: State.MISSING, Standing.CLAIMED: State.RUNNING,
+    Standing.MISSING: State.MISSING, Standing.CLAIMED: State.QUEUED,
     # whoever was about to run it is gone: nobody has
     Standing.ABANDONED: State.MISSING,
     Standing.RUNNING: State.RUNNING, Standing.SUSPENDED: State.SUSPENDED,

@@ -231,7 +231,7 @@ rooms.backfill = (ctx) => {
         ], (ticks) => change({ ticks }, "plan")),
         choice("Order", wish.order, [["asc", "Oldest first"], ["desc", "Newest first"]], (order) => change({ order }, "plan")),
         number("In parallel", wish.parallel, (parallel) => change({ parallel }, "plan"), 1),
-        number("Stop after … failures", wish.stop_after, (stop_after) => change({ stop_after }, "plan"), 0, { title: "It pauses then; 0 for never" }),
+        number("Pause after failures", wish.stop_after, (stop_after) => change({ stop_after }, "plan"), 0, { title: "So many ticks may fail; 0 for any number" }),
         wish.ticks === "failed" || wish.ticks === "stale" ? h("label", { class: "cr-tick-box", key: "whole" },
           h("input", { type: "checkbox", checked: wish.from_start, onchange: (event) => change({ from_start: event.target.checked }, "plan") }), "from the first step") : null),
       h("div", { class: "cr-wish", role: "group", "aria-label": "Inputs and labels" }, values,
@@ -247,13 +247,14 @@ rooms.backfill = (ctx) => {
     if (!wish.start) return draw(parts.plan, h("div", { class: part }, h("div", { class: "cr-empty" }, "Drag over days of the calendar, press the name of a month, or use arrow keys with Shift."), work_problem()));
     if (!plan) return draw(parts.plan, h("div", { class: part }, h("div", { class: "cr-empty", role: "status" }, "Looking what would happen …"), work_problem()));
     const todo = Object.entries(SUM).filter(([word]) => plan.counts[word]).map(([word, words]) => `${count(plan.counts[word])} ${words}`).join(", ");
-    const words = plan.same ? `Go on with ${plan.same}` : plan.wanted ? `Start: ${count(plan.wanted)} ${plan.wanted === 1 ? "tick" : "ticks"}` : "Nothing to do";
+    const runs = plan.same && plan.same_status === "running";
+    const words = runs ? `${plan.same} is running` : plan.same ? `Go on with ${plan.same}` : plan.wanted ? `Start: ${count(plan.wanted)} ${plan.wanted === 1 ? "tick" : "ticks"}` : "Nothing to do";
     const rows = plan.rows.map((row) => h("tr", { key: row.tick, "data-todo": row.todo },
       h("td", { class: "cr-mono cr-nowrap" }, tick_words(row.tick)), h("td", { class: "cr-nowrap" }, h("span", { class: "cr-letter", "data-state": row.state, "aria-hidden": "true" }, row.letter), ` ${row.state}`),
       h("td", {}, TODO[row.todo] ?? row.todo), h("td", {}, row.why)));
     return draw(parts.plan, h("div", { class: part },
       h("div", { class: "cr-bar" },
-        button(busy === "start" ? "Starting …" : words, start, { kind: "primary", disabled: Boolean(busy) || (!plan.wanted && !plan.same), key: "start" }),
+        button(busy === "start" ? "Starting …" : words, start, { kind: "primary", disabled: Boolean(busy) || runs || (!plan.wanted && !plan.same), key: "start" }),
         h("span", { class: "cr-grow", role: "status" }, plan.ticks ? `${count(plan.ticks)} ${plan.ticks === 1 ? "tick" : "ticks"}: ${todo}` : "No tick lies in this range.",
           h("span", { class: "cr-soft" }, ` · ${brief(plan.start)} to ${brief(plan.end)} · ${plan.cron} in ${plan.zone}`))),
       work_problem(),
@@ -263,7 +264,7 @@ rooms.backfill = (ctx) => {
   }
 
   const work_problem = () => (troubles.work ? problem(troubles.work, "work") : null);
-  const ICONS = { done: "success", paused: "suspended", running: "running", cancelled: "cancelled", interrupted: "interrupted" };
+  const ICONS = { starting: "queued", done: "success", paused: "suspended", running: "running", cancelled: "cancelled", interrupted: "interrupted" };
   const status_badge = (one) => badge(ICONS[one.status] ?? "pending", one.status);
 
   function draw_fills() {
@@ -294,13 +295,13 @@ rooms.backfill = (ctx) => {
       : button(words, () => { sure = words; show(); }, { disabled: Boolean(busy), key: `${what}-${words}`, title });
     const facts = [
       ["Range", `${brief(one.start)} to ${brief(one.end)}`], ["Ticks", `${one.which} of ${one.cron} in ${one.zone}${one.trigger ? `, trigger ${one.trigger}` : ""}`],
-      ["Next", one.cursor], ["Inputs", chips(Object.entries(one.inputs), "parameter")], ["Labels", chips(Object.entries(one.labels), "label")],
+      ["Next", one.cursor && h("span", { class: "cr-mono" }, tick_words(one.cursor))], ["Inputs", chips(Object.entries(one.inputs), "parameter")], ["Labels", chips(Object.entries(one.labels), "label")],
       ["Runs", `${one.order === "asc" ? "oldest" : "newest"} first, ${one.parallel} at a time${one.stop_after ? `, pauses after ${one.stop_after} failures` : ""}`],
       ["Source", one.pinned ? `the notebook as it was at the start (${one.pinned})` : "the notebook as it is when a run begins"], ["Out", one.out],
-    ].filter(([, value]) => value && value.length);
+    ].filter(([, value]) => value && (value instanceof Node || value.length));
     return draw(parts.fill, h("section", { class: "cr-chosen-one", "aria-label": `Backfill ${one.id}` },
       h("h3", {}, status_badge(one), ` ${one.flow} `, h("span", { class: "cr-mono cr-soft" }, one.id)),
-      one.why ? h("div", { class: "cr-note" }, one.why) : null,
+      one.why ? h("div", { class: "cr-note" }, one.why.startsWith("by ") ? `${one.status} ${one.why}` : one.why) : null,
       h("div", { class: "cr-share", role: "img", "aria-label": `${over} of ${one.total} ticks: ${said}` },
         pieces.map(([word, each]) => h("span", { key: word, "data-state": word, style: { flex: `${each} 0 0` } })), waiting ? h("span", { key: "rest", style: { flex: `${waiting} 0 0`, background: "transparent" } }) : null),
       h("div", { class: "cr-bar", style: { padding: "0" } }, h("span", { class: "cr-grow", role: "status" }, `${count(over)} of ${count(one.total)} ticks`, said ? `: ${said}` : "", pace ? h("span", { class: "cr-soft" }, ` · ${pace}`) : null),

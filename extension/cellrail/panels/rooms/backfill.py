@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from cellrail.app.fills import Fill, FillPlan, Progress
+from cellrail.app.fills import INTERRUPTED, Fill, FillPlan, Progress
 from cellrail.app.wishing import BackfillOptions
 from cellrail.errors import CellrailError, UserError
 from cellrail.panels import ticking
@@ -25,6 +25,7 @@ from cellrail.schedule.templates import is_template
 from cellrail_state.errors import StateError, StoreNotFound
 from cellrail_state.schedules import Trigger, Which
 from cellrail_state.sql import queries
+from cellrail_state.standing import Standing
 
 #: so many ticks are looked at for a calendar, so many are listed of a plan
 _TICKS, _LISTED = 50_000, 400
@@ -34,6 +35,8 @@ _SECOND = "{date:%Y-%m-%dT%H:%M:%S}"
 #: parameters of these names are taken to be the tick's day, where they hold one
 _DAYS = frozenset(("day", "date", "ds", "when"))
 _OVER = frozenset(("done", "cancelled"))
+#: seconds in which the process that drives a backfill is taken to be about to begin
+_STARTING_SECONDS = 20.0
 
 
 class Wish(msgspec.Struct, kw_only=True):
@@ -194,7 +197,8 @@ class BackfillRoom(Room):
             "ticks": len(plan.items), "counts": plan.counts, "wanted": len(wanted),
             "states": _plain_counts(states.values()), "start": plan.backfill.start,
             "end": plan.backfill.end, "zone": plan.backfill.zone, "cron": plan.backfill.cron,
-            "same": known,
+            "same": known.id if known is not None else "",
+            "same_status": known.status if known is not None else "",
             "rows": [
                 {"tick": item.tick.isoformat(), "state": str(states[item.tick]),
                  "letter": states[item.tick].letter, "todo": str(item.decision.todo),
@@ -220,12 +224,12 @@ class BackfillRoom(Room):
             plan=True, **_options(wish, self._kinds(wish)),
         )  # fmt: skip
 
-    def _known(self, plan: FillPlan) -> str:
-        """The backfill that a start would go on with; "" where it would be a new one."""
-        try:
-            return plan.backfill.id if self.app.store.backfills.get(plan.backfill.id) else ""
-        except StoreNotFound:
-            return ""
+    def _known(self, plan: FillPlan) -> Fill | None:
+        """The backfill that a start would go on with; None where it would be a new one."""
+        with contextlib.suppress(StoreNotFound):
+            if self.app.store.backfills.get(plan.backfill.id) is not None:
+                return Fill(self.app, plan.backfill)
+        return None
 
     def _states(self, plan: FillPlan) -> list[tuple[dt.datetime, ticking.State]]:
         now, source = dt.datetime.fromtimestamp(self.app.clock(), dt.UTC), plan.backfill.source
@@ -265,7 +269,7 @@ class BackfillRoom(Room):
             found = self.app.backfill_list()[:_FILLS]
         except StoreNotFound:
             return []
-        return [_row(fill) for fill in found]
+        return [_row(fill, self.app.clock()) for fill in found]
 
     def ask_fill(self, args: Args) -> dict[str, Any]:
         """One of them, and how far it is."""
@@ -274,8 +278,9 @@ class BackfillRoom(Room):
         progress = fill.progress(plan)
         record, told = fill.record, fill.to_dict()
         return {
-            **_row(fill), "inputs": _texts(told["inputs"]), "labels": dict(record.labels),
-            "parallel": record.parallel, "stop_after": record.stop_after,
+            **_row(fill, self.app.clock()), "inputs": _texts(told["inputs"]),
+            "labels": dict(record.labels), "parallel": record.parallel,
+            "stop_after": record.stop_after,
             "order": "desc" if record.newest_first else "asc", "out": record.out,
             "pinned": record.pinned[:12], "ticks": len(plan.items),
             "months": _months(plan), "cursor": _cursor(plan), **_progress(progress),
@@ -283,17 +288,19 @@ class BackfillRoom(Room):
 
     def ask_pause(self, args: Args) -> dict[str, Any]:
         """Begin no more runs; `now`: cancel those that run."""
-        return _row(self.app.backfill_pause(_id(args), now=bool(args.get("now"))))
+        fill = self.app.backfill_pause(_id(args), now=bool(args.get("now")))
+        return _row(fill, self.app.clock())
 
     def ask_resume(self, args: Args) -> dict[str, Any]:
         """Go on, in a process of its own."""
-        return _row(
-            self.app.backfill_resume(_id(args), latest=bool(args.get("latest")), detach=True)
-        )
+        latest = bool(args.get("latest"))
+        fill = self.app.backfill_resume(_id(args), latest=latest, detach=True)
+        return _row(fill, self.app.clock())
 
     def ask_cancel(self, args: Args) -> dict[str, Any]:
         """End it for good."""
-        return _row(self.app.backfill_cancel(_id(args), now=bool(args.get("now"))))
+        fill = self.app.backfill_cancel(_id(args), now=bool(args.get("now")))
+        return _row(fill, self.app.clock())
 
     def _fill(self, address: str) -> Fill:
         """A backfill that knows its ticks from the last time."""
@@ -378,16 +385,18 @@ def _id(args: Args) -> str:
 # --- to the browser ------------------------------------------------------------------------------
 
 
-def _row(fill: Fill) -> dict[str, Any]:
+def _row(fill: Fill, now: float) -> dict[str, Any]:
     record, state, status = fill.record, fill.state, fill.status
+    if status == INTERRUPTED and now - state.time < _STARTING_SECONDS:
+        status = "starting"
     return {
         "id": fill.id, "flow": record.flow, "status": status, "why": state.why,
         "which": str(record.which), "cron": record.cron, "zone": record.zone,
         "trigger": record.trigger, "start": record.start, "end": record.end,
         "created": record.created, "user": record.user,
         "can": {
-            "pause": status in {"running", "interrupted"},
-            "resume": status in {"paused", "interrupted"},
+            "pause": status in {"running", "starting", INTERRUPTED},
+            "resume": status in {"paused", INTERRUPTED},
             "cancel": status not in _OVER,
         },
     }  # fmt: skip
@@ -415,7 +424,12 @@ def _months(plan: FillPlan) -> dict[str, Any]:
 
 def _cursor(plan: FillPlan) -> str:
     """The tick that comes next; "" where none does."""
-    todo = (i for i in plan.items if i.decision.todo not in {Todo.NOTHING, Todo.WAIT})
+    begun = {Standing.RUNNING, Standing.INTERRUPTED}
+    todo = (
+        i
+        for i in plan.items
+        if i.decision.todo is not Todo.NOTHING and i.stand.standing not in begun
+    )
     return next((item.tick.isoformat() for item in todo), "")
 
 
