@@ -20,7 +20,7 @@ from cellrail.app.sharing import Shared, Sharing, behind
 from cellrail.app.wishing import BackfillOptions, modules_by_name
 from cellrail.errors import BackfillRuns, BadSchedule, NoSuchBackfill, UserError
 from cellrail.executors import Executor, LocalProcesses, Task
-from cellrail.filling import Driver, Item, Watch, plan
+from cellrail.filling import Counts, Driver, Item, Watch, plan
 from cellrail.notebook.fingerprint import modules_of, source_digest
 from cellrail.notebook.model import Flow
 from cellrail.run import prepare
@@ -258,20 +258,27 @@ class Backfilling(Sharing):
         with self.store.backfills.driving(backfill.id) as got:
             if not got:
                 raise UserError(f"backfill {backfill.id} is driven by another process")
-            found = self._range(backfill)
-            executor = self._executor(backfill)
-            try:
-                shared = self._shared_by(backfill, found, executor)
-                with self.store.claims.owner() as lock:
-                    driver = self._driver(
-                        backfill, found, executor, lock=lock, watch=watch, shared=shared
-                    )
-                    driver.run()
-                    fill.driven = driver.counts
-            finally:
-                executor.close()
+            fill.driven = self._drive(backfill, watch)
+            # who has resumed it while its workers were ending has left it to this process
+            while fill.state.filling is Filling.RUNNING:
+                fill.driven = self._drive(backfill, watch)
         self.store.catalog.ingest()
         return fill
+
+    def _drive(self, backfill: Backfill, watch: Watch | None) -> Counts:
+        """Drive it until it is done, paused or cancelled; this process holds its lock."""
+        found = self._range(backfill)
+        executor = self._executor(backfill)
+        try:
+            shared = self._shared_by(backfill, found, executor)
+            with self.store.claims.owner() as lock:
+                driver = self._driver(
+                    backfill, found, executor, lock=lock, watch=watch, shared=shared
+                )
+                driver.run()
+                return driver.counts
+        finally:
+            executor.close()
 
     def _shared_by(self, backfill: Backfill, found: Range, executor: Executor) -> Shared:
         """What its runs share; executed now where that was not done yet."""
