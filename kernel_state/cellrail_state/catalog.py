@@ -48,7 +48,7 @@ _OF_STATE = re.compile(r"\bstate\b|\btables\b|schema|duckdb_", re.IGNORECASE)
 #: what a page of runs can be sorted by; the id sorts by time
 _SORTS = {
     "started": "run_id",
-    "seconds": "coalesce(ended, epoch(now())) - started",
+    "seconds": "coalesce(seconds, epoch(now()) - started)",
     "status": "status",
     "flow": "flow",
 }
