@@ -48,7 +48,7 @@ class Process:
         return self.log.read_text("utf-8")
 
     def begun(self) -> None:
-        told = self.wait(lambda: re.search(r"cellrail serves .* at (http\S+)", self.said))
+        told = self.wait(lambda: re.search(r"cellrail serves .* at (http[^\s;]+)", self.said))
         self.url = told[1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
