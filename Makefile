@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year bench-panels nbval crash-test soak schemathesis screenshots clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year bench-panels nbval corpus-test crash-test soak schemathesis screenshots clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -66,6 +66,9 @@ soak: $(STAMP)  ## the server under 20 requests a second for an hour; SECONDS=n
 schemathesis: $(STAMP)  ## thousands of requests from the OpenAPI document; EXAMPLES=n
 	SCHEMA_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest --timeout 7200 \
 		tests/server/test_schema.py
+
+corpus-test: $(STAMP)  ## every cut of every notebook of the corpus, lazily and at once
+	CELLRAIL_TEST_EVERY_CUT=1 $(BIN)/python -m pytest -n $(WORKERS) tests/integration/test_corpus.py
 
 crash-test: $(STAMP)  ## kill -9 in hundreds of stores and flows, full disks; ROUNDS=n, CRASH_SEED=n repeats
 	CRASH_ROUNDS=$(or $(ROUNDS),300) $(BIN)/python -m pytest -s --timeout 3600 \

@@ -7,10 +7,13 @@ A first line `# needs: torch` skips it where that library is not installed.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+#: at once, in kernels of their own, every other cut will do; `make corpus-test` takes every one
+EVERY_CUT = bool(os.environ.get("CELLRAIL_TEST_EVERY_CUT"))
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.ipy"))
 
 
@@ -32,10 +35,14 @@ def test_the_corpus_is_there():
     assert all(len(cells_of(path)) >= 4 for path in CORPUS)
 
 
-@pytest.mark.parametrize("lazy_above", ["0", "1000000000"], ids=["lazy", "at once"])
+@pytest.mark.parametrize(
+    ("lazy_above", "kernels"),
+    [("0", "warm"), ("1000000000", "cold")],
+    ids=["lazy, in forks", "at once"],
+)
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_at_every_cut_a_restart_equals_the_uninterrupted_run(
-    path, lazy_above, make, app, monkeypatch
+    path, lazy_above, kernels, make, app, monkeypatch
 ):
     for library in needs_of(path):
         pytest.importorskip(library, reason=f"this notebook needs {library}")
@@ -46,10 +53,14 @@ def test_at_every_cut_a_restart_equals_the_uninterrupted_run(
     assert whole.status == "success", whole.cause
 
     differing = {}
-    for number in range(2, len(cells) + 1):
-        again = app.restart(whole.id, from_step=f"#{number}")
+    cuts = range(2, len(cells) + 1)
+    if kernels == "cold" and not EVERY_CUT:
+        cuts = cuts[::-2]
+    for number in cuts:
+        again = app.restart(whole.id, from_step=f"#{number}", kernels=kernels)
         assert again.status == "success", (number, again.cause)
         difference = app.diff(whole.id, again.id)
         if not difference.equal:
             differing[number] = [step for step in difference.steps if not step.equal]
+    app.close()
     assert not differing
