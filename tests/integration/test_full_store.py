@@ -27,7 +27,7 @@ def test_what_a_run_changes_once_the_store_is_full_is_lost_and_restarts_say_so(
     assert {name: str(last[name].verdict) for name in ("kept", "big", "late")} == {
         "kept": "stored", "big": "stored", "late": "lost",
     }  # fmt: skip
-    assert last["late"].reason == "over the limit: the store is full (max_store)"
+    assert last["late"].to_dict()["reason"] == "over the limit: the store is full (max_store)"
     with pytest.raises(RestartRefused, match="late"):
         app.restart(run.id, from_step="#4")
     full = App(tmp_path / ".cellrail").run(notebook, parameters={})
