@@ -15,6 +15,7 @@ import msgspec
 
 from cellrail.app import App
 from cellrail.executors import Done, Task
+from cellrail.ownprocess import begin_quickly
 
 
 def main(store: str) -> None:
@@ -60,4 +61,5 @@ def _listen(on: bool) -> None:
 
 
 if __name__ == "__main__":
+    begin_quickly()
     main(sys.argv[1])

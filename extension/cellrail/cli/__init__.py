@@ -88,6 +88,9 @@ def main(arguments: list[str] | None = None) -> Any:
     import sys
 
     try:
+        from cellrail.ownprocess import begin_quickly
+
+        begin_quickly()
         from cellrail.cli.common import guarded
     except KeyboardInterrupt:  # before anything was begun
         sys.exit(130)

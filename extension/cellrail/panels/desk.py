@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from cellrail.errors import CellrailError
+from cellrail.ownprocess import begin_quickly
 from cellrail.panels.base import Room, kind_of
 from cellrail_state.errors import StateError
 
@@ -222,4 +223,5 @@ def main(store: str) -> None:
 
 
 if __name__ == "__main__":
+    begin_quickly()
     main(sys.argv[1])

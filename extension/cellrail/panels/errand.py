@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from cellrail.errors import CellrailError
+from cellrail.ownprocess import begin_quickly
 from cellrail_state.errors import StateError, StoreNotFound
 from cellrail_state.model import RunStarted
 
@@ -186,4 +187,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    begin_quickly()
     sys.exit(main())
