@@ -197,7 +197,7 @@ def test_local_modules_are_those_of_the_start_whatever_becomes_of_their_files(
     kept = app.store.backfills.folder(fill.id) / "modules" / "helpers.py"
     kept.write_text("word = 'bad'")
     with pytest.raises(StoreError, match=r"is not the helpers\.py"):
-        fill.plan()
+        app.backfill_show(fill.id).plan()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
