@@ -182,7 +182,7 @@ def test_a_plan_tells_what_would_happen_with_other_parameters(failed, app):
     assert (as_it_was["kept"], as_it_was["executes"], as_it_was["refusals"]) == (3, 1, [])
     refused = plain(room.ask_plan({"run": failed.id, "step": "report", "parameters": {"day": "y"}}))
     assert refused["refusals"]
-    assert refused["earliest"] == "score"
+    assert refused["earliest"] == "load"
     wide = {"run": failed.id, "step": "report", "parameters": {"day": "y"}, "widen": True}
     assert plain(room.ask_plan(wide))["refusals"] == []
     with pytest.raises(UserError, match="limit: 'two' is no whole number"):
