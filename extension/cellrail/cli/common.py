@@ -155,8 +155,17 @@ def _carried_out(command: click.Command, words: list[str]) -> int:
         code = 0
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - a defect of ours: say so, keep the traceback
-        code = _unexpected(error, as_json=as_json)
+        if _is_interrupt(error):
+            code = INTERRUPTED
+            _tell("interrupted", "interrupted", "", as_json=as_json)
+        else:
+            code = _unexpected(error, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _is_interrupt(error: Exception) -> bool:
+    """Whether this is how DuckDB tells of a Ctrl-C that came in a query."""
+    return type(error) is RuntimeError and str(error) == "Query interrupted"
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:
