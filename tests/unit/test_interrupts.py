@@ -7,6 +7,8 @@ afterwards the handlers are what they were; in another thread nothing changes.
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -82,3 +84,16 @@ def test_another_thread_leaves_the_handlers_alone():
     thread.start()
     thread.join()
     assert found == [signal.default_int_handler]
+
+
+def test_the_exit_code_is_130_though_it_came_in_code_made_of_a_text(tmp_path):
+    """As that of a dataclass is: CPython would end the process by a signal of its own."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import click\nfrom cellrail.cli.common import guarded\n"
+        "@click.command()\ndef work():\n    exec('raise KeyboardInterrupt')\n"
+        "guarded(work, None)\n"
+    )
+    words = [sys.executable, "-m", script.stem]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (130, "error: interrupted")

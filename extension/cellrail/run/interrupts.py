@@ -46,6 +46,9 @@ def hear_no_more() -> None:
     for number in _SIGNALS:
         # a handler in Python would be gone before the interpreter is
         signal.signal(number, signal.SIG_IGN)
+    # CPython kills a process at its end where a Ctrl-C came in code made of a text (that of a
+    # dataclass, say), though it was caught; it forgets that when it runs the next such code
+    exec("")  # noqa: S102 - nothing is executed
 
 
 @contextlib.contextmanager
