@@ -13,18 +13,14 @@ from pathlib import Path
 _SECONDS = 60.0
 #: run by the kernel's Python: its version, and those of the packages named on the command line
 _ASK = """
-import importlib, importlib.metadata as m, json, platform, sys
+import contextlib, importlib, importlib.metadata as m, json, platform, sys
 told = {}
 for name in json.loads(sys.argv[1]):
-    try:
+    with contextlib.suppress(Exception):
         told[name] = str(importlib.import_module(name).__version__)
-    except Exception:
-        pass
 for name in json.loads(sys.argv[2]):
-    try:
+    with contextlib.suppress(Exception):
         told[name] = m.version(name)
-    except Exception:
-        pass
 print(json.dumps([platform.python_version(), told]))
 """
 

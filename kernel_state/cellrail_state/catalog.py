@@ -24,7 +24,8 @@ import msgspec
 from cellrail_state import locks
 from cellrail_state.errors import StoreError, StoreTooNew
 from cellrail_state.ingest import TABLES, Ingested, fetch, ingest, insert
-from cellrail_state.rows import RunPage, RunRow, state_rows
+from cellrail_state.rows import RunRow, state_rows
+from cellrail_state.searching import RunPage, RunSearch
 from cellrail_state.sql import migrations, queries
 
 if TYPE_CHECKING:
@@ -45,13 +46,6 @@ MEMORY_SECONDS = 2.0
 _COPY_SECONDS = 600.0
 #: queries that may mean the table of state, or want to know which tables there are
 _OF_STATE = re.compile(r"\bstate\b|\btables\b|schema|duckdb_", re.IGNORECASE)
-#: what a page of runs can be sorted by; the id sorts by time
-_SORTS = {
-    "started": "run_id",
-    "seconds": "coalesce(seconds, epoch(now()) - started)",
-    "status": "status",
-    "flow": "flow",
-}
 #: seconds that the doctor waits
 REBUILD_SECONDS = 10.0
 
@@ -110,44 +104,21 @@ class Catalog:
                 with contextlib.suppress(Exception):
                     connection.execute("ROLLBACK")
 
-    def page(
-        self,
-        *,
-        text: str = "",
-        status: str | None = None,
-        flow: str | None = None,
-        sort: str = "started",
-        ascending: bool = False,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> RunPage:
+    def page(self, search: RunSearch, *, flow: str | None = None) -> RunPage:
         """A page of the runs, and how many there are.
 
         Args:
-            text: words that must all occur in a run's id, flow, kind, cause, labels or parameters;
-                `name=value` is a label or a parameter whose value begins so.
-            status: only these.
+            search: which.
             flow: only this flow's.
-            sort: `started`, `seconds`, `status` or `flow`.
-            ascending: the other way round.
-            limit: at most so many rows.
-            offset: behind so many.
 
         Raises:
             StoreError: there is no such order.
         """
-        if sort not in _SORTS:
-            raise StoreError(f"runs cannot be sorted by {sort!r}", hint=", ".join(_SORTS))
-        way = "ASC" if ascending else "DESC"
-        order = f"{_SORTS[sort]} {way}, run_id {way}"
-        common = {"flow": flow, "needles": [_needles(word) for word in text.split()]}
-        window = {"status": status, "limit": limit, "offset": offset}
+        listing, counting = search.page(flow), search.counts(flow)
         with self._answering() as connection:
-            listed = queries()["page_of_runs"].replace("SORT_KEY", order)
-            rows = fetch(connection, listed, {**common, **window})
-            counted = fetch(connection, queries()["count_runs"], common)
+            rows, counted = fetch(connection, *listing), fetch(connection, *counting)
         counts = {row["status"]: row["runs"] for row in counted}
-        total = sum(counts.values()) if status is None else counts.get(status, 0)
+        total = sum(counts.values()) if search.status is None else counts.get(search.status, 0)
         return RunPage(rows=[RunRow.from_row(row) for row in rows], counts=counts, total=total)
 
     def _derive(self, connection: Any) -> None:
@@ -373,23 +344,6 @@ class Catalog:
             yield connection
         finally:
             connection.close()
-
-
-def _needles(word: str) -> list[str]:
-    """The texts of which one occurs in a run that a word of a search fits, in lower case.
-
-    Labels and parameters are searched as the JSON that they are stored as.
-    """
-    name, equals, value = word.lower().partition("=")
-    if not (equals and name):
-        return [word.lower()]
-
-    def quoted(text: str) -> str:
-        return msgspec.json.encode(text).decode()
-
-    key, begins = quoted(name), quoted(value)[:-1]
-    dates = [f'{key}:{{"${kind}":{begins}' for kind in ("date", "datetime")]
-    return [f"{key}:{begins}", f"{key}:{value}", *dates]
 
 
 @contextlib.contextmanager

@@ -56,16 +56,6 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
 
-class RunPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of a listing of runs."""
-
-    rows: list[RunRow]
-    #: how many runs there are of each status, whatever status was asked for
-    counts: dict[str, int]
-    #: how many runs the page is of
-    total: int
-
-
 class Rows:
     """Rows to insert, by table."""
 

@@ -220,6 +220,8 @@ def test_a_process_that_has_a_kernels_pid_by_now_is_not_killed():
     stranger = subprocess.Popen(words)
     kernel = subprocess.Popen([*words, EXTENSION_FLAG], start_new_session=True)
     try:
+        # a process that has just begun has no command line yet
+        wait_for(lambda: EXTENSION_FLAG in psutil.Process(kernel.pid).cmdline())
         began = psutil.Process(kernel.pid).create_time()
         told = KernelStarted(
             time=0.0, pid=kernel.pid, started=began, python="3.11.1", implementation="cpython"

@@ -17,10 +17,11 @@ from cellrail.notebook.parameters import to_json
 from cellrail.values import query_values
 from cellrail.views import Run, RunList
 from cellrail_state.model import Checkpoint
+from cellrail_state.searching import RunSearch
 
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
-    from cellrail_state.rows import RunPage
+    from cellrail_state.searching import RunPage
 
 
 class Looking(AppBase):
@@ -71,33 +72,16 @@ class Looking(AppBase):
         return found
 
     def runs_page(
-        self,
-        text: str = "",
-        *,
-        notebook: str | Path | None = None,
-        status: str | None = None,
-        sort: str = "started",
-        ascending: bool = False,
-        limit: int = 50,
-        offset: int = 0,
+        self, search: RunSearch | None = None, *, notebook: str | Path | None = None
     ) -> RunPage:
         """A page of the runs that fit a search, with how many there are of each status.
 
         Args:
-            text: words that must all occur in a run's id, flow, kind, cause, labels or parameters;
-                `name=value` is a label or a parameter whose value begins so.
+            search: which; by default the newest.
             notebook: only this notebook's.
-            status: only these.
-            sort: `started`, `seconds`, `status` or `flow`.
-            ascending: the other way round.
-            limit: at most so many rows.
-            offset: behind so many.
         """
         flow = flow_id(Path(notebook).resolve(), self.store_path) if notebook is not None else None
-        return self.store.catalog.page(
-            text=text, status=status, flow=flow, sort=sort, ascending=ascending, limit=limit,
-            offset=offset,
-        )  # fmt: skip
+        return self.store.catalog.page(search or RunSearch(), flow=flow)
 
     def steps(self, notebook: str | Path) -> Flow:
         """A notebook's steps, checked; nothing runs.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellrail.tables import Table
+from cellrail_state.searching import RunSearch
 
 if TYPE_CHECKING:
     from cellrail.app import App
@@ -37,7 +38,8 @@ def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table
 
 
 def _runs(app: App, start: Mapping[str, Any], title: str) -> Table:
-    page = app.runs_page(start.get("text", ""), status=start.get("status"), limit=_ROWS)
+    search = RunSearch(text=start.get("text", ""), status=start.get("status"), limit=_ROWS)
+    page = app.runs_page(search)
     rows = tuple(
         (row.run_id, row.status, row.flow, moment(row.started), took(row.seconds), row.cause)
         for row in page.rows

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,10 @@ from cellrail.server.endpoints import Asked, Endpoint, Reply
 from cellrail_state import waits
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.schedules import Trigger
+
+if TYPE_CHECKING:
+    from cellrail.notebook.plan import Plan
+    from cellrail.views import Run
 
 _RUN = {"run": "[A-Za-z0-9_-]{1,64}"}
 _TRIGGER = {"trigger": "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"}
@@ -71,20 +75,12 @@ def journal(asked: Asked) -> Reply:
 
 def restart(asked: Asked) -> Reply:
     """Restart a run from a step, or tell what would happen."""
-    options = _options(asked)
-    if options.pop("plan"):
-        plan = asked.app.restart(asked.path["run"], plan=True, **options)
-        return Reply(data=plan.to_dict(), status=200)
-    return _begun(asked, asked.app.task_of_restart(asked.path["run"], **options))
+    return _begun_or_planned(asked, asked.app.restart, asked.app.task_of_restart)
 
 
 def rerun(asked: Asked) -> Reply:
     """Execute what changed since a run, or tell what would happen."""
-    options = _options(asked)
-    if options.pop("plan"):
-        plan = asked.app.rerun(asked.path["run"], plan=True, **options)
-        return Reply(data=plan.to_dict(), status=200)
-    return _begun(asked, asked.app.task_of_rerun(asked.path["run"], **options))
+    return _begun_or_planned(asked, asked.app.rerun, asked.app.task_of_rerun)
 
 
 def recover(asked: Asked) -> Reply:
@@ -111,6 +107,15 @@ def _options(asked: Asked) -> dict[str, Any]:
     options: dict[str, Any] = msgspec.structs.asdict(asked.body)
     asked.app.check_values(options["parameters"])
     return options
+
+
+def _begun_or_planned(
+    asked: Asked, plan: Callable[..., Run | Plan], task_of: Callable[..., Task]
+) -> Reply:
+    options, run = _options(asked), asked.path["run"]
+    if options.pop("plan"):
+        return Reply(data=plan(run, plan=True, **options).to_dict(), status=200)
+    return _begun(asked, task_of(run, **options))
 
 
 def _begun(asked: Asked, task: Task) -> Reply:

@@ -230,18 +230,6 @@ class NewTrigger(Taken, frozen=True):
     secrets: list[_Name] = []
 
 
-class TriggerTold(Told, frozen=True):
-    """A trigger."""
-
-    schema: int
-    id: str
-    flow: str
-    cron: str
-    zone: str
-    enabled: bool
-    next: list[str]
-
-
 class TriggerInList(Told, frozen=True):
     """A trigger of a list."""
 
@@ -250,6 +238,13 @@ class TriggerInList(Told, frozen=True):
     cron: str
     zone: str
     enabled: bool
+
+
+class TriggerTold(TriggerInList, frozen=True):
+    """A trigger."""
+
+    schema: int
+    next: list[str]
 
 
 class TriggersTold(Told, frozen=True):
@@ -307,17 +302,10 @@ class BackfillInList(Told, frozen=True):
     end: str
 
 
-class BackfillTold(Told, frozen=True):
+class BackfillTold(BackfillInList, frozen=True):
     """A backfill, and how the ticks of its range stand."""
 
     schema: int
-    backfill_id: str
-    status: str
-    flow: str
-    cron: str
-    zone: str
-    start: str
-    end: str
 
 
 class BackfillsTold(Told, frozen=True):

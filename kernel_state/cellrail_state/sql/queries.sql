@@ -11,34 +11,30 @@ WHERE ($flow IS NULL OR flow = $flow)
 ORDER BY run_id DESC
 LIMIT $limit
 
--- name: page_of_runs
--- A page of the runs that fit a search. $needles: of each list one text must occur in the run.
-SELECT run_id, flow, kind, status, cause, origin, from_step, started, ended,
-       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels, seconds
+-- name: fitting_runs
+-- The runs that fit a search. $needles: of each list one text must occur in the run.
+SELECT *
 FROM runs
 WHERE ($flow IS NULL OR flow = $flow)
-  AND ($status IS NULL OR status = $status)
   AND (len($needles::VARCHAR[][]) = 0 OR len(list_filter(
         $needles::VARCHAR[][],
         lambda texts: len(list_filter(texts, lambda text: contains(lower(concat_ws(
             chr(10), run_id, flow, kind, cause, origin, labels::VARCHAR, parameters::VARCHAR
         )), text))) > 0
       )) = len($needles::VARCHAR[][]))
+
+-- name: page_of_runs
+-- A page of them.
+SELECT run_id, flow, kind, status, cause, origin, from_step, started, ended,
+       parameters::VARCHAR AS parameters, labels::VARCHAR AS labels, seconds
+FROM (FITTING_RUNS)
+WHERE ($status IS NULL OR status = $status)
 ORDER BY SORT_KEY
 LIMIT $limit OFFSET $offset
 
 -- name: count_runs
--- How many runs of each status fit a search (see `page_of_runs`).
-SELECT status, count(*) AS runs
-FROM runs
-WHERE ($flow IS NULL OR flow = $flow)
-  AND (len($needles::VARCHAR[][]) = 0 OR len(list_filter(
-        $needles::VARCHAR[][],
-        lambda texts: len(list_filter(texts, lambda text: contains(lower(concat_ws(
-            chr(10), run_id, flow, kind, cause, origin, labels::VARCHAR, parameters::VARCHAR
-        )), text))) > 0
-      )) = len($needles::VARCHAR[][]))
-GROUP BY status
+-- How many of them there are of each status.
+SELECT status, count(*) AS runs FROM (FITTING_RUNS) GROUP BY status
 
 -- name: runs_of_ticks
 -- The runs of a flow's ticks in a range (stamps, both inclusive), oldest first.

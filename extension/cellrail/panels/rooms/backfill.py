@@ -17,8 +17,8 @@ from cellrail.app.fills import INTERRUPTED, Fill, FillPlan, Progress
 from cellrail.app.wishing import BackfillOptions
 from cellrail.errors import CellrailError, UserError
 from cellrail.panels import ticking
-from cellrail.panels.base import Args, Room
-from cellrail.panels.rooms.pacing import Pace
+from cellrail.panels.base import Args
+from cellrail.panels.rooms.pacing import PacedRoom
 from cellrail.schedule.cron import EVERY, Cron
 from cellrail.schedule.deciding import Todo
 from cellrail.schedule.templates import is_template
@@ -64,20 +64,16 @@ class Wish(msgspec.Struct, kw_only=True):
     months: int = 3
 
 
-class BackfillRoom(Room):
+class BackfillRoom(PacedRoom):
     """Answers for backfills."""
 
     def __init__(self, app: Any) -> None:
         """Look into a store."""
         super().__init__(app)
-        self._pace = Pace()
         self._fills: dict[str, Fill] = {}
 
-    def stamp(self, what: str, args: Args) -> Hashable:
+    def now(self, what: str, args: Args) -> Hashable:
         """Changes when a run or a backfill does, or the notebook, and every minute."""
-        return self._pace.stamp((what, msgspec.json.encode(args)), lambda: self._now(what, args))
-
-    def _now(self, what: str, args: Args) -> Hashable:
         minute = int(self.app.clock() // 60)
         try:
             beat: Hashable = (self.pulse.beat(), minute, self._filling())

@@ -15,6 +15,7 @@ from cellrail.panels.rooms.details import detail_of
 from cellrail.panels.rooms.previews import Previews
 from cellrail.panels.rooms.runs import clipped, shown
 from cellrail.panels.rooms.steps import edges_of, row_of
+from cellrail_state.searching import RunSearch
 
 if TYPE_CHECKING:
     from cellrail.app import App
@@ -189,7 +190,8 @@ class RunRoom(Room):
         """
         run = self._run(args)
         # the flow's name today is a path beside the store
-        page = self.app.runs_page(notebook=self.app.store_path.parent / run.flow, limit=30)
+        path = self.app.store_path.parent / run.flow
+        page = self.app.runs_page(RunSearch(limit=30), notebook=path)
         rows = [row for row in page.rows if row.run_id != run.id]
         rows.sort(key=lambda row: row.run_id != run.origin)
         return [[row.run_id, row.status] for row in rows]

@@ -9,6 +9,7 @@ from cellrail.notebook.parameters import from_json
 from cellrail.panels.base import Args, Room
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.rows import RunRow
+from cellrail_state.searching import RunSearch
 
 #: rows of a page, at most
 MOST = 200
@@ -25,16 +26,16 @@ class RunsRoom(Room):
         Args:
             args: `text`, `status`, `sort`, `ascending`, `limit`, `offset`.
         """
-        limit = min(int(args.get("limit", 50)), MOST)
+        search = RunSearch(
+            text=str(args.get("text") or ""),
+            status=args.get("status") or None,
+            sort=args.get("sort") or "started",
+            ascending=bool(args.get("ascending")),
+            limit=min(int(args.get("limit", 50)), MOST),
+            offset=max(int(args.get("offset", 0)), 0),
+        )
         try:
-            page = self.app.runs_page(
-                str(args.get("text") or ""),
-                status=args.get("status") or None,
-                sort=args.get("sort") or "started",
-                ascending=bool(args.get("ascending")),
-                limit=limit,
-                offset=max(int(args.get("offset", 0)), 0),
-            )
+            page = self.app.runs_page(search)
         except StoreNotFound:
             return {"rows": [], "counts": {}, "total": 0, "behind": 0, "empty": True}
         return {
@@ -42,7 +43,7 @@ class RunsRoom(Room):
             "counts": page.counts,
             "total": page.total,
             "behind": self.app.store.catalog.behind,
-            "empty": not page.counts and not args.get("text"),
+            "empty": not page.counts and not search.text,
         }
 
     def stamp(self, what: str, args: Args) -> Hashable:

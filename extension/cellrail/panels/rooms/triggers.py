@@ -6,11 +6,9 @@ import datetime as dt
 from collections.abc import Hashable
 from typing import Any
 
-import msgspec
-
-from cellrail.panels.base import Args, Room
+from cellrail.panels.base import Args
 from cellrail.panels.errand import Errand, Wish
-from cellrail.panels.rooms.pacing import Pace
+from cellrail.panels.rooms.pacing import PacedRoom
 from cellrail.schedule.due import Due
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.schedules import Trigger
@@ -20,23 +18,13 @@ from cellrail_state.sql import queries
 _NEXT, _SHOWN = 5, 20
 
 
-class TriggersRoom(Room):
+class TriggersRoom(PacedRoom):
     """Answers for triggers."""
 
-    def __init__(self, app: Any) -> None:
-        """Look into a store."""
-        super().__init__(app)
-        self._pace = Pace()
-
-    def stamp(self, what: str, args: Args) -> Hashable:
+    def now(self, what: str, args: Args) -> Hashable:
         """Changes when a trigger or a run does, and every ten seconds."""
-        return self._pace.stamp((what, msgspec.json.encode(args)), self._now)
-
-    def _now(self) -> Hashable:
-        try:
-            return self.pulse.beat(), int(self.app.clock() // 10)
-        except StoreNotFound:
-            return None
+        del what, args
+        return self.pulse.beat(), int(self.app.clock() // 10)
 
     def ask_triggers(self, args: Args) -> dict[str, Any]:
         """Every trigger of the store."""

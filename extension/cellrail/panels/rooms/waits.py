@@ -6,37 +6,25 @@ import json
 from collections.abc import Hashable
 from typing import Any
 
-import msgspec
-
 from cellrail.app.waitlist import Waiting
 from cellrail.errors import UserError
-from cellrail.panels.base import Args, Room
+from cellrail.panels.base import Args
 from cellrail.panels.errand import Errand, Wish
-from cellrail.panels.rooms.pacing import Pace
+from cellrail.panels.rooms.pacing import PacedRoom
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.waits import CANCEL, RESUME
 
 _LISTED = 200
 
 
-class WaitsRoom(Room):
+class WaitsRoom(PacedRoom):
     """Answers for waits."""
 
-    def __init__(self, app: Any) -> None:
-        """Look into a store."""
-        super().__init__(app)
-        self._pace = Pace()
-
-    def stamp(self, what: str, args: Args) -> Hashable:
+    def now(self, what: str, args: Args) -> Hashable:
         """Changes when a wait is told of, answered or over, and every few seconds."""
-        return self._pace.stamp((what, msgspec.json.encode(args)), self._now)
-
-    def _now(self) -> Hashable:
-        try:
-            waiting = tuple(info.wait_id for info in self.app.store.inbox.waiting())
-            return self.pulse.beat(), waiting, int(self.app.clock() // 5)
-        except StoreNotFound:
-            return None
+        del what, args
+        waiting = tuple(info.wait_id for info in self.app.store.inbox.waiting())
+        return self.pulse.beat(), waiting, int(self.app.clock() // 5)
 
     def ask_waits(self, args: Args) -> dict[str, Any]:
         """What runs wait for, the soonest to end first."""
