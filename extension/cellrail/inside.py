@@ -12,9 +12,9 @@ from difflib import get_close_matches
 import msgspec
 
 from cellrail.errors import RestartRefused, StepNotFound
+from cellrail.notebook.actions import Fork, Path, Purpose, address
 from cellrail.notebook.address import find_step, split_address
 from cellrail.notebook.blocks import Block, blocks_of
-from cellrail.notebook.control import Fork, Path, Purpose, address
 from cellrail.notebook.model import Flow, Step, handles_failures
 from cellrail_state.chains import is_good
 from cellrail_state.history import RunHistory

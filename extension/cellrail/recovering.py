@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import CellrailError, RecoverRefused
-from cellrail.notebook import control
+from cellrail.notebook import actions, control
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.model import Flow, Step
@@ -142,7 +142,7 @@ def plan_continuation(
         blocks(flow, whole), taken=branches_taken(flow, whole), apart=(answers.apart,)
     )
     at = where_it_ends(machine, answers)
-    if isinstance(at, control.End):
+    if isinstance(at, actions.End):
         plan = msgspec.structs.replace(whole, steps=_done(whole, history))
         return msgspec.structs.replace(found, plan=plan, done=True)
     plan, refusals = _Remaining(found, at).plan()
@@ -257,14 +257,14 @@ def _done(whole: Plan, history: RunHistory) -> tuple[PlannedStep, ...]:
 class _Remaining:
     """What is still to happen to each step."""
 
-    def __init__(self, found: Continuation, at: control.Action) -> None:
+    def __init__(self, found: Continuation, at: actions.Action) -> None:
         self._found, self._at = found, at
         self._history, self._flow = found.history, found.flow
         self._places = {job.job_id for job in found.jobs}
         loop = at.path[0].loop if at.path else at.step.label
         #: number of the step, or of the outermost loop, that the journal ends in
         self._cut = find_step(loop, found.flow.steps).number
-        self._address = control.address(at.step, at.path)
+        self._address = actions.address(at.step, at.path)
 
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan, and why it cannot be carried out."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from cellrail.errors import RestartRefused
-from cellrail.notebook import control
+from cellrail.notebook import actions, control
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.model import Flow
 from cellrail.notebook.plan import Fate, Plan
@@ -53,9 +53,9 @@ def rehearse(
     nobody, answer = Nobody(), None
     while True:
         try:
-            action: control.Action = machine.send(answer)
+            action: actions.Action = machine.send(answer)
         except StopIteration as stop:
-            end: control.End = stop.value
+            end: actions.End = stop.value
             raise RestartRefused(
                 "the jobs that would be kept do not lead to the cut: the run ends "
                 f"{f'at {end.step}' if end.step else 'before it'}",
@@ -71,11 +71,11 @@ _LIVE: Any = object()
 
 
 def _answer(
-    action: control.Action, replay: Replay, nobody: Nobody, keys: tuple[str, ...] | None
+    action: actions.Action, replay: Replay, nobody: Nobody, keys: tuple[str, ...] | None
 ) -> Any:
     if replay.takes(action):
         return replay.perform(action, nobody, nobody)
-    anew = isinstance(action, control.Ask) and action.purpose is control.Purpose.FOREACH
+    anew = isinstance(action, actions.Ask) and action.purpose is actions.Purpose.FOREACH
     if anew and keys is not None and not replay.reached:
-        return control.Told(value=bool(keys), keys=keys)
+        return actions.Told(value=bool(keys), keys=keys)
     return _LIVE

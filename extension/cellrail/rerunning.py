@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import BadSelector, StepNotFound
+from cellrail.notebook.actions import address
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.changes import (
@@ -26,7 +27,7 @@ from cellrail.notebook.changes import (
     told,
     why_changed,
 )
-from cellrail.notebook.control import ON_FAILURE, address
+from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import PARAMETERS, Flow, Step

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -70,6 +71,32 @@ def test_several_times_in_a_row(make, app, tmp_path, pause):
             process.send_signal(signal.SIGINT)
         time.sleep(pause)
     is_cancelled(process, app, tmp_path)
+
+
+def test_while_the_workers_of_a_loop_are_started(make, app, tmp_path, monkeypatch):
+    """One that has begun asks for a kernel: it is answered, whatever comes."""
+    begin = threading.Thread.start
+
+    def start(thread):
+        begin(thread)
+        if thread.name == "cellrail-item-0":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    run = app.run(make(*LOOP))
+    assert run.was_interrupted
+    assert not [t for t in threading.enumerate() if t.name.startswith("cellrail-item")]
+    assert not (tmp_path / "after").exists()
+
+
+def test_no_tick_follows_one_whose_run_it_has_ended(make, app, clock):
+    stops = "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(30)"
+    app.trigger_add(make(stops), cron="0 * * * *", id="t")
+    (done,) = app.tick(clock() + 3 * 3600)
+    assert done.interrupted
+    make("print(1)")
+    rest = app.tick(clock() + 3 * 3600)
+    assert [one.run.status for one in rest] == ["success"] * 2
 
 
 def test_while_a_loop_forks_its_namespace(make, app, tmp_path):

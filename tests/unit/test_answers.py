@@ -13,9 +13,10 @@ import re
 import msgspec
 import pytest
 
-from cellrail.notebook import control
+from cellrail.notebook import actions
+from cellrail.notebook.actions import Purpose, address
 from cellrail.notebook.blocks import blocks_of, mistakes
-from cellrail.notebook.control import Purpose, address, conduct
+from cellrail.notebook.control import conduct
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import parse_line
 from cellrail.run.answers import Answers, Nobody, ended_as, where_it_ends
@@ -69,30 +70,30 @@ class World:
     def do(self, action):
         where = address(action.step, action.path)
         number, path = action.step.number, action.path
-        if isinstance(action, control.Ask):
+        if isinstance(action, actions.Ask):
             return self.ask(action, where)
-        if isinstance(action, control.Fire):
+        if isinstance(action, actions.Fire):
             self.attempt = action.attempt
             self.done.append(f"{where} #{action.attempt}")
             draw = self.chance(where, action.attempt)
             ending = "ok" if draw < 0.7 else "error" if draw < 0.9 else "timeout"
             error = StepError(name="E", value=where) if ending == "error" else None
             cause = "timeout after 1 s" if ending == "timeout" else ""
-            self.ended = control.Ended(ending=ending, error=error, cause=cause)
+            self.ended = actions.Ended(ending=ending, error=error, cause=cause)
             return self.ended
-        if isinstance(action, control.Commit):
+        if isinstance(action, actions.Commit):
             error = self.ended.error if self.ended is not None else None
             self.finish(number, path, action.status, action.attempt, action.cause,
                         accepted=action.accepted, error=error)  # fmt: skip
             self.ended = None
-        elif isinstance(action, control.Skip):
+        elif isinstance(action, actions.Skip):
             self.records.append(
                 StepSkipped(time=0.0, step=number, reason=action.reason, turns=path)
             )
-        elif isinstance(action, control.Leave):
+        elif isinstance(action, actions.Leave):
             self.done.append(f"{where} leave")
             self.finish(number, path, StepStatus.SUCCESS, 1, "")
-        elif isinstance(action, control.Wait):
+        elif isinstance(action, actions.Wait):
             self.waited.append(action.seconds)
         return None
 
@@ -115,7 +116,7 @@ class World:
                 turns=action.path,
             )
         )
-        return control.Told(value=value, keys=keys)
+        return actions.Told(value=value, keys=keys)
 
     def finish(self, number, path, status, attempt, cause, **rest):
         job_id = f"run/{len(self.records)}"
@@ -158,7 +159,7 @@ def answers_of(records, steps, **rest) -> Answers:
     )
 
 
-def drive(steps, world: World, answers: Answers | None = None) -> control.End:
+def drive(steps, world: World, answers: Answers | None = None) -> actions.End:
     machine, answer, nobody = conduct(blocks_of(steps)), None, Nobody()
     while True:
         try:
@@ -166,7 +167,7 @@ def drive(steps, world: World, answers: Answers | None = None) -> control.End:
         except StopIteration as stop:
             return stop.value
         if answers is not None and answers.takes(action):
-            if isinstance(action, control.Fire):
+            if isinstance(action, actions.Fire):
                 world.attempt = action.attempt
             answer = answers.perform(action, nobody, nobody)
             continue
@@ -211,7 +212,7 @@ def test_a_journal_cut_off_anywhere_leads_to_the_same_end(seed):
         assert now == then[len(then) - len(now) :]
         if world.done:
             assert f"{address(at.step, at.path)} " in f"{world.done[0]} "
-        elif isinstance(at, control.End):
+        elif isinstance(at, actions.End):
             assert at == end
 
 
@@ -220,7 +221,7 @@ class WaitingWorld(World):
 
     def do(self, action):
         where = address(action.step, action.path)
-        if isinstance(action, control.Fire):
+        if isinstance(action, actions.Fire):
             self.runs = action.runs
             ended = super().do(action)
             self.done[-1] += f" run {action.runs}"
@@ -228,7 +229,7 @@ class WaitingWorld(World):
             again = draw < 0.3 and action.runs < 3
             self.ended = msgspec.structs.replace(ended, waits=draw < 0.6, again=again)
             return self.ended
-        if isinstance(action, control.Suspend):
+        if isinstance(action, actions.Suspend):
             self.done.append(f"{where} waits {action.runs}")
             draw = self.chance(where, "woken", action.runs)
             by = "resume" if draw < 0.6 else "timeout" if draw < 0.95 else "cancel"
@@ -236,8 +237,8 @@ class WaitingWorld(World):
             self.records.append(
                 Woken(time=0.0, step=action.step.number, wait_id=job.job_id, by=by, who="ann")
             )
-            return control.Woke(by=by, who="ann")
-        if isinstance(action, control.Commit):
+            return actions.Woke(by=by, who="ann")
+        if isinstance(action, actions.Commit):
             self.again = action.again
         return super().do(action)
 
@@ -275,7 +276,7 @@ def test_a_journal_with_waits_leads_to_the_same_end_and_waits_for_nothing_twice(
         at = where_it_ends(conduct(blocks_of(steps)), answers_of(prefix, steps))
         parks = isinstance(last, JobFinished) and last.wait is not None
         if parks and "--stop-if" not in LINES[last.step - 1]:
-            assert isinstance(at, control.End)
+            assert isinstance(at, actions.End)
             assert at.status == "suspended"
         assert drive(steps, world, answers_of(prefix, steps)) == end
         assert drawn(world) == drawn(right)
@@ -292,14 +293,14 @@ def test_a_wait_goes_on_until_its_time_is_up():
         waited: tuple[float, ...] = ()
 
         def perform(self, action):
-            if isinstance(action, control.Wait):
+            if isinstance(action, actions.Wait):
                 self.waited += (action.seconds,)
 
     for now, left in ((100.0, (60.0,)), (130.0, (30.0,)), (500.0, ()), (50.0, (60.0,))):
         stage = Stage()
         answers = answers_of([failed], steps, clock=lambda now=now: now)
         machine, answer = conduct(blocks_of(steps)), None
-        while not isinstance(action := machine.send(answer), control.Fire) or action.attempt == 1:
+        while not isinstance(action := machine.send(answer), actions.Fire) or action.attempt == 1:
             assert answers.takes(action)
             answer = answers.perform(action, stage, stage)
         assert not answers.takes(action)
@@ -313,7 +314,7 @@ def test_a_job_whose_kernel_died_has_told_nothing():
         cause="the kernel died (SIGKILL)",
     )  # fmt: skip
     at = where_it_ends(conduct(blocks_of(steps)), answers_of([died], steps))
-    assert isinstance(at, control.Fire)
+    assert isinstance(at, actions.Fire)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellrail.notebook.blocks import blocks_of, mistakes
-from cellrail.notebook.control import (
+from cellrail.notebook.actions import (
     Ask,
     Commit,
     End,
@@ -32,10 +31,9 @@ from cellrail.notebook.control import (
     Wait,
     Woke,
     address,
-    conduct,
-    conduct_handler,
-    conduct_item,
 )
+from cellrail.notebook.blocks import blocks_of, mistakes
+from cellrail.notebook.control import conduct, conduct_handler, conduct_item
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import parse_line
 from cellrail_state.model import RunStatus, StepError, StepStatus, Turn

@@ -1,7 +1,8 @@
 """Ctrl-C where it must not tear what is being done.
 
-Laws: inside `unheard` nothing is heard, inside `heard_afterwards` the first is heard behind it;
-afterwards the handlers are what they were; in another thread nothing changes.
+Laws: inside `unheard` nothing is heard, inside `heard_afterwards` the first is heard behind it,
+inside `heard_by` each is noted; afterwards the handlers are what they were; in another thread
+nothing changes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 
 import pytest
 
-from cellrail.run.interrupts import heard_afterwards, unheard
+from cellrail.run.interrupts import heard_afterwards, heard_by, unheard
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,15 @@ def test_one_inside_the_other_tells_it_when_the_outer_one_ends():
     with pytest.raises(KeyboardInterrupt):
         write()
     assert done == [1]
+
+
+def test_each_is_noted_where_it_finds_the_program_and_tears_nothing():
+    done = []
+    with heard_by(lambda: done.append("Ctrl-C")):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append("work")
+    assert done == ["Ctrl-C", "Ctrl-C", "work"]
 
 
 def test_a_signal_that_is_ignored_stays_ignored():

@@ -41,6 +41,11 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""
     hint: str = ""
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it: then nothing follows it."""
+        return self.run is not None and self.run.was_interrupted
+
 
 class Recovering(AppBase):
     """Goes on with runs under their own ids."""
@@ -84,7 +89,8 @@ class Recovering(AppBase):
 
         Args:
             run: the run's address. Without it, and without `all`: the runs that are interrupted.
-            all: every run that is interrupted, oldest first; one that is refused stops no other.
+            all: every run that is interrupted, oldest first; one that is refused stops no other,
+                Ctrl-C stops all.
             plan: return what would happen; change nothing.
             progress: who is told how far a run has come.
             tell: is told what a person should know: that a notebook has changed since.
@@ -101,12 +107,14 @@ class Recovering(AppBase):
             return _told(continuer) if plan else self._go_on(continuer)
         if not all:
             return self._interrupted()
-        return [
-            self._one_of_many(row.run_id, plan=plan, progress=progress, tell=tell)
-            for row in reversed(self._interrupted())
+        done: list[Recovered] = []
+        for row in reversed(self._interrupted()):
             # one before it may have gone on with it (`flow.call`)
-            if self.history(row.run_id).status is RunStatus.INTERRUPTED
-        ]
+            if self.history(row.run_id).status is RunStatus.INTERRUPTED:
+                done.append(self._one_of_many(row.run_id, plan=plan, progress=progress, tell=tell))
+                if done[-1].interrupted:
+                    break
+        return done
 
     def _run_id(self, run: str) -> str:
         if run.endswith(".ipynb"):

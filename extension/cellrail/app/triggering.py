@@ -167,11 +167,14 @@ class Triggering(Scheduling):
             tell: is told which ticks were missed, before they run.
 
         Returns:
-            The runs that this tick went on with or started, and what was refused.
+            The runs that this tick went on with or started, and what was refused; none follows one
+            that Ctrl-C has ended.
         """
         now = self.clock() if now is None else now
         done = super().tick(now)
         for trigger in self.store.triggers.all():
+            if done and done[-1].interrupted:
+                break
             if trigger.enabled:
                 done += self._fire(trigger, now, tell)
         return done
@@ -195,6 +198,8 @@ class Triggering(Scheduling):
                         break  # the next would do no better
                     run = self._view(self.history(result.run_id))
                     fired.append(Recovered(run_id=run.id, run=run))
+                    if run.was_interrupted:
+                        break
         except (CellrailError, StateError) as error:
             fired.append(_refused(trigger, str(error), error.hint))
         return fired

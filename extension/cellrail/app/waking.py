@@ -92,13 +92,16 @@ class Waking(Answering):
             now: seconds since the epoch; by default this moment.
 
         Returns:
-            The runs that this tick went on with, and those that are refused.
+            The runs that this tick went on with, and those that are refused; none follows one that
+            Ctrl-C has ended.
         """
         now = self.clock() if now is None else now
-        done = []
+        done: list[Recovered] = []
         for info in self.waits_over(now):
             with contextlib.suppress(RunIsOwned, NotWaiting):
                 done.append(self._one(info))
+                if done[-1].interrupted:
+                    break
         return done
 
     def waits_over(self, now: float, *, timers: bool = True) -> list[WaitInfo]:

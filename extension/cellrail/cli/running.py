@@ -183,7 +183,7 @@ def tell_result(
 
 def exit_code(run: Run) -> int:
     """The exit code for what a run came to."""
-    if run.status is RunStatus.CANCELLED and run.cause != "interrupted":
+    if run.status is RunStatus.CANCELLED and not run.was_interrupted:
         return CANCELLED
     return EXIT_CODES.get(run.status, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cellrail.cli.common import Context, common_options
+from cellrail.cli.common import INTERRUPTED, Context, common_options
 from cellrail.cli.progress import bar
 from cellrail.cli.running import exit_code, say_run, tell_result
 from cellrail.run.jsontext import given_value
@@ -67,8 +67,11 @@ def tick(*, context: Context) -> int:
             context.note(f"run {one.run_id}: {one.refused}" if one.run_id else one.refused)
             if one.hint:
                 context.note(f"hint: {one.hint}")
-        elif not context.as_json:
-            say_run(context, one.run, None)
+        else:
+            if one.interrupted:
+                code = INTERRUPTED
+            if not context.as_json:
+                say_run(context, one.run, None)
     if not done and not context.quiet:
         context.say("nothing is due")
     return code

@@ -21,8 +21,8 @@ from typing import Any
 
 import msgspec
 
-from cellrail.notebook import control
-from cellrail.notebook.control import Path, Purpose
+from cellrail.notebook import actions
+from cellrail.notebook.actions import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail.run.orders import loop_root
@@ -138,35 +138,35 @@ class Answers:
             self._again[key] = again
         self._attempts.setdefault(key, job)
 
-    def _known(self, action: control.Fire | control.Commit) -> JobFinished | None:
+    def _known(self, action: actions.Fire | actions.Commit) -> JobFinished | None:
         number, path = action.step.number, action.path
         job = self._attempts.get((number, path, action.runs, action.attempt))
         kept = self._kept.get((number, path))
         return self._job(kept) if job is None and kept is not None else job
 
-    def _left(self, action: control.Ask | control.Leave | control.Fork) -> JobFinished | None:
+    def _left(self, action: actions.Ask | actions.Leave | actions.Fork) -> JobFinished | None:
         """The job that ended a loop."""
-        fired = control.Fire(step=action.step, path=action.path)
+        fired = actions.Fire(step=action.step, path=action.path)
         return self._known(fired)
 
     # --- answers -----------------------------------------------------------------------------
 
-    def takes(self, action: control.Action) -> bool:
+    def takes(self, action: actions.Action) -> bool:
         """Whether the action was done before, or needs not be done."""
         # it has to see every action, to know where its cut is
         before = self._before is not None and self._before.takes(action)
         return not self._over and (self._tells(action) or before)
 
-    def _tells(self, action: control.Action) -> bool:
-        if isinstance(action, (control.Enter, control.Turned, control.RollBack, control.Wait)):
+    def _tells(self, action: actions.Action) -> bool:
+        if isinstance(action, (actions.Enter, actions.Turned, actions.RollBack, actions.Wait)):
             return True
-        if isinstance(action, control.Suspend):
+        if isinstance(action, actions.Suspend):
             return self._woke(action) is not None
-        if isinstance(action, control.Ask):
+        if isinstance(action, actions.Ask):
             return self._told(action) is not None
-        if isinstance(action, control.Skip):
+        if isinstance(action, actions.Skip):
             return (action.step.number, action.path) in self._skipped
-        if isinstance(action, (control.Leave, control.Fork)):
+        if isinstance(action, (actions.Leave, actions.Fork)):
             return self._left(action) is not None
         return self._known(action) is not None
 
@@ -180,7 +180,7 @@ class Answers:
         asked = self._before is not None and self._before.forces(step, path)
         return asked or step.number in self.forced
 
-    def items(self, fork: control.Fork) -> list[ItemPlan] | None:
+    def items(self, fork: actions.Fork) -> list[ItemPlan] | None:
         """What becomes of each item of a parallel loop that was under way."""
         before = self._before.items(fork) if self._before is not None else None
         own = self._own.item_plans(fork) if self._own is not None else None
@@ -192,37 +192,37 @@ class Answers:
             for old, new in zip(before, own, strict=True)
         ]
 
-    def live(self, action: control.Action) -> None:
+    def live(self, action: actions.Action) -> None:
         """The action is carried out now."""
-        if isinstance(action, (control.Fire, control.Leave)):
+        if isinstance(action, (actions.Fire, actions.Leave)):
             self._over = True
 
-    def perform(self, action: control.Action, stage: Stage, teller: Teller) -> Any:
+    def perform(self, action: actions.Action, stage: Stage, teller: Teller) -> Any:
         """The answer from the journal."""
         if not self._tells(action):
             return self._of_origin(action, stage, teller)
-        if isinstance(action, control.Ask):
+        if isinstance(action, actions.Ask):
             return self._told(action)
-        if isinstance(action, control.Suspend | control.Wait):
+        if isinstance(action, actions.Suspend | actions.Wait):
             return self._waited(action, stage)
-        if isinstance(action, control.Fire):
+        if isinstance(action, actions.Fire):
             self._attempt, self._runs = action.attempt, action.runs
             job = self._known(action)
             return ended_as(job) if job is not None else None
-        if isinstance(action, control.Commit):
+        if isinstance(action, actions.Commit):
             self._committed(action, stage)
-        elif isinstance(action, control.Leave):
+        elif isinstance(action, actions.Leave):
             stage.settle()
-        elif isinstance(action, control.Fork) and self._own is not None:
+        elif isinstance(action, actions.Fork) and self._own is not None:
             return self._own.keep_items(action, stage, Nobody())
-        elif isinstance(action, (control.Enter, control.Turned)):
+        elif isinstance(action, (actions.Enter, actions.Turned)):
             stage.perform(action)
         return None
 
-    def _of_origin(self, action: control.Action, stage: Stage, teller: Teller) -> Any:
+    def _of_origin(self, action: actions.Action, stage: Stage, teller: Teller) -> Any:
         return None if self._before is None else self._before.perform(action, stage, teller)
 
-    def _told(self, action: control.Ask) -> control.Told | None:
+    def _told(self, action: actions.Ask) -> actions.Told | None:
         number, path = action.step.number, action.path
         if action.purpose is Purpose.RETRY_IF and (number, path) not in self._kept:
             known = self._again.get((number, path, self._runs, self._attempt))
@@ -234,9 +234,9 @@ class Answers:
             there = loop_root(action.step, path) in self._roots
             if not there and self._left(action) is None:
                 return None
-        return control.Told(value=known.value, keys=known.keys)
+        return actions.Told(value=known.value, keys=known.keys)
 
-    def _committed(self, action: control.Commit, stage: Stage) -> None:
+    def _committed(self, action: actions.Commit, stage: Stage) -> None:
         job = self._known(action)
         if job is None or not action.final:
             return
@@ -245,18 +245,18 @@ class Answers:
         if action.status is StepStatus.SUCCESS or action.accepted:
             stage.settle()
 
-    def _waited(self, action: control.Suspend | control.Wait, stage: Stage) -> control.Woke | None:
-        return self._wait(action, stage) if isinstance(action, control.Wait) else self._woke(action)
+    def _waited(self, action: actions.Suspend | actions.Wait, stage: Stage) -> actions.Woke | None:
+        return self._wait(action, stage) if isinstance(action, actions.Wait) else self._woke(action)
 
-    def _woke(self, action: control.Suspend) -> control.Woke | None:
+    def _woke(self, action: actions.Suspend) -> actions.Woke | None:
         if (action.step.number, action.path) in self._kept:
-            return control.Woke(by="resume")  # its origin went on
+            return actions.Woke(by="resume")  # its origin went on
         place = _place(action)
         found = self._waits.get((SUSPEND, place)) or self._waits.get((RERUN, place))
         record = self._woken.get(found.wait_id) if found is not None else None
         return woke(record) if record is not None else None
 
-    def _wait(self, action: control.Wait, stage: Stage) -> control.Woke | None:
+    def _wait(self, action: actions.Wait, stage: Stage) -> actions.Woke | None:
         number, path = action.step.number, action.path
         if (number, path) in self._kept:
             return None
@@ -274,7 +274,7 @@ class Answers:
         left = min(action.seconds, since + action.seconds - self._clock())
         if left <= 0:
             return None
-        found: control.Woke | None = stage.perform(msgspec.structs.replace(action, seconds=left))
+        found: actions.Woke | None = stage.perform(msgspec.structs.replace(action, seconds=left))
         return found
 
 
@@ -285,13 +285,13 @@ def _begins_something(record: Record) -> bool:
     return isinstance(record, (JobStarted, StepSkipped))
 
 
-def _place(action: control.Suspend | control.Wait) -> _Place:
+def _place(action: actions.Suspend | actions.Wait) -> _Place:
     return (action.step.number, action.path, action.runs, action.attempt)
 
 
-def parked(wait: WaitInfo) -> control.Woke:
+def parked(wait: WaitInfo) -> actions.Woke:
     """The run goes on waiting, and nobody stays."""
-    return control.Woke(by="parked", cause=in_words(wait))
+    return actions.Woke(by="parked", cause=in_words(wait))
 
 
 def tells_nothing(job: JobFinished) -> bool:
@@ -299,21 +299,21 @@ def tells_nothing(job: JobFinished) -> bool:
     return job.cause.startswith((KERNEL_DIED, REBUILD_FAILED))
 
 
-def ended_as(job: JobFinished) -> control.Ended:
+def ended_as(job: JobFinished) -> actions.Ended:
     """How a committed job's code ended."""
     error = job.error
     if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
         exited = error is not None and error.name == "SystemExit"
-        return control.Ended(
+        return actions.Ended(
             ending="ok", error=error, exited=exited, waits=job.wait is not None, again=job.again
         )
     if job.status is StepStatus.CANCELLED:
-        return control.Ended(ending="interrupted", error=error)
+        return actions.Ended(ending="interrupted", error=error)
     refused = "not restorable after: "
     if job.cause.startswith(refused):
-        return control.Ended(ending="ok", refused=job.cause.removeprefix(refused))
+        return actions.Ended(ending="ok", refused=job.cause.removeprefix(refused))
     ending = "timeout" if job.cause.startswith("timeout after ") else "error"
-    return control.Ended(ending=ending, error=error, cause=job.cause)
+    return actions.Ended(ending=ending, error=error, cause=job.cause)
 
 
 def told(plan: ItemPlan) -> ItemPlan:
@@ -326,7 +326,7 @@ class Nobody:
 
     result: CellResult | None = None
 
-    def perform(self, action: control.Action) -> Any:
+    def perform(self, action: actions.Action) -> Any:
         """Do nothing."""
 
     def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -344,13 +344,13 @@ class Nobody:
     def skipped(self, step: int, reason: str, turns: Path = ()) -> None:
         """Tell nobody."""
 
-    def decided(self, ask: control.Ask, told: control.Told) -> None:
+    def decided(self, ask: actions.Ask, told: actions.Told) -> None:
         """Tell nobody."""
 
 
 def where_it_ends(
     machine: Any, answers: Answers
-) -> control.Ask | control.Fire | control.Leave | control.Fork | control.End:
+) -> actions.Ask | actions.Fire | actions.Leave | actions.Fork | actions.End:
     """The first action that a kernel is needed for; what the run came to where none is.
 
     Args:
@@ -363,13 +363,13 @@ def where_it_ends(
         try:
             action = machine.send(answer)
         except StopIteration as stop:
-            end: control.End = stop.value
+            end: actions.End = stop.value
             return end
         if answers.takes(action):
             answer = answers.perform(action, nobody, nobody)
-        elif isinstance(action, (control.Ask, control.Fire, control.Leave, control.Fork)):
+        elif isinstance(action, (actions.Ask, actions.Fire, actions.Leave, actions.Fork)):
             return action
-        elif isinstance(action, control.Suspend):
-            answer = control.Woke(by="parked")
+        elif isinstance(action, actions.Suspend):
+            answer = actions.Woke(by="parked")
         else:
             answer = None

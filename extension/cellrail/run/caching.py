@@ -24,7 +24,7 @@ from typing import Any
 import blake3
 import msgspec
 
-from cellrail.notebook.control import Path
+from cellrail.notebook.actions import Path
 from cellrail.notebook.environs import environment_of
 from cellrail.notebook.firsts import first_uses
 from cellrail.notebook.model import Flow, Step

@@ -30,7 +30,7 @@ import msgspec
 
 from cellrail.errors import InternalError, OutsideStep
 from cellrail.kernels.channel import Message
-from cellrail.notebook.control import address
+from cellrail.notebook.actions import address
 from cellrail.notebook.model import Step
 from cellrail.run.asking import told
 from cellrail.run.recorder import Recorder

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from cellrail.kernels.kernel import Kernel
-from cellrail.notebook import control
+from cellrail.notebook import actions, control
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.origin import OriginStep
 from cellrail.notebook.planner import plan_behind
@@ -63,7 +63,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     rest: dict[str, Any]
     jitter: Callable[[], float]
     #: is told of each action that is performed
-    tell: Callable[[control.Action], None]
+    tell: Callable[[actions.Action], None]
 
 
 def carry_out(

@@ -41,6 +41,17 @@ def heard_afterwards() -> Iterator[None]:
                 handler(number, frame)
 
 
+@contextlib.contextmanager
+def heard_by(note: Callable[[], object]) -> Iterator[None]:
+    """What stands inside is carried out whole; each Ctrl-C is noted at once, and no more.
+
+    Args:
+        note: is called where the signal finds the program, between any two of its operations.
+    """
+    with _instead(lambda _number, _frame: note()):
+        yield
+
+
 def hear_no_more() -> None:
     """The process ends: nothing of it can be interrupted any more."""
     for number in _SIGNALS:

@@ -14,13 +14,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from enum import Enum
 from typing import Any
 
 import msgspec
 
 from cellrail.kernels.cold import close_thread
 from cellrail.kernels.kernel import Kernel
-from cellrail.notebook import control
+from cellrail.notebook import actions, control
 from cellrail.notebook.apart import forbidden, own_names
 from cellrail.notebook.collecting import error_name
 from cellrail.notebook.model import Flow, Step
@@ -29,7 +30,7 @@ from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult
 from cellrail.run.crew import Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
-from cellrail.run.interrupts import unheard
+from cellrail.run.interrupts import heard_by
 from cellrail.run.performer import ItemError, Performer, RunLimits
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import ItemPlan, Teller
@@ -54,11 +55,20 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], float]
     jitter: Callable[[], float]
     #: is told of each action that is performed
-    tell: Callable[[control.Action], None]
+    tell: Callable[[actions.Action], None]
     #: is called when the notebook shows more
     refresh: Callable[[], None]
     #: `time.monotonic()` at which the whole run has to end
     deadline: float | None = None
+
+
+class _Word(Enum):
+    """What the thread that conducts the run is told, beside which kernels are wanted."""
+
+    #: a worker has ended
+    DONE = "done"
+    #: Ctrl-C
+    INTERRUPT = "interrupt"
 
 
 class NoClient:
@@ -75,7 +85,7 @@ class ItemPerformer(Performer):
 
     def __init__(
         self,
-        fork: control.Fork,
+        fork: actions.Fork,
         ground: Checkpoint,
         *,
         stop: threading.Event,
@@ -104,7 +114,7 @@ class ItemPerformer(Performer):
         #: every job ended well: its kernel may serve another item
         self.clean = True
 
-    def _fire(self, action: control.Fire) -> control.Ended:
+    def _fire(self, action: actions.Fire) -> actions.Ended:
         ended = super()._fire(action)
         self.clean = self.clean and ended.ending == "ok"
         delta = (self.reported() or {}).get("delta", {})
@@ -122,18 +132,18 @@ class ItemPerformer(Performer):
             told = f"{job.error.name}: {job.error.value}"
             self.errors |= dict.fromkeys(self._error_names & {*job.delta.written}, told)
 
-    def _wait(self, action: control.Wait) -> None:
+    def _wait(self, action: actions.Wait) -> None:
         # an item cannot be given up while it waits: it keeps its kernel
         self._stop.wait(action.seconds)
         self._waited(action.seconds)
 
-    def _enter(self, action: control.Enter) -> None:
+    def _enter(self, action: actions.Enter) -> None:
         super()._enter(action)
         if action.step.number == self._fork.step.number:
             # items that draw random numbers draw different ones, the same ones each time
             self._before[-1]["spread"] = str(action.path[-1])
 
-    def _turned(self, action: control.Turned) -> str | None:
+    def _turned(self, action: actions.Turned) -> str | None:
         if action.step.number != self._fork.step.number:
             return super()._turned(action)
         collect = action.step.options.collect
@@ -159,7 +169,7 @@ class Items:
 
     def __init__(
         self,
-        fork: control.Fork,
+        fork: actions.Fork,
         plans: Sequence[ItemPlan],
         ground: Ground,
         means: Means,
@@ -173,7 +183,7 @@ class Items:
             means: the run's.
         """
         self._fork, self._plans, self._ground, self._means = fork, plans, ground, means
-        self._ended: list[control.ItemEnd | None] = [None] * len(plans)
+        self._ended: list[actions.ItemEnd | None] = [None] * len(plans)
         #: what each item left to be collected
         self.left: list[Checkpoint] = [Checkpoint()] * len(plans)
         #: the errors that each of them went on with, in words, by name
@@ -183,7 +193,7 @@ class Items:
         self._todo = deque(n for n, plan in enumerate(plans) if not plan.kept)
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._problem: BaseException | None = None
-        self._inbox: queue.SimpleQueue[Future[Kernel] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Future[Kernel] | _Word] = queue.SimpleQueue()
         self._places: list[Place] = []
         self._cells = [n for step in fork.block.steps() for n in step.cell_indices]
         shown = means.notebook["cells"]
@@ -191,7 +201,7 @@ class Items:
         self._shown_before = {n: list(shown[n]["outputs"]) for n in self._cells}
         self._shows: list[dict[int, Any]] = [{} for _ in plans]
 
-    def run(self) -> control.Joined:
+    def run(self) -> actions.Joined:
         """Carry them all out, or until one ends the run.
 
         Raises:
@@ -206,15 +216,17 @@ class Items:
             threading.Thread(target=self._work, args=(self._place(),), name=f"cellrail-item-{n}")
             for n in range(workers)
         ]
-        for thread in threads:
-            thread.start()
-        self._attend(len(threads))
+        # a Ctrl-C that struck between two lines could lose what a worker waits for
+        with heard_by(lambda: self._inbox.put(_Word.INTERRUPT)):
+            for thread in threads:
+                thread.start()
+            self._attend(len(threads))
         if self._problem is not None:
             raise self._problem
         ends = [item.end for item in self._ended if item is not None and item.end is not None]
         if self._stop.is_set() and not any(e.status is RunStatus.CANCELLED for e in ends):
             raise KeyboardInterrupt
-        return control.Joined(items=tuple(self._ended))
+        return actions.Joined(items=tuple(self._ended))
 
     @property
     def errors(self) -> dict[str, ItemError]:
@@ -230,30 +242,32 @@ class Items:
 
     def _attend(self, working: int) -> None:
         """Start kernels for the workers until the last one is done."""
-        wanted: Future[Kernel] | None = None
         while working:
             try:
-                wanted = self._inbox.get(timeout=1.0)
-                if wanted is None:
-                    working -= 1
-                else:
-                    wanted.set_result(self._means.kernel.another())
+                # no longer: on some systems no signal is heard meanwhile
+                word = self._inbox.get(timeout=1.0)
             except queue.Empty:
                 continue
-            except KeyboardInterrupt as error:
+            if word is _Word.DONE:
+                working -= 1
+            elif word is _Word.INTERRUPT:
                 self._interrupt()
-                if wanted is not None and not wanted.done():
-                    wanted.set_exception(error)
-            except BaseException as error:  # noqa: BLE001 - the worker tells it
-                if wanted is not None:
-                    wanted.set_exception(error)
+            else:
+                self._start(word)
+
+    def _start(self, wanted: Future[Kernel]) -> None:
+        try:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            wanted.set_result(self._means.kernel.another())
+        except BaseException as error:  # noqa: BLE001 - the worker tells it
+            wanted.set_exception(error)
 
     def _interrupt(self) -> None:
-        with unheard():
-            if self._stop.is_set():
-                for place in self._places:
-                    place.kill()
-            self._stop.set()
+        if self._stop.is_set():
+            for place in self._places:
+                place.kill()
+        self._stop.set()
 
     def _place(self) -> Place:
         means = self._means
@@ -290,7 +304,7 @@ class Items:
         finally:
             place.close()
             close_thread()
-            self._inbox.put(None)
+            self._inbox.put(_Word.DONE)
 
     def _next(self) -> int | None:
         with self._lock:
@@ -346,8 +360,8 @@ class Items:
         )
 
     def _conduct(
-        self, path: control.Path, performer: ItemPerformer, plan: ItemPlan
-    ) -> control.ItemEnd:
+        self, path: actions.Path, performer: ItemPerformer, plan: ItemPlan
+    ) -> actions.ItemEnd:
         replay = plan.replay
         teller: Teller = Nobody() if plan.told else self._means.recorder
         machine = control.conduct_item(self._fork, path, jitter=self._means.jitter)
@@ -356,7 +370,7 @@ class Items:
             try:
                 action = machine.send(answer)
             except StopIteration as stop:
-                ended: control.ItemEnd = stop.value
+                ended: actions.ItemEnd = stop.value
                 return ended
             if replay is not None and replay.takes(action):
                 answer = replay.perform(action, performer, teller)
@@ -391,8 +405,8 @@ class Items:
 
 
 def carry_out(
-    fork: control.Fork, plans: Sequence[ItemPlan] | None, performer: Performer, means: Means
-) -> control.Joined:
+    fork: actions.Fork, plans: Sequence[ItemPlan] | None, performer: Performer, means: Means
+) -> actions.Joined:
     """The items of a parallel loop, each in a kernel of its own.
 
     Args:
@@ -420,8 +434,8 @@ def carry_out(
     return joined
 
 
-def _no_items(fork: control.Fork, why: str) -> control.Joined:
+def _no_items(fork: actions.Fork, why: str) -> actions.Joined:
     cause = f"{fork.step.label}: its items cannot have kernels of their own: {why}"
-    where = control.address(fork.step, fork.path)
-    end = control.End(status=RunStatus.FAILED, cause=cause, step=where)
-    return control.Joined(items=(control.ItemEnd(end=end),))
+    where = actions.address(fork.step, fork.path)
+    end = actions.End(status=RunStatus.FAILED, cause=cause, step=where)
+    return actions.Joined(items=(actions.ItemEnd(end=end),))

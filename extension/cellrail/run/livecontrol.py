@@ -27,8 +27,9 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import CellrailError, UserError
+from cellrail.notebook.actions import Action, Commit, End, address
 from cellrail.notebook.blocks import Block
-from cellrail.notebook.control import Action, Commit, End, address, conduct
+from cellrail.notebook.control import conduct
 from cellrail.notebook.model import Step
 from cellrail.run.cellcode import CellCode, Shown, code_of, show, wrapper
 from cellrail.run.frontend import is_headless

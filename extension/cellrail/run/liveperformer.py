@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import InternalError
-from cellrail.notebook import control
+from cellrail.notebook import actions
 from cellrail.notebook.collecting import error_name, nothing_binds
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
@@ -105,24 +105,24 @@ class LivePerformer:
         self.deltas: list[Delta] = []
 
         self._methods: dict[type, Callable[[Any], Any]] = {
-            control.Ask: self._ask,
-            control.Commit: self._commit,
-            control.RollBack: self._roll_back,
-            control.Skip: self._skip,
-            control.Enter: self._enter,
-            control.Turned: self._turned,
-            control.Leave: self._leave,
+            actions.Ask: self._ask,
+            actions.Commit: self._commit,
+            actions.RollBack: self._roll_back,
+            actions.Skip: self._skip,
+            actions.Enter: self._enter,
+            actions.Turned: self._turned,
+            actions.Leave: self._leave,
         }
 
-    async def perform(self, action: control.Action) -> Any:
+    async def perform(self, action: actions.Action) -> Any:
         """Carry an action out; its answer."""
-        if isinstance(action, (control.Fire, control.Enter, control.Leave)):
+        if isinstance(action, (actions.Fire, actions.Enter, actions.Leave)):
             self.has_run = True
-        if isinstance(action, control.Fire):
+        if isinstance(action, actions.Fire):
             return await self._fire(action)
-        if isinstance(action, control.Wait):
+        if isinstance(action, actions.Wait):
             return await self._wait(action)
-        if isinstance(action, control.Suspend):
+        if isinstance(action, actions.Suspend):
             return await self._suspend(action)
         return self._methods[type(action)](action)
 
@@ -142,9 +142,9 @@ class LivePerformer:
 
     # --- conditions, waits -------------------------------------------------------------------
 
-    def _ask(self, action: control.Ask) -> control.Told:
+    def _ask(self, action: actions.Ask) -> actions.Told:
         order = orders.ask(action)
-        if action.purpose is control.Purpose.FOREACH:
+        if action.purpose is actions.Purpose.FOREACH:
             self._counts[order["root"]] = 0
             told = orders.told(self._turns.items(order))
         else:
@@ -154,9 +154,9 @@ class LivePerformer:
             self._live.recorder.decided(action, told)
         return told
 
-    async def _wait(self, action: control.Wait) -> control.Woke | None:
+    async def _wait(self, action: actions.Wait) -> actions.Woke | None:
         if self._live is not None and action.seconds > self._live.waiter.park_after:
-            label = control.address(action.step, action.path)
+            label = actions.address(action.step, action.path)
             info = self._live.waiter.time(action, label)
             self._live.waiter.tell(info)
             return await self.wait_for(info)
@@ -171,7 +171,7 @@ class LivePerformer:
         else:
             time.sleep(min(seconds, _NAP_SECONDS))
 
-    async def _suspend(self, action: control.Suspend) -> control.Woke:
+    async def _suspend(self, action: actions.Suspend) -> actions.Woke:
         """Let the notebook wait as the last job has asked; in a loop, the cell."""
         waiter = self._live.waiter if self._live is not None else None
         info = waiter.of(action) if waiter is not None else None
@@ -183,7 +183,7 @@ class LivePerformer:
         waiter.tell(info)
         return await self.wait_for(info)
 
-    async def wait_for(self, info: WaitInfo) -> control.Woke:
+    async def wait_for(self, info: WaitInfo) -> actions.Woke:
         """Wait in this cell until somebody answers, or the time is up.
 
         An interrupt cancels the wait; time that passes behind an earlier cell is over then.
@@ -208,7 +208,7 @@ class LivePerformer:
             said(waiter.told(info))
         return waiter.ended(info)
 
-    def _roll_back(self, action: control.RollBack) -> None:
+    def _roll_back(self, action: actions.RollBack) -> None:
         names = self._state.roll_back(action.step.touches)
         if self._live is not None:
             self._live.desk.roll_back()
@@ -220,7 +220,7 @@ class LivePerformer:
 
     # --- jobs --------------------------------------------------------------------------------
 
-    async def _fire(self, action: control.Fire) -> control.Ended:
+    async def _fire(self, action: actions.Fire) -> actions.Ended:
         step = action.step
         job_id = self._start(step, action.path, attempt=action.attempt, runs=action.runs)
         self._look_before(step, first=action.attempt == 1 and action.runs == 1)
@@ -239,15 +239,15 @@ class LivePerformer:
         if raised is None:
             asked = self._live.waiter.asked if self._live is not None else None
             again = asked is not None and asked.kind == waits.RERUN
-            return control.Ended(ending="ok", waits=asked is not None, again=again)
+            return actions.Ended(ending="ok", waits=asked is not None, again=again)
         self._turns.failed(raised, error_name(step))
         if rang:
             cause = f"timeout after {step.options.timeout:g} s"
-            return control.Ended(ending="timeout", error=executed.error, cause=cause)
+            return actions.Ended(ending="timeout", error=executed.error, cause=cause)
         if isinstance(raised, (KeyboardInterrupt, asyncio.CancelledError)):
-            return control.Ended(ending="interrupted", error=executed.error)
+            return actions.Ended(ending="interrupted", error=executed.error)
         exited = isinstance(raised, SystemExit) and str(raised.code) in {"None", "0", ""}
-        return control.Ended(ending="error", error=executed.error, exited=exited)
+        return actions.Ended(ending="error", error=executed.error, exited=exited)
 
     def _look_before(self, step: Step, *, first: bool) -> None:
         if self._live is not None and step != self._entered:
@@ -286,7 +286,7 @@ class LivePerformer:
             return None
         return functools.partial(task.get_loop().call_soon_threadsafe, task.cancel)
 
-    def _commit(self, action: control.Commit) -> None:
+    def _commit(self, action: actions.Commit) -> None:
         fired, self._fired = self._fired, None
         if fired is None:  # nothing ran: an expression of its line is at fault, or a wait was cut
             now = self._clock()
@@ -295,7 +295,7 @@ class LivePerformer:
         self._display(action, fired.executed)
         self._record(action, fired)
 
-    def _display(self, action: control.Commit, executed: Executed) -> None:
+    def _display(self, action: actions.Commit, executed: Executed) -> None:
         """Show how it ended; what the flow goes on after is no error of the cell."""
         shown, error, step = executed.shown, executed.error, action.step
         if error is None:
@@ -315,7 +315,7 @@ class LivePerformer:
             if action.status is not StepStatus.SUCCESS:
                 self.fatal = executed
 
-    def _record(self, action: control.Commit, fired: _Fired) -> None:
+    def _record(self, action: actions.Commit, fired: _Fired) -> None:
         live, cell, executed = self._live, self._cells[action.step.number], fired.executed
         if live is None:
             return
@@ -346,7 +346,7 @@ class LivePerformer:
             cell,
         )
 
-    def _delta(self, action: control.Commit) -> Delta:
+    def _delta(self, action: actions.Commit) -> Delta:
         step, state = action.step, self._state
         if action.again:  # it will be put back to what it was before
             return Delta()
@@ -381,7 +381,7 @@ class LivePerformer:
 
     # --- skipped steps, loops ----------------------------------------------------------------
 
-    def _skip(self, action: control.Skip) -> None:
+    def _skip(self, action: actions.Skip) -> None:
         step = action.step
         if step is self._header and not action.path:
             print(f"cellrail: skipped, {action.reason}")
@@ -401,7 +401,7 @@ class LivePerformer:
             cell,
         )  # fmt: skip
 
-    def _enter(self, action: control.Enter) -> None:
+    def _enter(self, action: actions.Enter) -> None:
         # before the variable is bound: that is no change unseen
         self._look_before(action.step, first=False)
         self._entered = action.step
@@ -412,11 +412,11 @@ class LivePerformer:
             except Exception as error:  # noqa: BLE001 - the turn's cell fails with it
                 self._unbound = error
 
-    def _turned(self, action: control.Turned) -> None:
+    def _turned(self, action: actions.Turned) -> None:
         if (order := orders.turned(action)) is not None:
             self._turns.perform([order])
 
-    def _leave(self, action: control.Leave) -> str | None:
+    def _leave(self, action: actions.Leave) -> str | None:
         """The loop itself is a job: it holds what was collected."""
         step, began = action.step, self._clock()
         count = self._counts.pop(orders.loop_root(step, action.path), 0)

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.errors import NotWaiting, UserError
-from cellrail.notebook import control
+from cellrail.notebook import actions
 from cellrail.notebook.address import Addressed
 from cellrail.run.desk import Desk, Job
 from cellrail.run.waits import Waiter, WaitRules, in_words, woke
@@ -182,7 +182,7 @@ class LiveWaiter(Waiter):
 
     # --- gates -------------------------------------------------------------------------------
 
-    def gate(self, info: WaitInfo) -> control.Woke:
+    def gate(self, info: WaitInfo) -> actions.Woke:
         """The cells behind a step wait from now on, unless the answer is there already."""
         with self._looking:
             self._inbox.tell(info)
@@ -190,10 +190,10 @@ class LiveWaiter(Waiter):
             self.look()
             gate = self.made = self._gates.get(info.step)
             if gate is None:
-                return control.Woke(by=waits.RESUME)
+                return actions.Woke(by=waits.RESUME)
             if gate.closed is not None:
                 return woke(gate.closed)
-            return control.Woke(by="parked", cause=in_words(info))
+            return actions.Woke(by="parked", cause=in_words(info))
 
     def on_end(self, info: WaitInfo, told: Callable[[str], None]) -> None:
         """Have somebody told what becomes of a gate, in words."""
@@ -204,7 +204,7 @@ class LiveWaiter(Waiter):
         if told is not None:
             told(words)
 
-    def rest(self, action: control.Wait, label: str) -> None:
+    def rest(self, action: actions.Wait, label: str) -> None:
         """Time has to pass before a cell behind the step begins."""
         info = self.time(action, label)
         with self._looking:
@@ -281,7 +281,7 @@ class LiveWaiter(Waiter):
         """A cell waits."""
         self._inbox.tell(info)
 
-    def ended(self, info: WaitInfo) -> control.Woke:
+    def ended(self, info: WaitInfo) -> actions.Woke:
         """A wait in a cell is over.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.notebook import control
+from cellrail.notebook import actions
 from cellrail.notebook.apart import targets
 from cellrail.notebook.model import Step
 from cellrail_state.model import StepError, Turn
@@ -18,10 +18,10 @@ from cellrail_state.model import StepError, Turn
 Order = dict[str, Any]
 
 
-def ask(action: control.Ask) -> Order:
+def ask(action: actions.Ask) -> Order:
     """Evaluate an expression, or take a loop's items."""
     step = action.step
-    if action.purpose is control.Purpose.FOREACH:
+    if action.purpose is actions.Purpose.FOREACH:
         source = action.expression.partition(" in ")[2]
         return {
             "command": "items",
@@ -34,19 +34,19 @@ def ask(action: control.Ask) -> Order:
         "command": "evaluate",
         "source": action.expression,
         "purpose": str(action.purpose),
-        "failed": action.purpose is control.Purpose.RETRY_IF,
+        "failed": action.purpose is actions.Purpose.RETRY_IF,
     }
 
 
-def told(answer: Mapping[str, Any]) -> control.Told:
+def told(answer: Mapping[str, Any]) -> actions.Told:
     """What a shell answered to `ask`."""
     raised = answer.get("raised")
     error = msgspec.convert(raised, StepError) if raised is not None else None
     keys = tuple(answer.get("keys", ()))
-    return control.Told(value=bool(answer.get("value", keys)), keys=keys, error=error)
+    return actions.Told(value=bool(answer.get("value", keys)), keys=keys, error=error)
 
 
-def enter(action: control.Enter) -> Order | None:
+def enter(action: actions.Enter) -> Order | None:
     """Bind a loop's variable to its item; None where the loop has none."""
     step = action.step
     if not step.options.foreach:
@@ -59,7 +59,7 @@ def enter(action: control.Enter) -> Order | None:
     }
 
 
-def turned(action: control.Turned) -> Order | None:
+def turned(action: actions.Turned) -> Order | None:
     """Gather what a turn has made; None where nothing is collected."""
     step = action.step
     if not step.options.collect:
@@ -73,7 +73,7 @@ def turned(action: control.Turned) -> Order | None:
     }
 
 
-def leave(action: control.Leave, *, count: int) -> Order:
+def leave(action: actions.Leave, *, count: int) -> Order:
     """Bind what a loop of so many turns has collected."""
     step = action.step
     return {

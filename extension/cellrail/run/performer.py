@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.errors import InternalError
-from cellrail.notebook import control
+from cellrail.notebook import actions
 from cellrail.notebook.collecting import error_name, nothing_binds
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
@@ -156,7 +156,7 @@ class Performer:
         #: why the namespace as it is now is nowhere but in this kernel; "" where it is stored
         self._not_restorable = ""
         #: whether the cell that runs is the run's last
-        self.is_last: Callable[[Step, control.Path], bool] = lambda *_: False
+        self.is_last: Callable[[Step, actions.Path], bool] = lambda *_: False
         #: whether the last capture did not look at everything, and steps whose expressions, and
         #: whose code, were used since
         self._unaudited = False
@@ -164,19 +164,19 @@ class Performer:
         self._uncaptured: dict[int, Step] = {}
 
         self._methods: dict[type, Callable[[Any], Any]] = {
-            control.Ask: self._ask,
-            control.Fire: self._fire,
-            control.Commit: self._commit,
-            control.RollBack: self._roll_back,
-            control.Wait: self._wait,
-            control.Suspend: self._suspend,
-            control.Skip: self._skip,
-            control.Enter: self._enter,
-            control.Turned: self._turned,
-            control.Leave: self._leave,
+            actions.Ask: self._ask,
+            actions.Fire: self._fire,
+            actions.Commit: self._commit,
+            actions.RollBack: self._roll_back,
+            actions.Wait: self._wait,
+            actions.Suspend: self._suspend,
+            actions.Skip: self._skip,
+            actions.Enter: self._enter,
+            actions.Turned: self._turned,
+            actions.Leave: self._leave,
         }
 
-    def perform(self, action: control.Action) -> Any:
+    def perform(self, action: actions.Action) -> Any:
         """Carry an action out; its answer."""
         return self._methods[type(action)](action)
 
@@ -202,7 +202,7 @@ class Performer:
 
     # --- conditions and items ----------------------------------------------------------------
 
-    def _ask(self, action: control.Ask) -> control.Told:
+    def _ask(self, action: actions.Ask) -> actions.Told:
         self._asked[action.step.number] = action.step
         told = orders.told(self._command(orders.ask(action), action.step))
         if told.error is None:
@@ -220,7 +220,7 @@ class Performer:
 
     # --- jobs --------------------------------------------------------------------------------
 
-    def _fire(self, action: control.Fire) -> control.Ended:
+    def _fire(self, action: actions.Fire) -> actions.Ended:
         step = action.step
         job_id = self._recorder.next_job_id()
         self._recorder.started(step.number, job_id, attempt=action.attempt, turns=action.path)
@@ -248,7 +248,7 @@ class Performer:
         if result.ending is Ending.OK and not refused:
             result = self._claimed(action, result)
             self._fired = msgspec.structs.replace(self._fired, result=result)
-        return control.Ended(
+        return actions.Ended(
             ending=str(result.ending),
             error=result.error,
             cause="" if result.ending is Ending.ERROR else self._cause(step, result),
@@ -261,7 +261,7 @@ class Performer:
             alive=result.ending is Ending.ERROR or self._exit_code() is None,
         )
 
-    def _claimed(self, action: control.Fire, result: CellResult) -> CellResult:
+    def _claimed(self, action: actions.Fire, result: CellResult) -> CellResult:
         """The result of a cell that ran to its end: an error where what it set cannot be committed.
 
         Mostly the kernel has asked before it captured (`_or_refused`). This is what somebody else
@@ -290,7 +290,7 @@ class Performer:
         return msgspec.structs.replace(result, ending=Ending.ERROR, error=error, report=report)
 
     def _look_up(
-        self, action: control.Fire, files: Mapping[str, str]
+        self, action: actions.Fire, files: Mapping[str, str]
     ) -> tuple[str, JobFinished | None]:
         """The key of a step that may be kept, and the equal job."""
         cache, step = self._cache, action.step
@@ -300,7 +300,7 @@ class Performer:
         made = self._digests(step.options.writes) if step.options.writes else {}
         return key, cache.find(step, action.path, key, made=made)
 
-    def _take(self, action: control.Fire, job_id: str, job: JobFinished) -> CellResult | None:
+    def _take(self, action: actions.Fire, job_id: str, job: JobFinished) -> CellResult | None:
         """Have the namespace of an equal job; None where it cannot be loaded."""
         cache, step, began = self._cache, action.step, self._clock()
         if cache is None:
@@ -318,7 +318,7 @@ class Performer:
         report = {"delta": answer["delta"], "started": began, "ended": self._clock()}
         return CellResult(ending=Ending.OK, report=report)
 
-    def _execute(self, action: control.Fire, job_id: str) -> CellResult:
+    def _execute(self, action: actions.Fire, job_id: str) -> CellResult:
         """Send the step's cells (the parameters step has two) and wait for each."""
         step = action.step
         cells = self._cells_of(step)
@@ -396,7 +396,7 @@ class Performer:
             return f"the kernel died{signal_name(self._exit_code())}"
         return ""
 
-    def _commit(self, action: control.Commit) -> None:
+    def _commit(self, action: actions.Commit) -> None:
         step, fired, self._fired = action.step, self._fired, None
         now = self._clock()
         if fired is None:  # nothing ran: an expression of its line is at fault
@@ -508,7 +508,7 @@ class Performer:
         waits = [options.sleep or 0.0, *map(options.backoff.seconds, range(1, options.retry + 1))]
         return max(waits) > self._desk.waiter.park_after or "rerun" in step.source
 
-    def _roll_back(self, action: control.RollBack) -> None:
+    def _roll_back(self, action: actions.RollBack) -> None:
         answer = self._command(
             {"command": "roll back", "touched": _sorted(action.step.touches)}, action.step
         )
@@ -516,16 +516,16 @@ class Performer:
         self._rolled_back = True
         self._recorder.rolled_back(action.step.number, answer["not_restored"], action.path)
 
-    def _wait(self, action: control.Wait) -> control.Woke | None:
+    def _wait(self, action: actions.Wait) -> actions.Woke | None:
         waiter = self._desk.waiter
         stays = waiter is None or action.seconds <= waiter.park_after
         if waiter is None or stays or self._not_restorable:
             time.sleep(action.seconds)
             self._waited(action.seconds)
             return None
-        return waiter.over(waiter.time(action, control.address(action.step, action.path)))
+        return waiter.over(waiter.time(action, actions.address(action.step, action.path)))
 
-    def _suspend(self, action: control.Suspend) -> control.Woke:
+    def _suspend(self, action: actions.Suspend) -> actions.Woke:
         """Let the run wait as its last job has asked; the kernel stays for a moment only."""
         waiter = self._desk.waiter
         info = waiter.of(action) if waiter is not None else None
@@ -543,23 +543,23 @@ class Performer:
         if self.deadline is not None:
             self.deadline += seconds
 
-    def _skip(self, action: control.Skip) -> None:
+    def _skip(self, action: actions.Skip) -> None:
         self._recorder.skipped(action.step.number, action.reason, action.path)
 
     # --- loops -------------------------------------------------------------------------------
 
-    def _enter(self, action: control.Enter) -> None:
+    def _enter(self, action: actions.Enter) -> None:
         step, turn = action.step, action.path[-1]
         self._counts[orders.loop_root(step, action.path[:-1])] = turn.index + 1
         if (order := orders.enter(action)) is not None:
             self._before.append(order)
 
-    def _turned(self, action: control.Turned) -> str | None:
+    def _turned(self, action: actions.Turned) -> str | None:
         if (order := orders.turned(action)) is not None:
             self._before.append(order)
         return None
 
-    def fork(self, action: control.Fork) -> Delta:
+    def fork(self, action: actions.Fork) -> Delta:
         """Checkpoint the namespace that the loop's items begin on, each in its own kernel."""
         step, began = action.step, self._clock()
         job_id = self._recorder.next_job_id()
@@ -580,7 +580,7 @@ class Performer:
 
     def take(
         self,
-        fork: control.Fork,
+        fork: actions.Fork,
         left: Sequence[Checkpoint],
         errors: Mapping[str, ItemError],
         result: CellResult | None,
@@ -592,7 +592,7 @@ class Performer:
             self._desk.waiter.passed()
         self.result = result or self.result
 
-    def _leave(self, action: control.Leave) -> str | None:
+    def _leave(self, action: actions.Leave) -> str | None:
         """The loop itself is a job: it holds what was collected."""
         step, root = action.step, orders.loop_root(action.step, action.path)
         job_id, began = self._recorder.next_job_id(), self._clock()
@@ -645,7 +645,7 @@ class Performer:
                 self._shown.pop(index, None)
 
 
-def _tolerates(action: control.Fire) -> bool:
+def _tolerates(action: actions.Fire) -> bool:
     """Whether the flow goes on after a failure of the code."""
     return action.passed_over or action.step.may_fail or action.step.options.on_error != "stop"
 

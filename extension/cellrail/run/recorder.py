@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from cellrail.notebook.control import Ask, Told
+from cellrail.notebook.actions import Ask, Told
 from cellrail.run.interrupts import heard_afterwards
 from cellrail.run.masking import Masker
 from cellrail_state.history import RunHistory

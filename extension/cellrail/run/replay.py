@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.errors import RestartRefused
-from cellrail.notebook import control
+from cellrail.notebook import actions, control
+from cellrail.notebook.actions import Path
 from cellrail.notebook.collecting import Collecting, Did, Mark
-from cellrail.notebook.control import Path
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail_state.chains import is_good
@@ -35,7 +35,7 @@ class Stage(Protocol):
     #: the cell's result that was committed last
     result: CellResult | None
 
-    def perform(self, action: control.Action) -> Any:
+    def perform(self, action: actions.Action) -> Any:
         """Carry an action out."""
 
     def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -57,7 +57,7 @@ class Teller(Protocol):
     def skipped(self, step: int, reason: str, turns: Path = ()) -> None:
         """A step was not executed, on purpose."""
 
-    def decided(self, ask: control.Ask, told: control.Told) -> None:
+    def decided(self, ask: actions.Ask, told: actions.Told) -> None:
         """An expression has a value."""
 
 
@@ -89,7 +89,7 @@ class Replay:
         again: Collection[str] | None = None,
         apart: str = "",
         reeval: bool = False,
-        old: Callable[[control.Path], control.Path] | None = None,
+        old: Callable[[actions.Path], actions.Path] | None = None,
     ) -> None:
         """Prepare.
 
@@ -113,7 +113,7 @@ class Replay:
         self._anew = len(turns) - 1 if reeval else None
 
     @property
-    def target(self) -> control.Path:
+    def target(self) -> actions.Path:
         """The turns that the cut lies in."""
         return self._target[1]
 
@@ -124,13 +124,13 @@ class Replay:
 
     # --- up to the cut -----------------------------------------------------------------------
 
-    def takes(self, action: control.Action) -> bool:
+    def takes(self, action: actions.Action) -> bool:
         """Whether the action lies before the cut.
 
         Raises:
             RestartRefused: the items that were evaluated anew do not lead to it.
         """
-        if isinstance(action, control.Fork) and self._is_target(action):
+        if isinstance(action, actions.Fork) and self._is_target(action):
             return False
         if (action.step.number, action.path) == self._target:
             self._reached = True
@@ -138,32 +138,32 @@ class Replay:
             return False
         if self._anew is None:
             return True
-        if isinstance(action, control.Ask) and action.purpose is control.Purpose.FOREACH:
+        if isinstance(action, actions.Ask) and action.purpose is actions.Purpose.FOREACH:
             return not self._is_target(action)
         self._check_items(action)
         return True
 
-    def forces(self, step: Step, path: control.Path) -> bool:
+    def forces(self, step: Step, path: actions.Path) -> bool:
         """Whether a job was asked for: it is at the cut, or of an item that is executed again."""
         depth = len(self._target[1])
         asked = depth and any(turn.key in self._again for turn in path[depth - 1 : depth])
         return (step.number, path) == self._target or bool(asked)
 
-    def _is_target(self, action: control.Action) -> bool:
+    def _is_target(self, action: actions.Action) -> bool:
         """Whether the loop of the action is one that the cut lies in."""
         depth, turns = len(action.path), self._target[1]
         inside = turns[:depth] == action.path and len(turns) > depth
         if not inside or turns[depth].loop != action.step.label or self._reached:
             return False
-        return isinstance(action, control.Fork) or depth == self._anew
+        return isinstance(action, actions.Fork) or depth == self._anew
 
-    def _check_items(self, action: control.Action) -> None:
+    def _check_items(self, action: actions.Action) -> None:
         """Items before the cut of a loop that is no parallel one are what they were, in order."""
         place, turns = self._anew, self._target[1]
         if place is None or turns[:place] != action.path[:place]:
             return
         loop = turns[place].loop
-        left = isinstance(action, control.Leave) and action.step.label == loop
+        left = isinstance(action, actions.Leave) and action.step.label == loop
         if len(action.path) <= place and not left:
             return
         now = action.path[place] if len(action.path) > place else None
@@ -174,34 +174,34 @@ class Replay:
                 hint=from_loop(turns[: place + 1]),
             )
 
-    def answered(self, action: control.Action, told: Any) -> None:
+    def answered(self, action: actions.Action, told: Any) -> None:
         """An action was carried out that is not before the cut.
 
         Raises:
             RestartRefused: the items that were to be evaluated anew cannot be.
         """
-        if not isinstance(action, control.Ask) or action.purpose is not control.Purpose.FOREACH:
+        if not isinstance(action, actions.Ask) or action.purpose is not actions.Purpose.FOREACH:
             return
         if self._anew is not None and told.error is not None and self._is_target(action):
             raise not_evaluated(action.step, action.path, told.error)
 
-    def _is_known(self, path: control.Path, place: int) -> bool:
+    def _is_known(self, path: actions.Path, place: int) -> bool:
         keys = self._keys(path[place].loop, path[:place])
         turn = path[place]
         return turn.index < len(keys) and keys[turn.index] == turn.key
 
-    def _keys(self, loop: str, around: control.Path) -> tuple[str, ...]:
+    def _keys(self, loop: str, around: actions.Path) -> tuple[str, ...]:
         """The origin's items of a loop."""
         for (_, purpose, turns), decided in self._history.decided.items():
-            mine = purpose == control.Purpose.FOREACH and turns == around
+            mine = purpose == actions.Purpose.FOREACH and turns == around
             if mine and self._history.label_of(decided.step) == loop:
                 return decided.keys
         return ()
 
-    def _number(self, action: control.Action) -> int:
+    def _number(self, action: actions.Action) -> int:
         return self._numbers.get(action.step.number, action.step.number)
 
-    def _known_turns(self, turns: control.Path) -> control.Path:
+    def _known_turns(self, turns: actions.Path) -> actions.Path:
         """The turns as the origin has them: an item is known by its key."""
         place = self._anew
         if place is None or len(turns) <= place or turns[:place] != self._target[1][:place]:
@@ -212,58 +212,58 @@ class Replay:
         known = Turn(turn.loop, keys.index(turn.key), turn.key)
         return (*turns[:place], known, *turns[place + 1 :])
 
-    def perform(self, action: control.Action, stage: Stage, teller: Teller) -> Any:
+    def perform(self, action: actions.Action, stage: Stage, teller: Teller) -> Any:
         """What the origin's journal answers."""
-        if isinstance(action, control.Ask):
+        if isinstance(action, actions.Ask):
             return self._told(action, teller)
-        if isinstance(action, control.Fire):
+        if isinstance(action, actions.Fire):
             return self._ended(self._job(action))
-        if isinstance(action, control.Fork):
+        if isinstance(action, actions.Fork):
             return self.keep_items(action, stage, teller)
-        if isinstance(action, control.Commit):
+        if isinstance(action, actions.Commit):
             if action.accepted or action.status is StepStatus.SUCCESS:
                 job = self._job(action)
                 teller.kept_turn(action.step.number, job.job_id, action.path)
                 self._show(stage, action.step, job)
             stage.settle()
-        elif isinstance(action, control.Leave):
+        elif isinstance(action, actions.Leave):
             job = self._job(action)
             teller.kept_turn(action.step.number, job.job_id, action.path)
             stage.settle()
-        elif isinstance(action, control.Suspend):
-            return control.Woke(by="resume")
-        elif not isinstance(action, (control.RollBack, control.Wait)):
+        elif isinstance(action, actions.Suspend):
+            return actions.Woke(by="resume")
+        elif not isinstance(action, (actions.RollBack, actions.Wait)):
             stage.perform(action)
         return None
 
     @staticmethod
-    def _ended(job: JobFinished) -> control.Ended:
+    def _ended(job: JobFinished) -> actions.Ended:
         if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
-            return control.Ended(ending="ok")
+            return actions.Ended(ending="ok")
         if job.error is None and job.cause.startswith("the kernel died"):
-            return control.Ended(ending="died", alive=False)
-        return control.Ended(ending="error", error=job.error)
+            return actions.Ended(ending="died", alive=False)
+        return actions.Ended(ending="error", error=job.error)
 
-    def _told(self, action: control.Ask, teller: Teller) -> control.Told:
+    def _told(self, action: actions.Ask, teller: Teller) -> actions.Told:
         told = self._recorded(action)
         if told is None:
             raise JournalDamaged(
                 f"the origin's journal does not tell --{action.purpose} of "
-                f"{control.address(action.step, action.path)}",
+                f"{actions.address(action.step, action.path)}",
                 hint=from_loop(action.path, action.step),
             )
         teller.decided(action, told)
         return told
 
-    def _recorded(self, action: control.Ask) -> control.Told | None:
+    def _recorded(self, action: actions.Ask) -> actions.Told | None:
         place = (self._number(action), str(action.purpose), self._old(action.path))
         known = self._history.decided.get(place)
-        return control.Told(value=known.value, keys=known.keys) if known is not None else None
+        return actions.Told(value=known.value, keys=known.keys) if known is not None else None
 
-    def _job(self, action: control.Action) -> JobFinished:
+    def _job(self, action: actions.Action) -> JobFinished:
         job_id = self._history.turns.get((self._number(action), self._old(action.path)))
         if job_id is None:
-            where = control.address(action.step, action.path)
+            where = actions.address(action.step, action.path)
             raise RestartRefused(
                 f"the origin has no job of {where}, which the restart would keep",
                 hint=from_loop(action.path, action.step),
@@ -275,7 +275,7 @@ class Replay:
 
     # --- items -------------------------------------------------------------------------------
 
-    def items(self, fork: control.Fork) -> list[ItemPlan] | None:
+    def items(self, fork: actions.Fork) -> list[ItemPlan] | None:
         """What becomes of each item of a parallel loop; None where nothing of it is kept.
 
         From here on everything that is not an item is executed.
@@ -285,7 +285,7 @@ class Replay:
         self._reached = True
         return self.item_plans(fork)
 
-    def item_plans(self, fork: control.Fork) -> list[ItemPlan]:
+    def item_plans(self, fork: actions.Fork) -> list[ItemPlan]:
         """What becomes of each item of the loop that the cut lies in."""
         ends = self._sequential_ends(fork) if self.apart else {}
         plans = [self._item_plan(fork, path) for path in fork.items]
@@ -297,7 +297,7 @@ class Replay:
             for path, plan in zip(fork.items, plans, strict=True)
         ]
 
-    def _item_plan(self, fork: control.Fork, path: control.Path) -> ItemPlan:
+    def _item_plan(self, fork: actions.Fork, path: actions.Path) -> ItemPlan:
         old = self._old(path)
         known = old[-1].key in self._keys(fork.step.label, fork.path)
         number, turns = self._target
@@ -320,13 +320,13 @@ class Replay:
             return ItemPlan()
         return ItemPlan(replay=self._up_to(cut), jobs=tuple(jobs))
 
-    def _up_to(self, target: tuple[int, control.Path]) -> Replay:
+    def _up_to(self, target: tuple[int, actions.Path]) -> Replay:
         """A replay of one item."""
         return Replay(
             self._history, numbers=self._numbers, step=target[0], turns=target[1], old=self._old
         )
 
-    def _open_end(self, fork: control.Fork, path: control.Path) -> tuple[int, control.Path] | None:
+    def _open_end(self, fork: actions.Fork, path: actions.Path) -> tuple[int, actions.Path] | None:
         """Where an item did not end well in the origin; None where it did."""
         machine = control.conduct_item(fork, path)
         answer: Any = None
@@ -337,24 +337,24 @@ class Replay:
                 end = stop.value.end
                 return None if end is None else (fork.step.number, path)
             place, answer = (action.step.number, action.path), None
-            if isinstance(action, control.Ask):
+            if isinstance(action, actions.Ask):
                 answer = self._recorded(action)
                 if answer is None:
                     return place
-            elif isinstance(action, control.Fire):
+            elif isinstance(action, actions.Fire):
                 job_id = self._history.turns.get((self._number(action), self._old(action.path)))
                 job = self._history.job_by_id(job_id) if job_id is not None else None
                 if job is None or not is_good(job):
                     return place
                 answer = self._ended(job)
 
-    def _sequential_ends(self, fork: control.Fork) -> dict[control.Path, Checkpoint]:
+    def _sequential_ends(self, fork: actions.Fork) -> dict[actions.Path, Checkpoint]:
         """What each item of a loop that was not parallel left, by its turns."""
         collecting, checkpoint = Collecting(fork.block), Checkpoint()
         steps = {self._numbers.get(s.number, s.number): s for s in fork.block.steps()}
         numbers = {job_id: number for (number, _), job_id in self._history.turns.items()}
-        ends: dict[control.Path, Checkpoint] = {}
-        did: dict[control.Path, set[Mark]] = {}
+        ends: dict[actions.Path, Checkpoint] = {}
+        did: dict[actions.Path, set[Mark]] = {}
         depth = len(fork.path) + 1
         for job in self._history.chain:
             checkpoint = Checkpoint.fold([job.delta], before=checkpoint)
@@ -370,7 +370,7 @@ class Replay:
             ends[item] = Checkpoint() if passed else checkpoint.only(left)
         return ends
 
-    def keep_items(self, fork: control.Fork, stage: Stage, teller: Teller) -> control.Joined:
+    def keep_items(self, fork: actions.Fork, stage: Stage, teller: Teller) -> actions.Joined:
         """Keep a parallel loop before the cut as it was."""
         number, depth = self._number(fork), len(fork.path)
         fork_id = self._history.forks.get((number, fork.path))
@@ -384,11 +384,11 @@ class Replay:
         loop = (fork.path, fork.step.label)
         for decided in self._history.decided.values():
             if decided.step in numbers and _is_in(loop, decided.turns):
-                ask = control.Ask(
+                ask = actions.Ask(
                     step=numbers[decided.step], path=decided.turns,
-                    purpose=control.Purpose(decided.purpose), expression=decided.expression,
+                    purpose=actions.Purpose(decided.purpose), expression=decided.expression,
                 )  # fmt: skip
-                teller.decided(ask, control.Told(value=decided.value, keys=decided.keys))
+                teller.decided(ask, actions.Told(value=decided.value, keys=decided.keys))
         records = [
             record
             for record in self._history.turn_records
@@ -403,7 +403,7 @@ class Replay:
                 teller.kept_turn(step.number, record.job_id, record.turns)
                 self._show(stage, step, self._history.job_by_id(record.job_id))
         stage.settle()
-        return control.Joined(items=tuple(control.ItemEnd() for _ in fork.items))
+        return actions.Joined(items=tuple(actions.ItemEnd() for _ in fork.items))
 
 
 class Rehearsal(Replay):
@@ -431,7 +431,7 @@ def from_loop(turns: Sequence[Turn], step: Step | None = None) -> str:
 
 def not_evaluated(step: Step, path: Path, error: StepError) -> RestartRefused:
     """The refusal of a restart whose items cannot be evaluated anew."""
-    where, told = control.address(step, path), f"{error.name}: {error.value}"
+    where, told = actions.address(step, path), f"{error.name}: {error.value}"
     return RestartRefused(
         f"the items of {where!r} cannot be evaluated anew: {told}",
         hint="without --reeval the items of the origin are used",
@@ -451,7 +451,7 @@ def _did(step: Step, job: JobFinished) -> Did:
     return Did.LEFT if ends_a_loop else Did.WELL
 
 
-def _is_in(loop: tuple[control.Path, str], turns: Sequence[Turn]) -> bool:
+def _is_in(loop: tuple[actions.Path, str], turns: Sequence[Turn]) -> bool:
     around, label = loop
     depth = len(around)
     return len(turns) > depth and tuple(turns[:depth]) == around and turns[depth].loop == label

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.errors import RestartRefused
-from cellrail.notebook import control
-from cellrail.notebook.control import Purpose
+from cellrail.notebook import actions
+from cellrail.notebook.actions import Purpose
 from cellrail.notebook.fingerprint import file_digests
 from cellrail.notebook.model import Step
 from cellrail.notebook.spread import Cause, Judge, OldUnit, Unit, foresee, other_effects, refusal
@@ -119,14 +119,14 @@ class Rerun:
         self._counted = 0
         self._prepared = self._begun = False
         #: parallel loops that are executed: their paths and labels
-        self._forks: set[tuple[control.Path, str]] = set()
+        self._forks: set[tuple[actions.Path, str]] = set()
         #: why nothing more can be kept
         self._blind = ""
         recorder.watch = self._committed
 
     # --- the machine's actions ---------------------------------------------------------------
 
-    def takes(self, action: control.Action) -> bool:
+    def takes(self, action: actions.Action) -> bool:
         """Whether the action belongs to a kept unit."""
         place = self._places[action.step.number]
         if place != self._place:
@@ -140,24 +140,24 @@ class Rerun:
                 self._recorder.chosen(action.step.number, cause.reason, forced=cause.forced)
         return self._cause is None
 
-    def perform(self, action: control.Action, performer: Performer, recorder: Recorder) -> Any:
+    def perform(self, action: actions.Action, performer: Performer, recorder: Recorder) -> Any:
         """What the origin's journal answers."""
-        if isinstance(action, control.Ask):
+        if isinstance(action, actions.Ask):
             return self._told(action)
-        if isinstance(action, control.Fire):
+        if isinstance(action, actions.Fire):
             return self._ended(action)
-        if isinstance(action, control.Fork):
-            return control.Joined(items=tuple(control.ItemEnd() for _ in action.items))
-        if isinstance(action, control.Skip) and not action.path:
+        if isinstance(action, actions.Fork):
+            return actions.Joined(items=tuple(actions.ItemEnd() for _ in action.items))
+        if isinstance(action, actions.Skip) and not action.path:
             recorder.skipped(action.step.number, action.reason)
         del performer
         return None
 
-    def live(self, action: control.Action) -> None:
+    def live(self, action: actions.Action) -> None:
         """An action that is carried out now: the kernel has what it needs."""
-        if isinstance(action, control.Fork):
+        if isinstance(action, actions.Fork):
             self._forks.add((action.path, action.step.label))
-        needs_kernel = control.Ask | control.Fire | control.RollBack | control.Leave | control.Fork
+        needs_kernel = actions.Ask | actions.Fire | actions.RollBack | actions.Leave | actions.Fork
         if self._prepared or not isinstance(action, needs_kernel):
             return
         self._prepared = True
@@ -172,18 +172,18 @@ class Rerun:
     #: no loop whose items ran one after another runs apart
     apart = ""
 
-    def forces(self, step: Step, path: control.Path) -> bool:
+    def forces(self, step: Step, path: actions.Path) -> bool:
         """Whether a job is executed though an equal one is known (`--cache`)."""
         del step, path
         return self._cause is not None and (self._cause.forced or self._cause.again)
 
-    def items(self, fork: control.Fork) -> None:
+    def items(self, fork: actions.Fork) -> None:
         """Every item of a parallel loop that executes is executed."""
         del fork
 
     # --- deciding ----------------------------------------------------------------------------
 
-    def _decide(self, place: int, action: control.Action) -> Cause | None:
+    def _decide(self, place: int, action: actions.Action) -> Cause | None:
         """Why a unit executes; None where it is kept."""
         plan = self._plan
         unit, old = plan.units[place], plan.olds[place]
@@ -202,12 +202,12 @@ class Rerun:
             raise RestartRefused(told)
         return cause
 
-    def _is_met_alike(self, action: control.Action, old: OldUnit) -> bool:
+    def _is_met_alike(self, action: actions.Action, old: OldUnit) -> bool:
         """Whether the machine comes to the step as it did in the origin."""
-        if isinstance(action, control.Skip):
+        if isinstance(action, actions.Skip):
             return old.skipped
         return not old.skipped or (
-            isinstance(action, control.Ask) and self._known(action) is not None
+            isinstance(action, actions.Ask) and self._known(action) is not None
         )
 
     def _needed_behind(self, place: int) -> Cause | None:
@@ -342,31 +342,31 @@ class Rerun:
 
     # --- what the origin's journal tells -----------------------------------------------------
 
-    def _known(self, action: control.Ask) -> Any:
+    def _known(self, action: actions.Ask) -> Any:
         number = self._plan.numbers.get(action.step.number)
         return self._plan.history.decided.get((number or 0, str(action.purpose), action.path))
 
-    def _told(self, action: control.Ask) -> control.Told:
+    def _told(self, action: actions.Ask) -> actions.Told:
         known = self._known(action)
         if known is None:
             # of a step that failed, and the flow went on: it is not tried again
-            return control.Told(value=action.purpose is not Purpose.RETRY_IF)
-        return control.Told(value=known.value, keys=known.keys)
+            return actions.Told(value=action.purpose is not Purpose.RETRY_IF)
+        return actions.Told(value=known.value, keys=known.keys)
 
-    def _ended(self, action: control.Fire) -> control.Ended:
+    def _ended(self, action: actions.Fire) -> actions.Ended:
         plan = self._plan
         number = plan.numbers.get(action.step.number, 0)
         job_id = plan.history.turns.get((number, action.path))
         if not action.path:
             job_id = plan.history.state(number).job_id if number else None
         if not job_id:
-            return control.Ended(ending="ok")
+            return actions.Ended(ending="ok")
         job = plan.history.job_by_id(job_id)
         exited = job.error is not None and job.error.name == "SystemExit"
         if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
-            return control.Ended(ending="ok", error=job.error, exited=exited)
+            return actions.Ended(ending="ok", error=job.error, exited=exited)
         ending = "timeout" if job.cause.startswith("timeout after ") else "error"
-        return control.Ended(ending=ending, error=job.error, cause=job.cause)
+        return actions.Ended(ending=ending, error=job.error, cause=job.cause)
 
 
 def deltas_here(

@@ -21,8 +21,7 @@ import msgspec
 from cellrail.errors import InternalError, UserError
 from cellrail.kernels.channel import ChannelClosed
 from cellrail.kernels.kernel import Kernel
-from cellrail.notebook.blocks import Block, blocks_of
-from cellrail.notebook.control import (
+from cellrail.notebook.actions import (
     Action,
     Commit,
     End,
@@ -33,8 +32,9 @@ from cellrail.notebook.control import (
     Path,
     Skip,
     address,
-    conduct,
 )
+from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.control import conduct
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import HoldsSecret, RerunExceeded, UserError
-from cellrail.notebook import control
+from cellrail.notebook import actions
 from cellrail.notebook.address import Addressed, find_step
 from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail.run.jsontext import from_text
@@ -256,7 +256,7 @@ class Waiter(Clerk):
 
     # --- waiting -----------------------------------------------------------------------------
 
-    def time(self, action: control.Wait, label: str) -> WaitInfo:
+    def time(self, action: actions.Wait, label: str) -> WaitInfo:
         """Time has to pass, and nobody stays for it: that is recorded."""
         now = self._recorder.clock()
         info = WaitInfo(
@@ -267,7 +267,7 @@ class Waiter(Clerk):
         self._recorder.waits(info)
         return info
 
-    def of(self, action: control.Suspend) -> WaitInfo | None:
+    def of(self, action: actions.Suspend) -> WaitInfo | None:
         """What the job that was committed last has asked for."""
         place = (action.step.number, action.path, action.runs, action.attempt)
         for info in reversed(self._infos.values()):
@@ -282,7 +282,7 @@ class Waiter(Clerk):
         """Seconds; a longer wait holds no kernel."""
         return self._rules.park_after
 
-    def over(self, info: WaitInfo, *, stay: bool = False) -> control.Woke:
+    def over(self, info: WaitInfo, *, stay: bool = False) -> actions.Woke:
         """Wait.
 
         Args:
@@ -292,13 +292,13 @@ class Waiter(Clerk):
         """
         self._inbox.tell(info)
         if self._rules.parks:
-            return control.Woke(by="parked", cause=in_words(info))
+            return actions.Woke(by="parked", cause=in_words(info))
         clock, until = self._recorder.clock, info.until or 0.0
         patient = stay or (info.kind != waits.SUSPEND and until - clock() <= self._rules.park_after)
         while (answer := self._inbox.due(info, clock())) is None and patient:
             time.sleep(max(0.0, min(_POLL_SECONDS, until - clock())))
         if answer is None:
-            return control.Woke(by="parked", cause=in_words(info))
+            return actions.Woke(by="parked", cause=in_words(info))
         record = self.settle(info, answer)
         if info.kind == waits.SUSPEND:
             self._here = record
@@ -345,9 +345,9 @@ def woken_of(info: WaitInfo, answer: Answer, masker: Masker, keyring: KeyRing) -
     )  # fmt: skip
 
 
-def woke(record: Woken) -> control.Woke:
+def woke(record: Woken) -> actions.Woke:
     """The machine's word for it."""
-    return control.Woke(by=record.by, on_timeout=record.on_timeout, who=record.who)
+    return actions.Woke(by=record.by, on_timeout=record.on_timeout, who=record.who)
 
 
 def in_words(info: WaitInfo) -> str:
