@@ -72,12 +72,14 @@ class Firing:
                 more = f" and {len(ticks) - _SHOWN} more" if len(ticks) > _SHOWN else ""
                 yield f"trigger {self._trigger.id}: {what}: {first}{more}"
 
-    def next(self, now: float, tried: Collection[str]) -> Task | None:
+    def next(self, now: float, tried: Collection[str], given: Collection[str] = ()) -> Task | None:
         """Claim the next tick that may run, or find a run to recover; None where there is none.
 
         Args:
             now: ticks up to here are due.
-            tried: runs that this process has dealt with.
+            tried: runs that this process has dealt with: their ticks are decided on.
+            given: runs that workers of this process have been given, and may not have begun: their
+                ticks are not given once more, and not decided on.
         """
         with self._store.triggers.turn(self._trigger) as got:
             if not got:  # another process is at it
@@ -92,7 +94,7 @@ class Firing:
                 if found is RunStatus.INTERRUPTED and run_id not in tried:
                     return Task(todo=Todo.RECOVER, run_id=run_id, notebook=str(self._notebook))
             active = sum(found in _ACTIVE for found in status.values())
-            return self._fire(now, tried, self._trigger.max_active - active)
+            return self._fire(now, tried, given, self._trigger.max_active - active)
 
     def _due(self, now: float) -> Due:
         trigger = self._trigger
@@ -102,12 +104,21 @@ class Firing:
             cron, looked, now, missed=trigger.missed, late_after=late, created=trigger.created
         )
 
-    def _fire(self, now: float, tried: Collection[str], room: int) -> Task | None:
+    def _fire(
+        self, now: float, tried: Collection[str], given: Collection[str], room: int
+    ) -> Task | None:
         """Claim the first tick that nobody has run, where there is room."""
         triggers, trigger, found = self._store.triggers, self._trigger, self._due(now)
         keyed = list(self._schedule.keys(found.ticks))
         known = stands(self._store, trigger.flow, (key for _, key in keyed))
-        room -= sum(stand.standing is Standing.CLAIMED for stand in known.values())
+        # (a claim that a worker was given may be of an owner who is gone)
+        taken = {
+            key
+            for key, stand in known.items()
+            if stand.standing is Standing.CLAIMED
+            or (stand.standing is Standing.ABANDONED and stand.run_id in given)
+        }
+        room -= len(taken)
         task: Task | None = None
         left: dt.datetime | None = None
         for tick, key in keyed:
@@ -115,7 +126,7 @@ class Firing:
             if stand.standing in _BEGUN or (stand.run_id and stand.run_id in tried):
                 continue
             left = left or tick
-            if task is None and room > 0 and stand.standing is not Standing.CLAIMED:
+            if task is None and room > 0 and key not in taken:
                 task = self._claimed(tick, stand)
         if left is not None:
             triggers.look(trigger, left.timestamp() - 1)

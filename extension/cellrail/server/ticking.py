@@ -213,12 +213,15 @@ class Rounds:
                         told = True
                         for line in firing.missed(app.clock()):
                             self._tell_once(line)
-                    task = firing.next(app.clock(), tried)
+                    task = firing.next(app.clock(), tried, given=self._flights)
                 except (CellrailError, StateError) as error:
                     self._refused(key, f"trigger {trigger.id}: {error}", error.hint)
                     return
                 if task is None:
-                    self._retries[key] = _Retry(at=self._timer() + _FULL_SECONDS, delay=0.0)
+                    before = self._retries.get(key)
+                    # (one that was given may be refused again)
+                    delay = before.delay if before is not None else 0.0
+                    self._retries[key] = _Retry(at=self._timer() + _FULL_SECONDS, delay=delay)
                     return
                 if task.todo == Todo.RECOVER:
                     tried.add(task.run_id)
