@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year bench-panels nbval corpus-test crash-test soak schemathesis screenshots clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year bench-panels corpus-test crash-test soak schemathesis screenshots clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cellrail import App
+from cellrail.kernels.supply import WarmSupply
 
 Make = Callable[..., Path]
 
@@ -87,6 +88,16 @@ def clock() -> Clock:
 def app(tmp_path: Path, clock: Clock) -> App:
     """An App on a store in the test's folder."""
     return App(tmp_path / ".cellrail", clock=clock)
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs of this process fork their kernels, unless a test says otherwise: for modules of many
+    short runs. That a forked kernel is as a cold one is the law of `tests/contract`."""
+    supply = WarmSupply()
+    monkeypatch.setattr(App, "_supply", lambda _app, _kernels: supply.start)
+    yield
+    supply.close()
 
 
 @pytest.fixture

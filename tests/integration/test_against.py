@@ -4,6 +4,7 @@ fails with what differs; without the option pytest knows nothing of notebooks.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -12,17 +13,21 @@ from pathlib import Path
 import pytest
 
 # a tree that is not installed has no entry points
-LOADED = () if entry_points(group="pytest11", name="cellrail") else ("-p", "cellrail.pytest_plugin")
+HERE = entry_points(group="pytest11", name="cellrail")
+PLUGIN = ("-p", "cellrail.pytest_plugin")
 
 
 @pytest.fixture
 def against(tmp_path: Path):
-    """Runs pytest on notebooks in the test's folder."""
+    """Runs pytest on notebooks in the test's folder, by default with our plugin alone."""
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, alone: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if alone else {})}
+        loaded = PLUGIN if alone or not HERE else ()
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *LOADED, *words],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *loaded, *words],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+            timeout=120,
         )  # fmt: skip
 
     return run
@@ -38,7 +43,7 @@ def test_a_notebook_is_compared_with_a_run_of_it(make, app, edit, against):
     run = app.run(path, parameters={"n": 7, "token": "hunter2-hunter2"})
 
     same = against("--cellrail-against", run.id, "flow.ipynb")
-    last = against("--cellrail-against", "last", "flow.ipynb")
+    last = against("--cellrail-against", "last", "flow.ipynb", alone=False)
     edit(path, "random.seed(n)", "random.seed(n + 1)")
     other = against("--cellrail-against", run.id, "flow.ipynb")
 

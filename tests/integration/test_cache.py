@@ -12,6 +12,8 @@ import pytest
 from cellrail import App
 from reading import printed
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 COUNT = "\nwith open('w.txt', 'a') as _f: _f.write('x')\ndel _f"
 
 

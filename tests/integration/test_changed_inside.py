@@ -10,6 +10,8 @@ import pytest
 
 from cellrail.errors import RestartRefused, StepNotFound
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 BASE = "import os\nbase = 1"
 LOOP = '%%step L --foreach x in ["a", "b", "c"] --collect r\nr = x * 2'
 BODY = '%%step K --in L\nif x == "c" and not os.path.exists("ok"): 1 / 0\nr = r + "k"'

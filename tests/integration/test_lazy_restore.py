@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 CLASSES = """
 class Heavy:
     def __init__(self, name):

@@ -247,7 +247,7 @@ def test_commands_of_runs_triggers_and_backfills_are_those_of_the_command_line(
     assert "--failed-only is for a run of its own" in said
     (tmp_path / "ok").touch()
     said = front.run(f"%flow restart {origin.id} --from end -p day 2013-03-03 --detach", "b")
-    assert "running" in said, said
+    assert "running" in said or "success" in said, said  # it may have been as fast as that
     wait_for(lambda: app.show(str(tmp_path / "flow.ipynb")).status == "success")
     assert printed(app.show(str(tmp_path / "flow.ipynb")), "end") == "2013-03-03\n"
     said = front.run(

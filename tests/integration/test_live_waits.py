@@ -9,6 +9,7 @@ them; what stays in the notebook holds no id and no time; where nothing is recor
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -419,8 +420,12 @@ def test_where_nothing_is_recorded_nothing_waits(opened, app, tmp_path):
     said = ["".join(o["text"]) for cell in cells[2:] for o in cell["outputs"]]
     assert "".join(said) == f"{line}None None None\n{line}"
     val = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "done.ipynb"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "nbval.plugin",
+            "--nbval", "done.ipynb",
+        ],
+        cwd=tmp_path, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert val.returncode == 0, val.stdout
     assert not (tmp_path / ".cellrail").exists()

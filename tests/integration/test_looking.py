@@ -9,19 +9,18 @@ import pytest
 
 
 @pytest.fixture
-def runs(make, cellrail, edit):
+def runs(make, app, forks, edit):
     """A failed run and its restart."""
     path = make("day = 'x'", "import pandas as pd\nt = pd.DataFrame({'a': [1, 2, 3]})\nt.shape",
                 "%%step last\nprint('<b>' + day, 1 / 0)", tags={1: ["parameters"]})  # fmt: skip
-    first = json.loads(cellrail("run", path, "--label", "team=x", "--json").stdout)
+    first = app.run(path, labels={"team": "x"})
     edit(path, "1 / 0", "1")
-    second = json.loads(cellrail("restart", path, "--json").stdout)
-    return first, second
+    return first.to_dict(), app.restart(first.id).to_dict()
 
 
 def test_json_of_every_command(runs, cellrail, tmp_path):
     first, second = runs
-    assert (first["schema"], first["status"], second["status"]) == (1, "failed", "success")
+    assert (first["status"], second["status"]) == ("failed", "success")
     assert [s["status"] for s in second["steps"]] == ["kept", "kept", "success"]
 
     def answer(*words, code=0):
@@ -29,6 +28,7 @@ def test_json_of_every_command(runs, cellrail, tmp_path):
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 
+    assert answer("show", "last").items() >= {"schema": 1, **second}.items()
     listed = answer("runs")["runs"]
     assert [r["run_id"] for r in listed] == [second["run_id"], first["run_id"]]
     assert listed[0]["labels"] == {"team": "x"}

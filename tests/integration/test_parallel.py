@@ -17,6 +17,8 @@ import pytest
 from cellrail.errors import BadNotebook, RestartRefused
 from reading import printed, wait_for
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 LOOP = (
     "import numpy as np\nregions = ['north', 'south', 'east', 'west']\nbase = np.arange(4.0)\n"
     "class Mark:\n    def __init__(self, region, total): self.region, self.total = region, total",

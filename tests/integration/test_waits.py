@@ -24,7 +24,10 @@ from cellrail import App
 from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused
 from reading import WITNESS, counts, printed, statuses
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL"),
+    pytest.mark.usefixtures("forks"),
+]
 
 APPROVAL = (
     WITNESS,

@@ -193,6 +193,9 @@ def test_workers_that_have_nothing_to_do_are_ended(rounds, executor, app, clock,
     app.trigger_add(make("x = 1"), cron="0 0 1 1 *", id="t")
     clock.now += 366 * 86_400
     rounds.turn()
+    assert len(executor.tasks) == 1
+    # (this executor says that the run was a success, and there is none)
+    app.trigger_disable("t")
     ended(executor, status="success")
     rounds.turn()
     later(rounds, clock, 61)
