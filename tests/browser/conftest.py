@@ -45,7 +45,7 @@ def _missing() -> str:
     """What is not installed here; "" where all is."""
     if CHROMIUM is None:
         return "no chromium here: apt-get install chromium"
-    for module in ("playwright", "jupyterlab", "anywidget"):
+    for module in ("playwright", "axe_playwright_python", "jupyterlab", "anywidget"):
         if find_spec(module) is None:
             return f"no {module} here: pip install {module}"
     return ""
@@ -131,8 +131,22 @@ class Page:
         """The panel."""
         return self.page.locator(".cellrail").first
 
+    def check(self) -> None:
+        """What is seen now keeps nobody from using it, says axe-core."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        told = Axe().run(self.page, ".cellrail", {"resultTypes": ["violations"]})
+        serious = [
+            f"{found['id']}: {node['html'][:200]}: {node['failureSummary']}"
+            for found in told.response["violations"]
+            if found["impact"] in {"serious", "critical"}
+            for node in found["nodes"]
+        ]
+        assert not serious, "\n".join(serious)
+
     def shoot(self, name: str) -> None:
-        """A picture of the panel, where pictures are wanted (`make screenshots`)."""
+        """Check what is seen, and take a picture of it where wanted (`make screenshots`)."""
+        self.check()
         folder = os.environ.get("SCREENSHOTS")
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)

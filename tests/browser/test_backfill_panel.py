@@ -69,7 +69,7 @@ def test_ten_days_are_backfilled_with_a_pause_in_the_middle(lab, flow, app, tmp_
     expect(panel.get_by_label("To", exact=True)).to_have_value("2025-03-10")
     expect(panel.get_by_role("region", name="What would happen")).to_contain_text("never run")
     assert not app.store_path.exists()
-    notebook.shoot("backfill-plan")
+    notebook.check()
 
     panel.get_by_role("button", name="Start: 10 ticks").click()
     about = panel.get_by_role("region", name=re.compile("^Backfill "))
@@ -84,12 +84,12 @@ def test_ten_days_are_backfilled_with_a_pause_in_the_middle(lab, flow, app, tmp_
     wait_for(lambda: not app.store.backfills.driven(app.backfill_show().id))
     assert app.backfill_show().progress().left == 5
     expect(day(panel, "2025-03-06")).to_have_attribute("data-state", "missing")
-    notebook.shoot("backfill-paused")
+    notebook.shoot("backfill")
     resume.click()
 
     expect(about).to_contain_text("10 of 10 ticks: 10 success", timeout=LONG)
     expect(day(panel, "2025-03-10")).to_have_attribute("data-state", "success", timeout=LONG)
-    notebook.shoot("backfill-done")
+    notebook.check()
     told = collections.Counter((tmp_path / "witness.txt").read_text().split())
     assert told == {f"2025-03-{number:02}": 1 for number in range(1, 11)}
     notebook.run(1)

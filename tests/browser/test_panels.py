@@ -78,7 +78,7 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
 
     panel.get_by_role("treeitem", name=re.compile("^draw")).click()
     expect(panel.locator("img.cr-picture")).to_be_visible()
-    notebook.shoot("run-output")
+    notebook.check()
     panel.get_by_role("treeitem", name=re.compile("^load")).click()
     expect(panel.get_by_role("tab", name=re.compile("^Variables"))).to_be_visible()
     panel.get_by_role("tab", name=re.compile("^Variables")).click()
@@ -94,7 +94,7 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
 
     panel.get_by_role("tab", name="Compare", exact=True).click()
     expect(panel.get_by_role("tabpanel")).to_contain_text("longest")
-    notebook.shoot("compare")
+    notebook.check()
     assert notebook.page.evaluate("window.hacked") is None
 
 
@@ -155,7 +155,7 @@ def test_the_keyboard_reaches_everything(lab, failed):
     expect(panel.get_by_role("tab", name="Code", exact=True)).to_have_attribute(
         "aria-selected", "true"
     )
-    notebook.shoot("items")
+    notebook.check()
 
 
 def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):
@@ -170,7 +170,7 @@ def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):
     panel = notebook.panel
     panel.get_by_role("row", name=re.compile("running.* flow.ipynb")).click()
     expect(panel.get_by_role("treeitem", name=re.compile("^wait, running"))).to_be_visible()
-    notebook.shoot("running")
+    notebook.check()
     panel.get_by_role("button", name="Cancel", exact=True).click()
     expect(panel.locator(".cr-room-run .cr-head")).to_contain_text("cancelled")
     assert app.show(errand.wait(30).run).status == "cancelled"

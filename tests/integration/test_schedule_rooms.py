@@ -76,13 +76,15 @@ def test_what_would_happen_is_told_and_then_it_happens(app, days):
     plan = asked.answer("plan", wish)
     assert (plan["ticks"], plan["wanted"], plan["counts"], plan["same"]) == (3, 3, {"run": 3}, "")
     assert [row["todo"] for row in plan["rows"]] == ["run"] * 3
-    started = asked.answer("start", {**wish, "labels": "why=test, team=blue"})
+    how = {"kernels": "cold", "cores": 1, "gigabytes": 4}
+    started = asked.answer("start", {**wish, **how, "labels": "why=test, team=blue"})
     wait_for(lambda: asked.answer("fill", started)["status"] == "done")
     told = asked.answer("fill", started)
     assert (told["total"], told["ended"], told["left"]) == (3, {"failed": 1, "success": 2}, 0)
     (failure,) = told["failures"]
     assert failure["tick"].startswith("2025-03-02T00:00:00+01:00")
     assert failure["run"]
+    assert (told["kernels"], told["cores"], told["memory"]) == ("cold", 1, 4_000_000_000)
     assert (told["labels"], told["cursor"]) == ({"why": "test", "team": "blue"}, "")
     found = asked.answer("calendar", {**MARCH, "months": 1, "parameters": DAY})
     assert found["counts"] == {"failed": 1, "missing": 28, "success": 2}
@@ -138,6 +140,8 @@ def test_bad_wishes_are_refused_in_words(app, days):
         asked.answer("plan", {**MARCH, "start": "2025-03-01", "end": "2025-03-02", "labels": "x"})
     with pytest.raises(UserError, match="cannot be a backfill"):
         asked.answer("plan", {**MARCH, "parallel": "many"})
+    with pytest.raises(UserError, match="cannot be a backfill"):
+        asked.answer("plan", {**MARCH, "cores": -1})
     with pytest.raises(UserError, match="is no month"):
         asked.answer("calendar", {**MARCH, "first": "March"})
     with pytest.raises(UserError, match="does not know"):

@@ -12,7 +12,7 @@ rooms.backfill = (ctx) => {
   };
   const wish = {
     notebook: "", trigger: "", cron: "", every: "day", tz: "", start: "", end: "", ticks: "missing", order: "asc",
-    parallel: 1, stop_after: 0, from_start: false, parameters: {}, labels: "", first: "", months: 3,
+    parallel: 1, stop_after: 0, from_start: false, share: false, kernels: "", cores: 0, gigabytes: 0, parameters: {}, labels: "", first: "", months: 3,
   };
   let form = null;
   let kind = "every"; // how the ticks are told: trigger, every or cron
@@ -234,6 +234,15 @@ rooms.backfill = (ctx) => {
         number("Pause after failures", wish.stop_after, (stop_after) => change({ stop_after }, "plan"), 0, { title: "So many ticks may fail; 0 for any number" }),
         wish.ticks === "failed" || wish.ticks === "stale" ? h("label", { class: "cr-tick-box", key: "whole" },
           h("input", { type: "checkbox", checked: wish.from_start, onchange: (event) => change({ from_start: event.target.checked }, "plan") }), "from the first step") : null),
+      h("div", { class: "cr-wish", role: "group", "aria-label": "How they run" },
+        h("label", { class: "cr-tick-box", key: "share", title: "Leading steps that read nothing of the tick, write nothing and draw nothing are executed once for all runs" },
+          h("input", { type: "checkbox", checked: wish.share, onchange: (event) => change({ share: event.target.checked }, "plan") }), "share leading steps"),
+        choice("Kernels", wish.kernels, [
+          ["", "As can be", "Forked where the system can, else cold"], ["warm", "Forked", "Each from a process that has the imports done"],
+          ["cold", "Cold", "Each is started anew"],
+        ], (kernels) => change({ kernels }, "plan")),
+        number("Processors", wish.cores, (cores) => change({ cores }, "plan"), 0, { title: "So many for all of its runs together; 0 for those of the machine" }),
+        number("Memory, GB", wish.gigabytes, (gigabytes) => change({ gigabytes }, "plan"), 0, { title: "For all of its runs together; 0 for no bound" })),
       h("div", { class: "cr-wish", role: "group", "aria-label": "Inputs and labels" }, values,
         input("Labels", wish.labels, (labels) => change({ labels }, "plan"), { placeholder: "team=blue, why=fix" }, { class: "cr-named cr-broad" })));
   }
@@ -297,6 +306,7 @@ rooms.backfill = (ctx) => {
       ["Range", `${brief(one.start)} to ${brief(one.end)}`], ["Ticks", `${one.which} of ${one.cron} in ${one.zone}${one.trigger ? `, trigger ${one.trigger}` : ""}`],
       ["Next", one.cursor && h("span", { class: "cr-mono" }, tick_words(one.cursor))], ["Inputs", chips(Object.entries(one.inputs), "parameter")], ["Labels", chips(Object.entries(one.labels), "label")],
       ["Runs", `${one.order === "asc" ? "oldest" : "newest"} first, ${one.parallel} at a time${one.stop_after ? `, pauses after ${one.stop_after} failures` : ""}`],
+      ["Shared", one.share.join(", ")], ["Kernels", `${one.kernels}${one.cores ? `, on ${one.cores} processors` : ""}${one.memory ? `, within ${(one.memory / 1e9).toFixed(1)} GB` : ""}`],
       ["Source", one.pinned ? `the notebook as it was at the start (${one.pinned})` : "the notebook as it is when a run begins"], ["Out", one.out],
     ].filter(([, value]) => value && (value instanceof Node || value.length));
     return draw(parts.fill, h("section", { class: "cr-chosen-one", "aria-label": `Backfill ${one.id}` },

@@ -9,7 +9,7 @@ import json
 import zoneinfo
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ from cellrail.schedule.cron import EVERY, Cron
 from cellrail.schedule.deciding import Todo
 from cellrail.schedule.templates import is_template
 from cellrail_state.errors import StateError, StoreNotFound
-from cellrail_state.schedules import Trigger, Which
+from cellrail_state.schedules import AUTO, Trigger, Which
 from cellrail_state.sql import queries
 from cellrail_state.standing import Standing
 
@@ -55,6 +55,13 @@ class Wish(msgspec.Struct, kw_only=True):
     parallel: int = 1
     stop_after: int = 0
     from_start: bool = False
+    #: leading steps that can be are executed once for all runs
+    share: bool = False
+    #: cold or warm; "" for whichever the system can
+    kernels: Literal["", "cold", "warm"] = ""
+    #: processors, and memory in units of 10^9 bytes, that its runs use together; 0 for all there is
+    cores: Annotated[int, msgspec.Meta(ge=0)] = 0
+    gigabytes: Annotated[float, msgspec.Meta(ge=0)] = 0
     #: as typed, by parameter; what is empty is not given
     parameters: dict[str, str] = {}
     #: as typed: `name=value`, parted by commas or lines
@@ -276,7 +283,8 @@ class BackfillRoom(PacedRoom):
         return {
             **_row(fill, self.app.clock()), "inputs": _texts(told["inputs"]),
             "labels": dict(record.labels), "parallel": record.parallel,
-            "stop_after": record.stop_after,
+            "stop_after": record.stop_after, "share": list(record.share),
+            "kernels": record.kernels, "cores": record.cores, "memory": record.memory,
             "order": "desc" if record.newest_first else "asc", "out": record.out,
             "pinned": record.pinned[:12], "ticks": len(plan.items),
             "months": _months(plan), "cursor": _cursor(plan), **_progress(progress),
@@ -324,6 +332,8 @@ def _options(
     options: BackfillOptions = {
         "ticks": which or wish.ticks, "order": wish.order, "parallel": wish.parallel,
         "stop_after": wish.stop_after, "from_start": wish.from_start,
+        "share": (AUTO,) if wish.share else (), "kernels": wish.kernels or None,
+        "cores": wish.cores, "memory": int(wish.gigabytes * 1_000_000_000),
         "parameters": {
             name: _typed(text, is_text=texts.get(name, False))
             for name, text in wish.parameters.items()
