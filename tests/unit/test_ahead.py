@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def test_modules_of_ones_own_are_left(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "mine.py").write_text("")
     (tmp_path / "colorsys.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)  # another test may have used it
     finder = Finder()
     assert finder.why_not("mine") == "it is local"
     assert finder.why_not("colorsys") == "it is local"

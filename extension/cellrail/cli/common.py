@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -93,19 +94,30 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, store: str | None, as_json: bool, quiet: bool, verbose: int, **options: Any
     ) -> Any:
         context = Context(store=store, as_json=as_json, quiet=quiet, verbose=verbose)
-        if quiet:
-            import logging
-
-            logging.getLogger("cellrail").setLevel(logging.ERROR)
-        elif verbose:
+        if verbose:
             import logging
 
             logging.basicConfig(
                 level=logging.DEBUG if verbose > 1 else logging.INFO, stream=sys.stderr
             )
-        return function(*args, context=context, **options)
+        with _remarks_kept_back() if quiet else contextlib.nullcontext():
+            return function(*args, context=context, **options)
 
     return with_context
+
+
+@contextlib.contextmanager
+def _remarks_kept_back() -> Iterator[None]:
+    """Nothing but errors is logged meanwhile: in a notebook other commands follow this one."""
+    import logging
+
+    logger = logging.getLogger("cellrail")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:

@@ -154,6 +154,8 @@ class Desk:
             "check": lambda job: self._check(),  # noqa: ARG005
         }
         self._claim: Claim | None = None
+        #: gives back what is held with it
+        self._held = contextlib.ExitStack()
         # threads of an open notebook ask while its cell ends
         self._lock = threading.RLock()
 
@@ -244,7 +246,10 @@ class Desk:
             clerk.check()
 
     def claim(self) -> StateError | None:
-        """Make sure that what the job wrote can be committed; why not, or None."""
+        """Make sure that what the job wrote can be committed; why not, or None.
+
+        Until it is, or the next job begins, nobody else writes: no other run, and no item beside.
+        """
         with self._lock:
             try:
                 self._take_claim(self._effects(success=True))
@@ -255,9 +260,14 @@ class Desk:
     def _take_claim(self, effects: Effects) -> Claim | None:
         if self._claim is None and effects.writes:
             seen = {key: e for clerk in self._clerks for key, e in clerk.expected().items()}
-            self._claim = self.recorder.store.ledger.claim(
-                effects.writes, seen, run_id=self.recorder.run_id
-            )
+            with contextlib.ExitStack() as stack:
+                # one of us who waits for the ledger must not keep from the desk who has it
+                stack.enter_context(self._lock)
+                self._claim = self.recorder.store.ledger.claim(
+                    effects.writes, seen, run_id=self.recorder.run_id
+                )
+                stack.callback(self._claim.release)
+                self._held = stack.pop_all()
         return self._claim
 
     @contextlib.contextmanager
@@ -290,9 +300,13 @@ class Desk:
             self.job = None
 
     def _release(self) -> None:
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.release()
+        held, self._claim, self._held = self._held, None, contextlib.ExitStack()
+        held.close()
+
+    def give_up(self) -> None:
+        """Nothing more is committed by who worked here: others need not wait for it."""
+        with self._lock:
+            self._release()
 
     def roll_back(self) -> None:
         """The job that has just failed is tried again: things are put back as before it."""

@@ -320,7 +320,10 @@ class Items:
         desk.started_on([*self._ground.jobs, *plan.jobs])
         client: Any = NoClient() if place is None else place.ready(notebook, desk, plan.jobs)
         performer = self._performer(client, notebook, plan, place, desk)
-        ended = self._conduct(path, performer, plan)
+        try:
+            ended = self._conduct(path, performer, plan)
+        finally:
+            desk.give_up()
         skipped = ended.skipped or bool(ended.leaves)
         missing = self._fork.step.options.collect if skipped else ended.missing
         self.left[index] = plan.left if plan.left is not None else performer.left(missing)
