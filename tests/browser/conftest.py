@@ -185,6 +185,18 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
+def markup(tmp_path: Path, browser: Any) -> Callable[[str], Page]:
+    """A page of a browser that holds what it is given, and no notebook."""
+
+    def show(text: str) -> Page:
+        page = browser.new_page()
+        page.set_content(text)
+        return Page(page, tmp_path)
+
+    return show
+
+
+@pytest.fixture
 def lab(tmp_path: Path, browser: Any) -> Iterator[Lab]:
     """A Jupyter server of this test, on its folder."""
     with _server(tmp_path) as (url, token):

@@ -41,6 +41,11 @@ def failed(make, app):
     return app.run(path, parameters={"note": EVIL, "longest": 60}, labels={"team": "night"})
 
 
+def test_what_keeps_somebody_from_using_a_panel_is_seen(markup):
+    with pytest.raises(AssertionError, match="button-name"):
+        markup("<div class='cellrail'><button></button></div>").check()
+
+
 def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, failed, app):
     notebook = lab.open(lab.notebook(OPEN))
     notebook.run(0)
