@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellrail.app.statelist import StateSearch
 from cellrail.tables import Table
 from cellrail_state.searching import RunSearch
 
@@ -82,9 +81,10 @@ def _restart(app: App, start: Mapping[str, Any], title: str) -> Table:
 
 
 def _state(app: App, start: Mapping[str, Any], title: str) -> Table:
-    path = str(start.get("path") or "")
-    text, kind = str(start.get("text") or path), start.get("kind") or ""
-    page = app.state_page(StateSearch(text=text, kind=kind, limit=_ROWS))
+    from cellrail.panels.rooms.state import search_of
+
+    text = start.get("text") or start.get("path")
+    page = app.state_page(search_of({"kind": start.get("kind"), "text": text, "limit": _ROWS}))
     rows = tuple(
         (row.kind, row.path, row.text if row.whole else f"{row.text}…", str(row.version),
          row.run_id or f"{row.by or 'a person'}, by hand", moment(row.time))

@@ -50,7 +50,7 @@ class StateRoom(PacedRoom):
         Args:
             args: `text`, `kind`, `limit`, `offset`.
         """
-        search = _search(args)
+        search = search_of(args)
         try:
             page = self.app.state_page(search)
         except StoreNotFound:
@@ -101,7 +101,15 @@ class StateRoom(PacedRoom):
         return {"path": path}
 
 
-def _search(args: Args) -> StateSearch:
+def search_of(args: Args) -> StateSearch:
+    """The search that a person has typed.
+
+    Args:
+        args: `text`, `kind`, `limit`, `offset`; others are passed over.
+
+    Raises:
+        UserError: it is none.
+    """
     wish = {name: args[name] for name in StateSearch.__struct_fields__ if args.get(name)}
     try:
         search = msgspec.convert(wish, StateSearch)
