@@ -121,7 +121,7 @@ rooms.state = (ctx) => {
           h("td", { class: "cr-nowrap" }, row.kind, row.kind === "resource" && row.type !== "any" ? h("div", { class: "cr-soft" }, row.type) : null),
           h("td", {}, h("button", { type: "button", class: "cr-link cr-mono cr-path", "aria-label": `Show ${row.kind} ${row.path}` },
             row.flow ? [h("span", {}, row.of_step), h("span", { class: "cr-soft" }, row.flow), h("span", { class: "cr-soft" }, row.scope)] : row.path)),
-          h("td", {}, h("div", { class: "cr-clip" }, value(row))), h("td", { class: "cr-number" }, row.version), h("td", {}, who(row)),
+          h("td", {}, h("div", { class: "cr-clip" }, value(row))), h("td", { class: "cr-number" }, row.version), h("td", { class: "cr-nowrap" }, who(row)),
           h("td", { class: "cr-nowrap", title: clock(row.time) }, ago(row.time)))))));
     const last = wish.offset + rows.length;
     draw(foot, h("span", { class: "cr-soft cr-grow", role: "status" }, page ? `${rows.length ? count(wish.offset + 1) : 0}–${count(last)} of ${count(page.total)}` : "Looking…"),
