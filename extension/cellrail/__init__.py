@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from cellrail.app import App
     from cellrail.errors import CellrailError
     from cellrail.panels import (
+        backfill_button,
         backfill_panel,
         panel,
+        restart_button,
         restart_panel,
         run_panel,
         runs_panel,
+        state_panel,
         triggers_panel,
         waits_panel,
     )
@@ -40,6 +43,7 @@ __all__ = [
     "App",
     "CellrailError",
     "__version__",
+    "backfill_button",
     "backfill_panel",
     "flow",
     "get_flow_user_state",
@@ -49,6 +53,7 @@ __all__ = [
     "get_variable",
     "load_ipython_extension",
     "panel",
+    "restart_button",
     "restart_panel",
     "run_panel",
     "runs_panel",
@@ -56,6 +61,7 @@ __all__ = [
     "set_resource",
     "set_state",
     "set_variable",
+    "state_panel",
     "triggers_panel",
     "waits_panel",
 ]
@@ -63,6 +69,7 @@ __all__ = [
 _HOMES = {
     "App": "cellrail.app",
     "CellrailError": "cellrail.errors",
+    "backfill_button": "cellrail.panels",
     "backfill_panel": "cellrail.panels",
     "flow": "cellrail.api",
     "get_flow_user_state": "cellrail.api",
@@ -71,6 +78,7 @@ _HOMES = {
     "get_state_path": "cellrail.api",
     "get_variable": "cellrail.api",
     "panel": "cellrail.panels",
+    "restart_button": "cellrail.panels",
     "restart_panel": "cellrail.panels",
     "run_panel": "cellrail.panels",
     "runs_panel": "cellrail.panels",
@@ -78,6 +86,7 @@ _HOMES = {
     "set_resource": "cellrail.api",
     "set_state": "cellrail.api",
     "set_variable": "cellrail.api",
+    "state_panel": "cellrail.panels",
     "triggers_panel": "cellrail.panels",
     "waits_panel": "cellrail.panels",
 }

@@ -156,17 +156,35 @@ def test_a_suspended_run_is_resumed_with_a_form(lab, make, app):
     assert not notebook.page.evaluate("window.hacked")
 
 
-def test_a_trigger_is_switched_off_and_on(lab, flow, app):
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_a_trigger_is_switched_off_and_on(lab, flow, app, where):
     app.trigger_add(flow, id="nightly", cron="30 2 * * *", tz="Europe/Paris")
-    notebook = lab.open(lab.notebook(PANEL.format("triggers_panel('nightly')")))
+    notebook = lab.open(lab.notebook(PANEL.format("triggers_panel('nightly')")), app=where)
     notebook.run(0)
     panel = notebook.panel
     switch = panel.get_by_role("switch", name="Trigger nightly is enabled")
     expect(switch).to_be_checked()
     expect(panel.get_by_role("region", name="Trigger nightly")).to_contain_text("02:30")
-    notebook.shoot("triggers")
+    if where == "lab":
+        notebook.shoot("triggers")
+    notebook.check()
     switch.click()
     expect(switch).not_to_be_checked()
     assert not app.trigger_show("nightly").enabled
     panel.get_by_role("button", name="Enable").click()
     expect(switch).to_be_checked()
+
+
+def test_a_trigger_leads_to_a_backfill_of_its_ticks(lab, flow, app):
+    app.trigger_add(flow, id="early", cron="0 6 * * *", tz="Europe/Paris")
+    app.trigger_add(flow, id="late", cron="0 22 * * *", tz="Europe/Paris")
+    notebook = lab.open(lab.notebook(PANEL.format("panel()")))
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("tab", name="Triggers").click()
+    panel.get_by_role("button", name="Show trigger late").click()
+    panel.get_by_role("button", name="Backfill …").click()
+    room = panel.locator(".cr-room-backfill")
+    expect(room.get_by_label("Trigger", exact=True)).to_have_value("late")
+    expect(room).to_contain_text("0 22 * * * in Europe/Paris")
+    notebook.check()

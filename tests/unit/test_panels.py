@@ -24,7 +24,7 @@ import pytest
 import cellrail.panels
 from cellrail.errors import BadParameter, UserError
 from cellrail.notebook.parameters import infer
-from cellrail.panels.base import ROOMS, Room, kind_of
+from cellrail.panels.base import BUTTONS, ROOMS, Room, kind_of
 from cellrail.panels.desk import UNSEEN_SECONDS, Desk, Question, serve
 from cellrail.panels.plain import Plain
 from cellrail.panels.rooms.outputs import pieces_of
@@ -83,11 +83,12 @@ def test_no_script_makes_markup_of_text(script):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")
-def test_the_scripts_of_a_panel_are_one_module(tmp_path):
+@pytest.mark.parametrize("kinds", [ROOMS, BUTTONS], ids=["rooms", "buttons"])
+def test_the_scripts_of_a_panel_are_one_module(tmp_path, kinds):
     from cellrail.panels.widget import script_of
 
     module = tmp_path / "panel.mjs"
-    module.write_text(script_of(ROOMS), "utf-8")
+    module.write_text(script_of(kinds), "utf-8")
     done = subprocess.run(
         ["node", "--check", str(module)], capture_output=True, text=True, check=False
     )
@@ -132,6 +133,29 @@ def test_a_value_is_read_set_and_observed(widget):
     widget.observe(lambda change: seen.append(change["new"]), "value")
     widget.value = "20130101-run"
     assert seen == ["20130101-run"]
+
+
+def test_what_a_button_does_stays_in_the_kernel(tmp_path, monkeypatch):
+    from cellrail.panels.widget import Panel
+
+    asked = []
+    wish = {"run": "r", "options": {"parameters": {"token": EVIL}}}
+    panel = Panel(
+        [kind_of("restart_button")], Plain("button", lambda: Table(title="", headings=())),
+        store=tmp_path, start={"words": "Again"}, own={"wish": wish, "button": "b"},
+    )  # fmt: skip
+    monkeypatch.setattr(panel._clerk, "ask", lambda _, question: asked.append(question))
+    forged = {"run": "another", "options": {}}
+    panel.heard(None, {"n": 1, "room": "restart_button", "what": "press",
+                       "args": {"id": "old", "wish": forged}}, [])  # fmt: skip
+    panel.heard(None, {"alive": True}, [])
+    assert asked == [
+        {"n": 1, "room": "restart_button", "what": "press",
+         "args": {"id": "old", "wish": wish, "button": "b"}},
+        {"alive": True},
+    ]  # fmt: skip
+    assert EVIL not in str(panel.get_state())
+    panel.close()
 
 
 def test_without_a_front_end_a_widget_is_a_table(widget):

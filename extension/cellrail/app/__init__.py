@@ -5,13 +5,14 @@ from __future__ import annotations
 from cellrail.app.keeping import Keeping
 from cellrail.app.looking import Looking
 from cellrail.app.serving import Serving
+from cellrail.app.statelist import StateList
 from cellrail.app.stating import Stating
 from cellrail.app.waitlist import WaitList
 
 __all__ = ["App"]
 
 
-class App(Serving, Looking, Keeping, Stating, WaitList):
+class App(Serving, Looking, Keeping, Stating, StateList, WaitList):
     """The front door: runs, restarts, recovers and looks into what was run.
 
     Args:

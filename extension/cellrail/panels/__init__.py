@@ -1,9 +1,9 @@
-"""Panels: runs, a run, restarts, in the notebook. Nothing heavy is imported before one is made."""
+"""Panels and buttons in the notebook. Nothing heavy is imported before one is made."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from cellrail.locate import flow_id
 from cellrail.panels.base import ROOMS, RoomKind, kind_of
@@ -11,15 +11,19 @@ from cellrail.panels.plain import Plain
 
 if TYPE_CHECKING:
     from cellrail.app import App
+    from cellrail.app.wishing import BackfillOptions
     from cellrail.panels.widget import Panel
 
 __all__ = [
+    "backfill_button",
     "backfill_panel",
     "open_panel",
     "panel",
+    "restart_button",
     "restart_panel",
     "run_panel",
     "runs_panel",
+    "state_panel",
     "triggers_panel",
     "waits_panel",
 ]
@@ -145,12 +149,110 @@ def triggers_panel(trigger: str = "", store: App | str | Path | None = None) -> 
     return open_panel([kind_of("triggers")], store, start=start, value=trigger)
 
 
+def state_panel(
+    path: str = "", store: App | str | Path | None = None, **filters: str
+) -> Panel | Plain:
+    """What outlives runs: states, resources and variables, who wrote them, and when.
+
+    Args:
+        path: one of them, to look at.
+        store: an `App`, or a store's folder; by default the one that belongs to this notebook.
+        filters: `kind` (state, resource or variable), and `text`: words of a path, type, writer or
+            short value.
+
+    Returns:
+        The panel; its `value` is the path that is looked at.
+    """
+    start = {**filters, "path": path} if path else filters
+    return open_panel([kind_of("state")], store, start=start, value=path)
+
+
+def restart_button(
+    run: str = "last",
+    from_step: str | None = None,
+    store: App | str | Path | None = None,
+    *,
+    description: str = "",
+    **options: Any,
+) -> Panel | Plain:
+    """A button that restarts a run in the background, and tells how that goes.
+
+    Args:
+        run: the run's address; `last` is the last one now, whatever is run until the press.
+        from_step: the cut; by default the first step that did not succeed.
+        store: an `App`, or a store's folder; by default the one that belongs to this notebook.
+        description: what the button says; by default `Restart from STEP`.
+        options: those of `App.restart`: `parameters`, `labels`, `force`, `widen` and so on. They
+            stay in the kernel: no value of them is part of the widget.
+
+    Returns:
+        The button; its `value` is the id of the run that it has started last.
+
+    Raises:
+        NotJson: a value of an option cannot be told to another process.
+        TypeError: there is no such option.
+    """
+    from cellrail.panels.pressing import restart_wish
+
+    app = _app_of(store)
+    found = _run_now(app, run)
+    wish = restart_wish(found, from_step, options)
+    words = description or (f"Restart from {from_step}" if from_step else "Restart")
+    about = f"Restarts run {found}, in the background"
+    return _button("restart_button", app, wish, words=words, about=about)
+
+
+def backfill_button(
+    notebook: str | Path,
+    store: App | str | Path | None = None,
+    *,
+    start: str,
+    end: str | None = None,
+    description: str = "",
+    **options: Unpack[BackfillOptions],
+) -> Panel | Plain:
+    """A button that starts a backfill, goes on with it, and tells how it goes.
+
+    Args:
+        notebook: the notebook's path.
+        store: an `App`, or a store's folder; by default the one that belongs to this notebook.
+        start: a date or time; inclusive where it is a tick.
+        end: the same; by default the moment of the press.
+        description: what the button says; by default `Backfill NOTEBOOK`.
+        options: as of `App.backfill_start`: `every`, `cron` or `trigger`, `parameters`, `ticks`,
+            `parallel` and so on. They stay in the kernel: no value of them is part of the widget.
+
+    Returns:
+        The button; its `value` is the id of the backfill that it has started last.
+
+    Raises:
+        NotJson: a value of an option cannot be told to another process.
+        TypeError: there is no such option.
+    """
+    from cellrail.panels.pressing import backfill_wish
+
+    app, path = _app_of(store), Path(notebook).absolute()
+    wish = backfill_wish(path, start, end, options)
+    about = f"Backfills {path.name} from {start} to {end or 'now'}, in the background"
+    words = description or f"Backfill {path.stem}"
+    return _button("backfill_button", app, wish, words=words, about=about)
+
+
+def _button(name: str, app: App, wish: dict[str, Any], *, words: str, about: str) -> Panel | Plain:
+    import secrets
+
+    # two views of one button are one button: it is named
+    own = {"wish": wish, "button": secrets.token_hex(8)}
+    return open_panel([kind_of(name)], app, start={"words": words, "about": about}, own=own)
+
+
 def open_panel(
     kinds: list[RoomKind] | tuple[RoomKind, ...],
     store: App | str | Path | None,
     *,
     start: dict[str, Any],
     value: str = "",
+    own: dict[str, Any] | None = None,
 ) -> Panel | Plain:
     """A panel with these rooms; without anywidget a table.
 
@@ -159,17 +261,21 @@ def open_panel(
         store: an `App`, or a store's folder; by default the one that belongs to this notebook.
         start: with what the first room opens.
         value: what is chosen at first.
+        own: what its room is told with every question, and the browser never is.
     """
     from cellrail.panels.static import table_of
 
     app = _app_of(store)
     title = "cellrail" if len(kinds) > 1 else f"cellrail {kinds[0].title.lower()}"
-    plain = Plain(title, lambda: table_of(app, kinds[0].name, start, title))
+    shown = {**start, **(own or {})}
+    plain = Plain(title, lambda: table_of(app, kinds[0].name, shown, title))
     try:
         from cellrail.panels.widget import Panel
     except ImportError:
-        return Plain(title, lambda: table_of(app, kinds[0].name, start, title), hint=_MISSING)
-    return Panel(kinds, plain, store=app.store_path, keys=app.keys, start=start, value=value)
+        return Plain(title, lambda: table_of(app, kinds[0].name, shown, title), hint=_MISSING)
+    return Panel(
+        kinds, plain, store=app.store_path, keys=app.keys, start=start, value=value, own=own
+    )
 
 
 def _run_now(app: App, run: str) -> str:

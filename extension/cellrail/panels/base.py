@@ -86,6 +86,18 @@ ROOMS = (
         name="triggers", title="Triggers", home="cellrail.panels.rooms.triggers:TriggersRoom",
         parts=("calendar",),
     ),
+    RoomKind(name="state", title="State", home="cellrail.panels.rooms.state:StateRoom"),
+)  # fmt: skip
+#: rooms that are a single button, for notebooks of one's own; no tabs
+BUTTONS = (
+    RoomKind(
+        name="restart_button", title="Restart button", parts=("press",),
+        home="cellrail.panels.rooms.buttons:RestartButtonRoom",
+    ),
+    RoomKind(
+        name="backfill_button", title="Backfill button", parts=("press",),
+        home="cellrail.panels.rooms.buttons:BackfillButtonRoom",
+    ),
 )  # fmt: skip
 
 
@@ -95,7 +107,7 @@ def kind_of(name: str) -> RoomKind:
     Raises:
         UserError: there is none.
     """
-    for kind in ROOMS:
+    for kind in (*ROOMS, *BUTTONS):
         if kind.name == name:
             return kind
     known = ", ".join(kind.name for kind in ROOMS)

@@ -24,6 +24,7 @@ def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table
         start: with what it opens.
         title: what the table is called.
     """
+    from cellrail.panels import pressing
     from cellrail.panels import schedule_tables as schedules
 
     makers: dict[str, Callable[[App, Mapping[str, Any], str], Table]] = {
@@ -33,6 +34,9 @@ def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table
         "backfill": schedules.backfills,
         "waits": schedules.waits,
         "triggers": schedules.triggers,
+        "state": _state,
+        "restart_button": lambda _, told, name: pressing.restart_table(told["wish"], name),
+        "backfill_button": lambda _, told, name: pressing.backfill_table(told["wish"], name),
     }
     return makers[room](app, start, title)
 
@@ -74,6 +78,21 @@ def _restart(app: App, start: Mapping[str, Any], title: str) -> Table:
         headings=("step", "what happens", "why", "took last time"),
         rows=rows,
     )
+
+
+def _state(app: App, start: Mapping[str, Any], title: str) -> Table:
+    from cellrail.panels.rooms.state import search_of
+
+    text = start.get("text") or start.get("path")
+    page = app.state_page(search_of({"kind": start.get("kind"), "text": text, "limit": _ROWS}))
+    rows = tuple(
+        (row.kind, row.path, row.text if row.whole else f"{row.text}…", str(row.version),
+         row.run_id or f"{row.by or 'a person'}, by hand", moment(row.time))
+        for row in page.rows
+    )  # fmt: skip
+    more = f" ({len(rows)} of {page.total})" if page.total > len(rows) else ""
+    headings = ("kind", "path", "value", "version", "written by", "written (UTC)")
+    return Table(title=title + more, headings=headings, rows=rows, empty="nothing is kept")
 
 
 def moment(seconds: float) -> str:

@@ -62,7 +62,7 @@ class Panel(anywidget.AnyWidget):
 
     def __init__(
         self, kinds: Sequence[RoomKind], plain: Plain, *, store: Path, keys: str = "",
-        start: dict[str, Any] | None = None, value: str = "",
+        start: dict[str, Any] | None = None, value: str = "", own: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Show rooms.
 
@@ -73,8 +73,9 @@ class Panel(anywidget.AnyWidget):
             keys: folder of the signing keys, where one was named.
             start: with what the first room opens.
             value: what is chosen at first.
+            own: what its room is told with every question, and the browser never is.
         """
-        self._plain, self._clerk = plain, clerk_of(store, keys)
+        self._plain, self._clerk, self._own = plain, clerk_of(store, keys), own or {}
         super().__init__(
             _esm=script_of(kinds), _rooms=[[kind.name, kind.title] for kind in kinds],
             _start=start or {}, value=value,
@@ -89,6 +90,9 @@ class Panel(anywidget.AnyWidget):
             return
         if "here" in content:
             between_cells(lambda: self._tell({"here": restart_here(content["here"])}))
+        elif self._own and "room" in content:
+            args = {**content.get("args", {}), **self._own}
+            self._clerk.ask(str(self.model_id), {**content, "args": args})
         else:
             self._clerk.ask(str(self.model_id), content)
 
