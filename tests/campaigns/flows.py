@@ -222,6 +222,8 @@ class Round:
         self.kills.append(f"{who} after {delay:.3f} s")
         self._kill(process, who)
         out, err = process.communicate(timeout=120)
+        # a process that was not killed has begun its run since
+        self._find()
         ended = self.app.show(self.run_id).status == "success" if self.run_id else False
         if process.returncode not in {0, 1, 3, -signal.SIGKILL} and not ended:
             if who != "driver" and self._size() <= size:
