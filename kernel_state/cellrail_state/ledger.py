@@ -357,9 +357,10 @@ class Ledger:
             # of one run only the items of a parallel loop write at the same time
             who = f"another item of this run ({run_id})"
         what = entry.written.type if entry is not None and entry.written.type == "state" else kind
+        seen = f", {expected.version} was seen" if version != expected.version else ""
         raise StateConflict(
-            f"the {what} {path!r} was written by {who} in the meantime (version {version}, "
-            f"{expected.version} was seen); nothing was written",
+            f"the {what} {path!r} was written by {who} in the meantime (version {version}{seen}); "
+            "nothing was written",
             hint="read it again and decide anew: restart the step (--state current), or --retry it",
         )
 

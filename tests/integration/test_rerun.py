@@ -249,6 +249,13 @@ SPREAD = {
         ["k = 2", "gen = (n for n in range(9))", "a = next(gen)", "b = 5", "c = next(gen) + k"],
         [1, 2, 3, 5],
     ),
+    "a generator is made again by a step that was in doubt before": (
+        ["def f(x):\n    return x\nk = 2", "v = k * 10", "gen = (x for x in f([1, 2]))",
+         "print(v, next(gen))"],
+        ["def f(x):\n    return x\nk = 3", "v = k * 10", "gen = (x for x in f([1, 2]))",
+         "print(v, next(gen))"],
+        [1, 2, 3, 4],
+    ),
     "a generator stays where nobody needs it": (
         ["k = 1", "gen = (n for n in range(9))", "a = next(gen)", "b = k + 1"],
         ["k = 2", "gen = (n for n in range(9))", "a = next(gen)", "b = k + 1"],

@@ -95,6 +95,18 @@ def test_what_cannot_be_stored_is_made_again_where_it_is_needed():
     assert set(spared.causes) == {4}
 
 
+def test_what_no_change_reaches_is_made_again_though_it_was_in_doubt():
+    units = _units("f = k = 1", "g = make(f)", "b = next(g) + k")
+    olds = [_old(units[0]), _old(units[1], unstorable=["g"]), _old(units[2])]
+    changed = {"f": "of step #1", "k": "of step #1"}
+
+    doubted = foresee(units, olds, {}, changed=changed, begin=1)
+    settled = foresee(units, olds, {}, changed=changed, begin=1, settled=1)
+
+    assert (set(doubted.may), set(doubted.causes)) == ({1, 2}, set())
+    assert (set(settled.may), set(settled.causes)) == ({2}, {1})
+
+
 def test_a_step_with_an_effect_is_never_the_one():
     (unit,) = _units("# step: connect\ndb = connect()")
     old = _old(unit, unstorable=["db"], effects=Effects(user={"n": "1"}))

@@ -264,6 +264,7 @@ def foresee(
     *,
     changed: Mapping[str, str],
     begin: int = 0,
+    settled: int | None = None,
 ) -> Outlook:
     """What may follow from what is certain.
 
@@ -273,13 +274,14 @@ def foresee(
         causes: why units execute for certain, by place.
         changed: names that are others than in the origin, with the reason in words.
         begin: the first unit that is still to come.
+        settled: a unit of which is known that no change reaches it; it may be needed all the same.
     """
     outlook = Outlook(causes=dict(causes))
     tainted = dict(changed)
     for place in range(begin, len(units)):
         unit, old = units[place], olds[place]
         cause = outlook.causes.get(place)
-        if cause is None and tainted and not unit.skips:
+        if cause is None and tainted and not unit.skips and place != settled:
             hit = _hit(unit, old, tainted)
             if hit:
                 outlook.may[place] = hit

@@ -211,13 +211,14 @@ class Rerun:
         )
 
     def _needed_behind(self, place: int) -> Cause | None:
-        """What cannot be stored, and a step behind needs."""
+        """What a unit that no change reaches made, cannot be stored, and a step behind needs."""
         plan, old = self._plan, self._plan.olds[place]
         if old is None:
             return None
         outlook = foresee(
-            plan.units, plan.olds, plan.causes, changed=self._judge.changed(old.before), begin=place
-        )
+            plan.units, plan.olds, plan.causes, changed=self._judge.changed(old.before),
+            begin=place, settled=place,
+        )  # fmt: skip
         cause = outlook.causes.get(place)
         return cause if cause is not None and cause.again else None
 
