@@ -23,7 +23,8 @@ demo: $(STAMP)  ## run the daily flights pipeline, break it, mend it, restart it
 
 test: $(STAMP)  ## all tests, and the notebooks under nbval
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "alone and not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m browser tests/browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval notebooks/
 
 screenshots: $(STAMP)  ## the pictures of the panels in the documentation; needs chromium

@@ -38,7 +38,7 @@ def sources(path):
     return [cell.source for cell in nbformat.read(path, 4).cells]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *CONDUCTED])
+@pytest.mark.parametrize("name", ["daily_delays", "plain_weather", *CONDUCTED])
 def test_papermill_runs_it_without_surprises(folder, name):
     before = sources(folder / f"{name}.ipynb")
 
