@@ -513,6 +513,18 @@ def test_previous_is_what_the_step_left_the_last_time(make, app, cellrail, tmp_p
     assert "continued 2 times" in cellrail("show", run.id).stdout
 
 
+def test_ctrl_c_ends_the_recovery_of_all(make, app, cellrail):
+    stops = "import os, signal\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(30)"
+    for name in ("a.ipynb", "b.ipynb"):
+        make(CRASH, f"crash('{name}')\n{stops}", name=name)
+        assert cellrail("run", name).returncode == -signal.SIGKILL
+
+    (done,) = app.recover(all=True)
+
+    assert done.interrupted
+    assert [row.flow for row in app.recover()] == ["b.ipynb"]
+
+
 # --- campaigns -------------------------------------------------------------------------------
 
 
