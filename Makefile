@@ -62,7 +62,7 @@ bench-year: $(STAMP)  ## a backfill of a year, killed on the way, then made anew
 	$(BIN)/python benchmarks/year.py
 
 soak: $(STAMP)  ## the server under 20 requests a second for an hour; SECONDS=n
-	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest -s tests/server/test_soak.py
+	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest -s -p no:logging tests/server/test_soak.py
 
 schemathesis: $(STAMP)  ## thousands of requests from the OpenAPI document; EXAMPLES=n
 	SCHEMA_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest --timeout 7200 \

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cellrail import App
-from cellrail.kernels.supply import WarmSupply
+from forking import Shared
 
 Make = Callable[..., Path]
 
@@ -90,14 +90,22 @@ def app(tmp_path: Path, clock: Clock) -> App:
     return App(tmp_path / ".cellrail", clock=clock)
 
 
-@pytest.fixture
-def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs of this process fork their kernels, unless a test says otherwise: for modules of many
-    short runs. That a forked kernel is as a cold one is the law of `tests/contract`."""
-    supply = WarmSupply()
-    monkeypatch.setattr(App, "_supply", lambda _app, _kernels: supply.start)
-    yield
+@pytest.fixture(scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    supply = Shared(tmp_path_factory.mktemp("forks"))
+    yield supply
     supply.close()
+
+
+@pytest.fixture(autouse=True)
+def _forks(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _shared: Shared
+) -> None:
+    """Runs of this process fork their kernels, unless a test is marked `cold`. That a forked kernel
+    is as a cold one is the law of `tests/contract`."""
+    if request.node.get_closest_marker("cold") is not None:
+        return
+    monkeypatch.setattr(App, "_supply", lambda _app, _kernels: _shared.start)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@
   half old and half new.
 * Other code at the cut or behind it is what a restart is made for. Earlier items keep what the old
   code made of them: that is told.
+
+The code of a kept job is that of the run which made it: the origin may have kept it, too.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from cellrail.inside import InnerCut, block_of
+from cellrail.notebook.actions import Path
 from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import is_blank
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
+from cellrail.notebook.origin import Made
+from cellrail.notebook.staleness import since_made
 from cellrail_state.history import RunHistory
 from cellrail_state.model import StepInfo
+from cellrail_state.turns import job_address
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +73,12 @@ def changes_inside(
                 stale.append(f"step {step.label!r}: source changed")
             else:
                 told.append(f"step {step.label!r}: source changed; kept items keep what it made")
+        else:
+            half, whole = _made_otherwise(history, old, step, cut)
+            stale += [f"step {step.label!r}: {why}" for why in half[:1]]
+            told += [
+                f"step {step.label!r}: {why}; kept items keep what was made" for why in whole[:1]
+            ]
     mine = {numbers.get(step.number) for step in steps}
     label = infos[numbers[loop.number]].label if loop.number in numbers else loop.label
     shape += [
@@ -75,6 +87,37 @@ def changes_inside(
         if old.number not in mine
     ]
     return Changes(shape=tuple(shape), stale=tuple(stale), told=tuple(told))
+
+
+def _made_otherwise(
+    history: RunHistory, old: StepInfo, step: Step, cut: InnerCut
+) -> tuple[list[str], list[str]]:
+    """Of the jobs that are kept, those that other code made: of the item at the cut, of others."""
+    half, whole = list[str](), list[str]()
+    for path, job in history.turns_of(old.number):
+        kept = _kept(path, step, cut)
+        if kept is None:
+            continue
+        made = Made(address=job_address(step.label, path), info=history.made_with(old.number, job))
+        why = since_made(step, (made,))
+        if why:
+            (half if kept else whole).append(why)
+    return half, whole
+
+
+def _kept(path: Path, step: Step, cut: InnerCut) -> bool | None:
+    """Whether a kept job is of the item at the cut; None where it is not kept."""
+    turns = cut.turns
+    if path == turns[: len(path)]:
+        # a step before the cut, or a loop that ended there
+        began = step.label not in {turn.loop for turn in turns[len(path) :]}
+        return True if began and step.number < cut.step.number else None
+    if cut.fork is not None and path[: len(cut.fork.path)] == cut.fork.path:
+        depth = len(cut.fork.path)
+        if path[depth].key != turns[depth].key:
+            return None if path[depth].key in cut.again else False
+    before = [turn.index for turn in path] < [turn.index for turn in turns]
+    return False if before else None
 
 
 def _options(info: StepInfo) -> StepOptions:

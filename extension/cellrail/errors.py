@@ -38,6 +38,8 @@ The tree::
     │       ├── KernelNotIPython
     │       └── KernelLacksCellrail
     └── InternalError              a defect of ours: exit code 70
+    KeyboardInterrupt
+    └── StillSuspended             Ctrl-C came while the run waited: it goes on waiting
 
 Every message says what happened; `hint` says what to do next.
 """
@@ -274,6 +276,14 @@ class KernelLacksCellrail(KernelProblem):
     """The kernel's environment lacks cellrail."""
 
     code = "kernel-lacks-cellrail"
+
+
+class StillSuspended(KeyboardInterrupt):
+    """Ctrl-C came while this process stayed with a run that waits: the run goes on waiting."""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class InternalError(CellrailError):

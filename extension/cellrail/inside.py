@@ -12,13 +12,14 @@ from difflib import get_close_matches
 import msgspec
 
 from cellrail.errors import RestartRefused, StepNotFound
-from cellrail.notebook.actions import Fork, Path, Purpose, address
+from cellrail.notebook.actions import Fork, Path, Purpose
 from cellrail.notebook.address import find_step, split_address
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.model import Flow, Step, handles_failures
 from cellrail_state.chains import is_good
 from cellrail_state.history import RunHistory
 from cellrail_state.model import StepStatus, Turn
+from cellrail_state.turns import job_address
 
 
 class InnerCut(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +42,7 @@ class InnerCut(msgspec.Struct, frozen=True, kw_only=True):
     def label(self) -> str:
         """Its address."""
         at_loop = self.turns[-1].index < 0
-        return address(self.step, self.turns[:-1] if at_loop else self.turns)
+        return job_address(self.step.label, self.turns[:-1] if at_loop else self.turns)
 
 
 def inner_cut(
@@ -153,7 +154,7 @@ def _turn(history: RunHistory, loop: Step, around: Path, key: str) -> Turn:
     near = get_close_matches(key, keys, n=1)
     told = f"; did you mean {near[0]!r}?" if near else ""
     raise StepNotFound(
-        f"the loop {address(loop, around)!r} had no item {key!r}{told}",
+        f"the loop {job_address(loop.label, around)!r} had no item {key!r}{told}",
         hint=f"it had {len(keys)} items: {', '.join(keys[:10])}" + ", …" * (len(keys) > 10),
     )
 

@@ -14,6 +14,7 @@ from cellrail.notebook.parse import load, parse
 from cellrail.run import prepare
 from cellrail.run.calls import CallRules, Calls
 from cellrail.run.desks import desk_of, own_scope
+from cellrail.run.frontmask import mask_front_end
 from cellrail.run.live import LiveRun, StepBook
 from cellrail.run.livewaits import LiveWaiter
 from cellrail.run.masking import Masker
@@ -72,6 +73,7 @@ def begin(
         cellrail=__version__,
     )
     recorder = Recorder(store, started, masker=masker, clock=clock)
+    mask_front_end(shell, recorder.masker)
     recorder.kernel(
         pid=owner.pid,
         started=owner.started,

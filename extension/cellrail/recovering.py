@@ -24,9 +24,10 @@ from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.planner import plan_rebuilds
 from cellrail.restarting import inputs_of, numbers_of, origin_step, plan_restart_of
 from cellrail.run import prepare
+from cellrail.run.again import segments_of
 from cellrail.run.answers import Answers, where_it_ends
 from cellrail.run.orders import loop_root
-from cellrail.run.putback import PutBack, segments_of
+from cellrail.run.putback import PutBack
 from cellrail.run.replay import Replay
 from cellrail.run.session import branches_taken
 from cellrail_state.history import RunHistory
@@ -38,6 +39,7 @@ from cellrail_state.model import (
     Variable,
     Verdict,
 )
+from cellrail_state.turns import job_address
 
 #: a step of the run that is not executed again
 _COMMITTED = "committed"
@@ -105,7 +107,7 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
             return None
         parameters = next((s for s in self.flow.steps if s.label == "parameters"), None)
         return PutBack(
-            segments=segments_of(self.plan.steps, self.jobs),
+            segments=segments_of(self.plan.steps, self.jobs, self.history),
             checkpoint=self.checkpoint,
             jobs=self.jobs,
             inputs=inputs_of(self.history, self.jobs),
@@ -264,7 +266,7 @@ class _Remaining:
         loop = at.path[0].loop if at.path else at.step.label
         #: number of the step, or of the outermost loop, that the journal ends in
         self._cut = find_step(loop, found.flow.steps).number
-        self._address = actions.address(at.step, at.path)
+        self._address = job_address(at.step.label, at.path)
 
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan, and why it cannot be carried out."""

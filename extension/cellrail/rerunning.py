@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import BadSelector, StepNotFound
-from cellrail.notebook.actions import address
 from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.changes import (
@@ -54,6 +53,7 @@ from cellrail_state.model import Checkpoint, JobFinished, StepInfo, StepStatus
 from cellrail_state.sameness import Sameness
 from cellrail_state.steps import StepState
 from cellrail_state.store import Store
+from cellrail_state.turns import job_address
 
 
 class Rerunning(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,7 +279,7 @@ class _Planner:
             made = self.history.made_with(number, job)
             old = msgspec.structs.replace(info, source_hash=made.source_hash, options=made.options)
             if why_changed(step, old) and not why_changed(step, info):
-                self._since[step.number] = address(step, path)
+                self._since[step.number] = job_address(step.label, path)
                 return old
         return info
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from cellrail.changed_inside import changes_inside
 from cellrail.inside import InnerCut, inner_cut, keys_of, origin_number
+from cellrail.notebook.actions import Path
 from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.match import match
-from cellrail.notebook.model import Flow
-from cellrail.notebook.origin import OriginStep, RestartRequest
+from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.origin import Made, OriginStep, RestartRequest
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_restart
 from cellrail.rehearsing import why_not_led
+from cellrail.run.again import segments_of
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import files_after
-from cellrail.run.putback import PutBack, segments_of
+from cellrail.run.items_again import ItemsAgain, items_again
+from cellrail.run.putback import PutBack
 from cellrail.run.replay import ItemPlan, Rehearsal, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Checkpoint, EachStored, JobFinished, ObjectRef, Origin
+from cellrail_state.model import Checkpoint, EachStored, JobFinished, ObjectRef, Origin, Turn
 from cellrail_state.steps import StepState
+from cellrail_state.turns import job_address
 
 
 class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +43,8 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
     inner: InnerCut | None = None
     #: the origin's number of each step of today's notebook
     numbers: dict[int, int] = {}
+    #: of the loops that the cut lies in, the items that have to be evaluated again
+    items: tuple[ItemsAgain, ...] = ()
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -113,7 +119,7 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
         """
         parameters = next((s for s in self.plan.steps if s.label == "parameters"), None)
         return PutBack(
-            segments=segments_of(self.plan.steps, self.jobs),
+            segments=segments_of(self.plan.steps, self.jobs, self.history),
             checkpoint=Checkpoint.fold(job.delta for job in self.jobs),
             jobs=self.jobs,
             inputs=inputs_of(self.history, self.jobs),
@@ -124,6 +130,7 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             parameters_job=parameters.job_id if parameters is not None else "",
             lazy_above=lazy_above,
             spread=spread,
+            items=self.items,
         )
 
 
@@ -222,6 +229,9 @@ def plan_restart_of(
             return plan_restart_of(
                 flow, history, from_step=loop, to=to, changed=changed, force=force, widen=widen
             )
+        items = _items_inside(decided, flow, inner)
+        decided = msgspec.structs.replace(decided, items=tuple(items))
+        refused = (*refused, *(told.refusal for told in items if told.refusal))
         plan = decided.plan if refused else _told_inside(decided, inner)
         plan = msgspec.structs.replace(
             plan,
@@ -254,6 +264,23 @@ def _jobs_inside(history: RunHistory, cut: InnerCut) -> list[JobFinished]:
     return chain[: last + 1]
 
 
+def _items_inside(decided: RestartPlan, flow: Flow, cut: InnerCut) -> list[ItemsAgain]:
+    """The items of the loops that a cut lies in, where no checkpoint holds them."""
+    loops: list[tuple[Step, Path, int | None]] = []
+    depth = len(cut.turns) if cut.fork is None else len(cut.fork.path) + 1
+    for place, turn in enumerate(cut.turns[:depth]):
+        last = place == depth - 1
+        if last and cut.reeval:
+            continue
+        step = find_step(turn.loop, flow.steps)
+        begins = last and (cut.fork is not None or cut.step.number == step.number)
+        loops.append((step, cut.turns[:place], None if begins else turn.index))
+    return items_again(
+        flow, decided.history, loops, jobs=decided.jobs, numbers=decided.numbers,
+        checkpoint=Checkpoint.fold(job.delta for job in decided.jobs),
+    )  # fmt: skip
+
+
 def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
     """The plan of a restart inside a loop."""
     plan, jobs = decided.plan, decided.jobs
@@ -264,11 +291,11 @@ def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
     label, reason = cut.label, ""
     replay = decided.replay()
     if cut.fork is not None and replay is not None:
-        label, reason = _told_items(cut, replay.item_plans(cut.fork))
+        label, reason = cut.label, told_items(cut, replay.item_plans(cut.fork))
     else:
         kept = sum(bool(job.turns) for job in jobs)
         reason = f"goes on at {label}; {kept} of its jobs are kept"
-    if cut.reeval:
+    if cut.reeval and not _is_anew(cut):
         reason += "; its items are evaluated anew"
     steps = [
         msgspec.structs.replace(step, reason=reason) if step.label == cut.turns[0].loop else step
@@ -298,19 +325,37 @@ def _told_in_cells(decided: RestartPlan, flow: Flow, changed: Sequence[str]) -> 
     return msgspec.structs.replace(plan, steps=tuple(steps))
 
 
-def _told_items(cut: InnerCut, items: Sequence[ItemPlan]) -> tuple[str, str]:
-    """The cut's address, and what happens to the items, in words."""
+def _is_anew(cut: InnerCut) -> bool:
+    """Whether the items that are evaluated anew are those of the parallel loop."""
+    return cut.reeval and cut.fork is not None and cut.fork.step.label == cut.turns[-1].loop
+
+
+def told_items(cut: InnerCut, items: Sequence[ItemPlan], now: Sequence[str] | None = None) -> str:
+    """What happens to the items of a loop, in words.
+
+    Args:
+        cut: lies in the loop.
+        items: what is planned for the origin's items.
+        now: keys of the items as they are now; None where they are the origin's, or not yet known.
+    """
     fork = cut.fork
     if fork is None:
-        return cut.label, ""
-    told = [
-        str(path[-1]) if item.replay is None else f"{path[-1]} (goes on)"
-        for path, item in zip(fork.items, items, strict=True)
-        if not item.kept
-    ]
+        return ""
+    plans = {path[-1].key: (path[-1], item) for path, item in zip(fork.items, items, strict=True)}
+    turns = [(turn, item) for turn, item in plans.values() if now is None or turn.key in now]
+    told = [str(t) if i.replay is None else f"{t} (goes on)" for t, i in turns if not i.kept]
+    kept = len(turns) - len(told)
+    told += [str(Turn(fork.step.label, 0, key)) for key in now or () if key not in plans]
     more = f" and {len(told) - 10} more" if len(told) > 10 else ""
-    kept = f"{len(items) - len(told)} of {len(items)} items are kept"
-    return cut.label, f"executes {', '.join(told[:10]) or 'none'}{more}; {kept}"
+    listed = ", ".join(told[:10]) + more
+    if not _is_anew(cut):
+        return f"executes {listed or 'none'}; {kept} of {len(items)} items are kept"
+    if now is None:
+        listed = "new items" + (f" and {listed}" if listed else "")
+        left = f"of the {len(items)} before, {kept} are kept if they are still there"
+        return f"its items are evaluated anew; executes {listed}; {left}"
+    told_kept = f"{kept} of {len(now)} items are kept"
+    return f"its items are evaluated anew; executes {listed or 'none'}; {told_kept}"
 
 
 def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
@@ -332,11 +377,26 @@ def origin_step(history: RunHistory, state: StepState) -> OriginStep:
         cause=state.cause,
         job_id=state.job_id if job is not None else "",
         seconds=job.seconds if job is not None else None,
-        written=job.delta.written if job is not None else (),
+        written=history.written_by(info.number),
         failure=history.restorable_after(state.info.number) if job is not None else "",
-        sequence=job.sequence if job is not None else 0,
+        # a kept job's is its own run's
+        sequence=job.sequence if job is not None and state.kept is None else 0,
+        gone=history.is_gone(state.job_id),
         effects=history.effects_of(state.info.number) if job is not None else (),
+        made=tuple(_made(history, state)),
     )
+
+
+def _made(history: RunHistory, state: StepState) -> Iterator[Made]:
+    """Jobs that stand for a step and that other code made, of those made alike the first."""
+    info = state.info
+    known = {(info.source_hash, info.options)}
+    jobs = history.turns_of(info.number) or ([((), state.job)] if state.job is not None else [])
+    for path, job in jobs:
+        then = history.made_with(info.number, job)
+        if (then.source_hash, then.options) not in known:
+            known.add((then.source_hash, then.options))
+            yield Made(address=job_address(info.label, path), info=then)
 
 
 def inputs_of(history: RunHistory, jobs: Sequence[JobFinished]) -> dict[int, str]:

@@ -36,7 +36,7 @@ what runs wait for (`waits`) and the answers, `catalog`
 the DuckDB index of the journals that queries read (filled by `ingest`; `rows`, `sql/`, `news`),
 `doctor` checks and mends, `prune` frees. `equality` compares two namespaces as object graphs;
 `testing` has what tests need. `errors` draws the error tree, and the rest are small tools:
-`namespace`, `locks`, `mounts`, `memory`, `drawings`, `crashpoints`.
+`namespace`, `texts`, `locks`, `mounts`, `memory`, `drawings`, `crashpoints`.
 
 Imports point down, in the order of the layers in `pyproject.toml`. All of them speak of the records
 of `model`: what a journal holds, with what a job left in the namespace (`stored`) and elsewhere

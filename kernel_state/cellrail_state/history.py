@@ -70,8 +70,7 @@ class RunHistory(Lineage):
             job: of this run, or of one that it points to.
         """
         info, job_id = self._states[number].info, job.lays or job.job_id
-        assigned = any(other.follows == job_id for other in self.jobs)
-        if job_id in self._own or assigned:
+        if job_id in self._own or any(other.follows == job_id for other in self.jobs):
             return with_source(info, job)
         return self._sources.info(job_id) or with_source(info, job)
 
@@ -164,6 +163,12 @@ class RunHistory(Lineage):
         job = self._with_job(self._states[number]).job
         jobs = [*turns, *([job] if job is not None else [])]
         return tuple(sorted({k for j in jobs if j.effects is not None for k in j.effects.kinds}))
+
+    def written_by(self, number: int) -> tuple[str, ...]:
+        """Names that a step has bound or changed, in all its turns."""
+        job = self.state(number).job
+        jobs = [made for _, made in self.turns_of(number)] + ([job] if job is not None else [])
+        return tuple(sorted({name for made in jobs for name in made.delta.written}))
 
     def reads_of(self, number: int, turns: tuple[Turn, ...] = ()) -> tuple[Written, ...]:
         """The resources that a step (in these turns) read, as it saw them."""

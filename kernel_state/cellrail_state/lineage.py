@@ -3,7 +3,8 @@
 * `Lineage.chain`: the jobs whose deltas, folded in order, are the namespace (`chains`): first the
   jobs that the run was started on (`RunStarted.chain`), then its own. The namespace right before a
   job is the fold of the chain before it, so a cut in a live run is a moment, and in any other run
-  the end of the step before.
+  the end of the step before. Where an open notebook went back (`WentBack`) a new chain begins; a
+  job is looked for in the newest one that has it.
 * `Lineage.forks`: the jobs that the items of parallel loops begin behind. The jobs of an item are a
   branch: the namespace in it is the fold of the chain through the fork and of its own jobs.
 """
@@ -39,14 +40,37 @@ class Lineage(Told):
     @property
     def chain(self) -> list[JobFinished]:
         """The jobs whose deltas are the namespace, in order."""
-        before = map(self._sources.job, self.started.chain)
-        kept = [(count, self._sources.job(job_id)) for count, job_id in self._kept]
-        return chain_of(before, self.jobs, live=self.is_live, kept=kept, apart=self._item_of)
+        return self._stretch(len(self._backs))
+
+    def _stretch(self, number: int) -> list[JobFinished]:
+        """The chain as it was before the run went back for the next time; 0: for the first time."""
+        starts = [(0, self.started.chain), *self._backs]
+        first, before = starts[number]
+        last = starts[number + 1][0] if number < len(self._backs) else len(self.jobs)
+        return chain_of(
+            map(self.job_by_id, before),
+            self.jobs[first:last],
+            live=self.is_live,
+            kept=[(count, self._sources.job(job_id)) for count, job_id in self._kept],
+            apart=self._item_of,
+        )
+
+    def _chain_of(self, job_id: str) -> list[JobFinished]:
+        """The newest chain that has a job; the present one where none has it."""
+        for number in range(len(self._backs), -1, -1):
+            chain = self._stretch(number)
+            if place_of(chain, job_id) is not None:
+                return chain
+        return self.chain
+
+    def is_gone(self, job_id: str) -> bool:
+        """Whether an open notebook went back to before a job."""
+        return bool(self._backs and job_id) and place_of(self.chain, job_id) is None
 
     def chain_before(self, number: int) -> list[JobFinished]:
         """The jobs that made the namespace right before a step (its last execution)."""
         state = self._states.get(number)
-        chain = self.chain
+        chain = self._chain_of(state.job_id) if state is not None else self.chain
         if state is not None and state.job_id:
             place = place_of(chain, state.job_id)
             if place is not None:
@@ -66,7 +90,7 @@ class Lineage(Told):
         if fork is not None:
             item = turns[: len(fork[1]) + 1]
             return [*self.chain_of_fork(*fork), *self.item_jobs(item, before=(number, turns))]
-        chain = self.chain
+        chain = self._chain_of(self.turns.get((number, turns), ""))
         places = {job.lays or job.job_id: place for place, job in enumerate(chain)}
         at = self._began.get((number, turns), len(self._order))
         # an `--always` cell that ran again stands where it stood before
@@ -88,7 +112,7 @@ class Lineage(Told):
 
     def chain_of_fork(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The jobs that made the namespace that a parallel loop's items begin on."""
-        chain = self.chain
+        chain = self._chain_of(self.forks[number, turns])
         place = place_of(chain, self.forks[number, turns])
         return chain if place is None else chain[: place + 1]
 
@@ -126,9 +150,10 @@ class Lineage(Told):
             place = place_of(jobs, job_id)
             last = len(jobs) if place is None else place + 1
             return [*self.chain_of_fork(*fork), *jobs[:last]]
-        if place_of(self.chain, job_id) is None:
+        chain = self._chain_of(job_id)
+        if place_of(chain, job_id) is None:
             return self.chain_before(number)
-        return self.chain_through_jobs([job_id])
+        return through_jobs(chain, [job_id])
 
     def _chain_of_handler(self, last: JobFinished) -> list[JobFinished]:
         """The jobs up to and with one that ran since the run had failed."""

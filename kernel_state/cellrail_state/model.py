@@ -17,6 +17,7 @@ import msgspec
 
 from .effects import Effects, SharedFile, Written
 from .stored import Checkpoint, Component, Delta, ObjectRef, Variable, Verdict
+from .texts import json_bytes
 from .ticks import Tick
 from .turns import Turn
 from .waits import WaitInfo
@@ -256,6 +257,16 @@ class StepKept(_Struct, frozen=True, tag="kept"):
     forks: str = ""
 
 
+class WentBack(_Struct, frozen=True, tag="back"):
+    """In an open notebook the namespace has gone back to a moment: the run goes on from there."""
+
+    time: float
+    #: jobs of this run and of earlier ones whose deltas, folded in this order, are the namespace
+    chain: tuple[str, ...] = ()
+    #: jobs of another run that stand for steps from now on, by step
+    kept: dict[int, str] = {}
+
+
 class StepChosen(_Struct, frozen=True, tag="chosen"):
     """A step of a rerun executes, and why."""
 
@@ -468,6 +479,8 @@ class JobFinished(_Struct, frozen=True, tag="finished"):
     cache_key: str = ""
     #: it was not executed: the equal job whose outputs and values it has
     cached: str = ""
+    #: `--cache`: why it was executed all the same, and why no later job can be kept instead of it
+    uncached: str = ""
     #: what it did beyond its kernel; None where nothing was asked for
     effects: Effects | None = None
     #: which execution of the step in its run it is (`flow.rerun`), from 1
@@ -534,6 +547,7 @@ Record = (
     | KernelStarted
     | StepKept
     | Laid
+    | WentBack
     | StepChosen
     | StepSkipped
     | StepRebuilt
@@ -549,13 +563,12 @@ Record = (
     | RunEnded
 )
 
-_encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """A record as UTF-8 JSON."""
-    return _encoder.encode(record)
+    """A record as UTF-8 JSON; texts that are no Unicode have escapes."""
+    return json_bytes(record)
 
 
 def decode(data: bytes | memoryview) -> Record:

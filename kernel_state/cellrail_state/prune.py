@@ -31,6 +31,7 @@ from cellrail_state.model import (
     RunStarted,
     RunStatus,
     StepKept,
+    WentBack,
 )
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
@@ -143,6 +144,9 @@ def _read(store: Store, run_id: str, size: int) -> _Known:
             origin = record.origin.run_id if record.origin is not None else ""
         elif isinstance(record, RunNamed) and first is not None:
             known.flow = store.current_flow(record.of(first))
+        elif isinstance(record, WentBack):
+            found = (*record.chain, *record.kept.values())
+            known.points_to |= {_run_of(job_id) for job_id in found}
         elif isinstance(record, StepKept):
             known.points_to |= {_run_of(job_id) for job_id in (record.job_id, *record.chain)}
         elif isinstance(record, Called):

@@ -11,6 +11,7 @@ from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
 from cellrail_state.steps import Sources, StepState
+from cellrail_state.texts import strict
 
 if TYPE_CHECKING:
     from cellrail_state.ledgerlines import Entry
@@ -263,4 +264,5 @@ def _kept(store: Store, entry: Entry) -> dict[str, Any]:
 def _json(store: Store, value: str | ObjectRef | None) -> msgspec.Raw | None:
     if value is None:
         return None
-    return msgspec.Raw(value.encode() if isinstance(value, str) else store.objects.get(value))
+    text = value.encode() if isinstance(value, str) else store.objects.get(value)
+    return msgspec.Raw(strict(text))

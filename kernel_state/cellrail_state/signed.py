@@ -19,6 +19,7 @@ import msgspec
 from cellrail_state.errors import StoreError, StoreNotWritable, Untrusted
 from cellrail_state.keys import KeyRing, signature, untrusted
 from cellrail_state.objects import sync_folder
+from cellrail_state.texts import json_bytes
 
 _MAC_BYTES = 32
 T = TypeVar("T")
@@ -169,7 +170,7 @@ class SignedFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             for parent in (path.parent, self.folder):
                 sync_folder(parent.parent)
-        payload = msgspec.json.encode(record)
+        payload = json_bytes(record)
         mac = signature(self._keyring.key(), signed.encode(), payload)
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         with temporary.open("wb") as file:

@@ -42,6 +42,7 @@ from cellrail_state.model import (
     Turn,
     WaitInfo,
     Waits,
+    WentBack,
     Woken,
 )
 from cellrail_state.steps import Sources, StepState
@@ -77,8 +78,9 @@ class Told:
         self._began: dict[tuple[int, tuple[Turn, ...]], int] = {}
         #: why steps of a rerun execute, by number
         self.chosen: dict[int, StepChosen] = {}
-        #: jobs kept in mid-run, each with how many jobs had been committed before
-        self._kept: list[tuple[int, str]] = []
+        #: jobs kept in mid-run, and chains that an open notebook went back to, each with how many
+        #: jobs had been committed before
+        self._kept, self._backs = list[tuple[int, str]](), list[tuple[int, tuple[str, ...]]]()
         #: the job that a loop's items begin behind, by step and turns of the loop
         self.forks: dict[tuple[int, tuple[Turn, ...]], str] = {}
         #: the turns, in this run, of the jobs that have some
@@ -164,6 +166,7 @@ class Told:
             Called: self.calls.append,
             StepChosen: self._choose,
             StepKept: self._keep,
+            WentBack: self._go_back,
             StepSkipped: self._skip,
             StepRebuilt: self._rebuild,
         }
@@ -303,6 +306,14 @@ class Told:
             self._keep_turn(record)
             return
         self._change(record.step, status=StepStatus.KEPT, kept=record.reason, job_id=record.job_id)
+
+    def _go_back(self, record: WentBack) -> None:
+        self._backs.append((len(self.jobs), record.chain))
+        for number, job_id in record.kept.items():
+            self._change(
+                number, status=StepStatus.KEPT, kept=KeptReason.ORIGIN, job_id=job_id, job=None,
+                cause="",
+            )  # fmt: skip
 
     def _skip(self, record: StepSkipped) -> None:
         if not record.turns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -22,3 +23,14 @@ class Turn(msgspec.Struct, frozen=True, kw_only=False, omit_defaults=True):
     def __str__(self) -> str:
         key = self.key if _PLAIN_KEY.fullmatch(self.key) else json.dumps(self.key)
         return f"{self.loop}[{key}]"
+
+
+def job_address(label: str, turns: Sequence[Turn] = ()) -> str:
+    """How a job is called: `load`, `score[north]`, `outer[k]/inner[0]/load`.
+
+    Args:
+        label: what its step is called.
+        turns: those it is in, from the outermost; a loop's own job at one of them is called by it.
+    """
+    own = [] if turns and turns[-1].loop == label else [label]
+    return "/".join([*map(str, turns), *own])

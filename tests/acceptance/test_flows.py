@@ -16,8 +16,6 @@ import pytest
 from cellrail import App
 from reading import printed
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 DOCS = NOTEBOOKS.parent / "docs"
 

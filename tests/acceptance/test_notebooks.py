@@ -72,7 +72,7 @@ def test_one_notebook_is_plain():
     assert not any(cell.metadata.get("tags") for cell in notebook.cells)
 
 
-def test_the_plain_notebook_restarts_at_each_of_its_cells_in_turn(folder, forks):
+def test_the_plain_notebook_restarts_at_each_of_its_cells_in_turn(folder):
     path = folder / "plain_weather.ipynb"
     app = App(folder / ".cellrail")
     first, second = app.run(path), app.run(path)

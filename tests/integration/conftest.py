@@ -236,3 +236,17 @@ def front(tmp_path: Path) -> Iterator[FrontEnd]:
     made = FrontEnd(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def another_front(tmp_path: Path) -> Iterator[Callable[[], FrontEnd]]:
+    """Starts another kernel in the test's folder."""
+    made: list[FrontEnd] = []
+
+    def start() -> FrontEnd:
+        made.append(FrontEnd(tmp_path))
+        return made[-1]
+
+    yield start
+    for front in made:
+        front.close()

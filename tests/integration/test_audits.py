@@ -12,8 +12,6 @@ import pytest
 from cellrail import App
 from cellrail.errors import RestartRefused
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 BEGIN = "import operator\nfrom cellrail import flow\nacc = [1]\ndef f(): pass"
 HIDDEN = "operator.attrgetter('__glo' + 'bals__')(f)['ac' + 'c'].append(2)"
 SHOW = "%%step show\nprint(acc)"

@@ -12,8 +12,6 @@ import pytest
 from cellrail import App
 from reading import printed
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 COUNT = "\nwith open('w.txt', 'a') as _f: _f.write('x')\ndel _f"
 
 
@@ -99,7 +97,7 @@ def test_a_step_at_the_cut_is_executed(make, app, times):
     assert (times(), again["slow"].status) == (1, "success")
     assert {step.label: step.reason for step in plan.steps}["slow"] == "at the cut"
     before = app.restart(run.id, from_step="#2", plan=True)
-    assert "unless an equal job of the last 86400 s is kept" in "\n".join(before.lines())
+    assert "unless an equal job of the last 1d is kept" in "\n".join(before.lines())
     behind = app.restart(run.id, from_step="#2")
     assert (times(), behind["slow"].status) == (0, "kept")
 
@@ -235,3 +233,50 @@ def test_an_environment_variable_that_the_code_reads_is_part_of_the_job(
     monkeypatch.setenv("REGION", "north")
     kept = "kept" if "dict" not in read else "success"
     assert app.run(path)["slow"].status == kept
+
+
+# --- last values, and why a job was executed ----------------------------------------------------
+
+
+def test_a_cell_that_shows_its_last_value_is_kept_beside_a_parameters_cell(make, app, times):
+    path = make("n = 3", "%%step train --cache 7d\nmodel = 5" + COUNT + "\nmodel", "print(model)",
+                tags={1: ["parameters"]})  # fmt: skip
+    for executed, number in ((1, 3), (0, 3), (0, 4)):
+        run = app.run(path, parameters={"n": number})
+        assert (times(), run["train"].uncached == "") == (executed, not executed)
+        assert run["train"].outputs[0]["data"]["text/plain"] == "5"
+
+
+def test_a_parameters_cell_whose_function_uses_last_values_counts(make, app, times):
+    source = "n = 3\ndef last(): return globals().get('_')"
+    path = make(source, "%%step train --cache 7d\nmodel = 5" + COUNT + "\nmodel", "print(last())",
+                tags={1: ["parameters"]})  # fmt: skip
+    for _ in range(2):
+        run = app.run(path)
+        assert (times(), printed(run, "#3")) == (1, "5\n")
+    why = "it ends with a value, which only an execution puts into Out, and a step uses Out"
+    assert why in run["train"].uncached
+
+
+def test_show_says_why_a_step_was_executed_and_not_kept(make, app, cellrail):
+    path = make("n = 1", "%%step a --cache 7d\na = n", "%%step f --cache 7d\ndef f(): pass",
+                "%%step g --cache 7d\nx = list(globals())", "%%step u\nu = 1")  # fmt: skip
+    app.run(path)
+    unknown = "no job with the same code and the same inputs is known"
+    never = "; no later job can be kept instead: "
+    run = app.run(path)
+    assert run["a"].uncached == ""
+    assert run["f"].uncached == f"{unknown}{never}it defines f"
+    assert run["g"].uncached == "it may use any name"
+    assert run["u"].uncached == ""
+    again = app.restart(run.id, from_step="a")
+    assert again["a"].uncached == "it was to be executed: it was named, or stands at the cut"
+    shown = cellrail("show", again.id, "a").stdout
+    assert "not kept (--cache): it was to be executed" in shown
+
+
+def test_an_expired_job_is_said_to_be_too_old(make, app, clock):
+    path = make("%%step a --cache 90s\na = 1")
+    app.run(path)
+    clock.ahead = 100
+    assert app.run(path)["a"].uncached == "the equal job is older than 90s"

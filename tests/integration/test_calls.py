@@ -435,7 +435,7 @@ def test_a_child_that_waits_is_waited_for(make, app, item, tmp_path):
          "%%step then\nanswer = flow.resume_data")  # fmt: skip
     notebook = make(CALL + "print(flow.call('item.ipynb').value('answer'))", name="parent.ipynb")
     process = started("run", str(notebook), folder=tmp_path)
-    wait_for(lambda: app.store_path.exists() and app.runs(status="suspended"))
+    wait_for(lambda: (app.store_path / "store.json").exists() and app.runs(status="suspended"))
     (waiting,) = app.runs(status="suspended")
 
     app.resume(waiting.run_id, data="yes")
@@ -488,3 +488,18 @@ def test_where_no_run_is_recorded_a_call_runs_all_the_same(item, app, tmp_path):
     assert first == "success 40"
     assert "has no parameter 'm'" in second
     assert len(app.runs()) == 1
+
+
+def test_a_called_run_restarted_by_hand_is_a_run_of_its_own(make, app, item, tmp_path):
+    item("%%step check\nif first('failed'): raise ValueError(n)")
+    parent = app.run(make("%%step go\n" + CALL + "flow.call('item.ipynb')", name="parent.ipynb"))
+    child = app.show(parent.children[0].run_id)
+    assert (parent.status, child.labels) == ("failed", {"parent": parent.id})
+    assert app.show("last").id == parent.id
+
+    by_hand = app.restart(child.id, labels={"by": "me"})
+
+    assert (by_hand.status, by_hand.labels) == ("success", {"by": "me"})
+    assert app.show("last").id == by_hand.id
+    named = app.restart(app.run(make("x = 1"), labels={"parent": "Ann"}).id, from_step="#1")
+    assert named.labels == {"parent": "Ann"}

@@ -10,8 +10,6 @@ import pytest
 
 from cellrail.errors import RestartRefused, StepNotFound
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 BASE = "import os\nbase = 1"
 LOOP = '%%step L --foreach x in ["a", "b", "c"] --collect r\nr = x * 2'
 BODY = '%%step K --in L\nif x == "c" and not os.path.exists("ok"): 1 / 0\nr = r + "k"'
@@ -109,7 +107,7 @@ def test_a_kept_job_shows_the_source_that_it_was_made_with(make, app, cellrail):
     assert '"k"' in told
     assert "NEW" not in told
     # and of a restart that keeps them all
-    later = app.restart(run.id, from_step="end")
+    later = app.restart(run.id, from_step="end", force=True)
     assert {v.address: v.source for v in later["K"].turns_here} == sources
 
 
@@ -153,3 +151,102 @@ def test_a_condition_that_the_origin_does_not_know_refuses_what_is_forced_too(ma
     plan = app.restart("last", plan=True, force=True)
     assert plan.refusals == (told,)
     assert app.restart("last", widen=True).status == "success"
+
+
+# --- a restart says what it mixes, and the next one knows -----------------------------------------
+
+ROOT = "import os\nq = 1"
+SQUARES = '%%step loop --foreach d in ["x", "y", "z"] --collect sq\nsq = (d, q)'
+NEW = SQUARES.replace("(d, q)", "(d, q, 'new')")
+REPORT = "%%step report\nprint(sq)"
+MIXED = "[('x', 1), ('y', 1, 'new'), ('z', 1, 'new')]\n"
+WHOLE = "[('x', 1, 'new'), ('y', 1, 'new'), ('z', 1, 'new')]\n"
+
+
+def mixed(make, app, header=""):
+    """A restart behind the first item of a loop that was edited since."""
+    app.run(make(ROOT, SQUARES.replace(" --collect", f"{header} --collect"), REPORT))
+    make(ROOT, NEW.replace(" --collect", f"{header} --collect"), REPORT)
+    return app.restart("last", from_step="loop[#1]")
+
+
+@pytest.mark.parametrize("header", ["", " --parallel 2"])
+def test_a_restart_that_keeps_items_of_old_code_says_so_when_it_is_carried_out(
+    header, make, app, caplog
+):
+    run = mixed(make, app, header)
+    assert run.status == "success", run.cause
+    assert "step 'loop': source changed; kept items keep what it made" in caplog.text
+
+
+@pytest.mark.parametrize("header", ["", " --parallel 2"])
+def test_the_restart_behind_a_loop_of_items_that_other_code_made_is_refused(header, make, app):
+    run = mixed(make, app, header)
+    why = "step 'loop': source changed since loop\\[x\\] was made"
+    with pytest.raises(RestartRefused, match=why) as error:
+        app.restart(run.id, from_step="report")
+    assert "a restart from 'loop' would do (or --widen)" in error.value.hint
+
+    kept = app.restart(run.id, from_step="report", force=True)
+    assert kept["report"].outputs == run["report"].outputs
+    plan = app.restart(run.id, from_step="report", force=True, plan=True)
+    assert plan.steps[1].reason.endswith("though source changed since loop[x] was made")
+    widened = app.restart(run.id, from_step="report", widen=True)
+    assert widened["report"].outputs[0]["text"] == WHOLE
+    later = app.restart(widened.id, from_step="report")
+    assert later["report"].outputs[0]["text"] == WHOLE
+
+
+def test_a_restart_within_a_loop_of_items_that_other_code_made_says_so(make, app, caplog):
+    run = mixed(make, app)
+    assert run["report"].outputs[0]["text"] == MIXED
+    caplog.clear()
+    again = app.restart(run.id, from_step="loop[z]")
+    assert again["report"].outputs[0]["text"] == MIXED
+    why = "step 'loop': source changed since loop[x] was made; kept items keep what was made"
+    assert why in caplog.text
+    caplog.clear()
+    app.restart(run.id, from_step="loop")
+    assert not caplog.records
+
+
+def test_an_item_that_other_code_began_in_an_earlier_run_is_not_finished(make, app):
+    run = mended_loop = again(
+        make, app, (BASE, LOOP.replace("x * 2", "x * 3"), BODY, END), force=True
+    )
+    assert shown(mended_loop) == "['aak', 'bbk', 'cck']\n"
+    why = "step 'L': source changed since L\\[b\\] was made"
+    with pytest.raises(RestartRefused, match=why):
+        app.restart(run.id, from_step="L[b]/K")
+    assert (
+        shown(app.restart(run.id, from_step="L[b]/K", widen=True)) == "['aaak', 'bbbk', 'ccck']\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "why", "result"),
+    [
+        ((BASE, LOOP, BODY.replace('"k"', '"K"'), END), "step 'K': source", "['aaK', 'bbK']"),
+        ((BASE, LOOP.replace('"a", "b"', '"b"'), BODY, END), "step 'L': --foreach", "['bbk']"),
+    ],
+    ids=["a cell in the loop", "its items"],
+)
+def test_a_widened_restart_executes_a_changed_loop_whole(cells, why, result, make, app):
+    def two(*sources):
+        return make(*(source.replace(', "c"]', "]") for source in sources))
+
+    app.run(two(BASE, LOOP, BODY, END))
+    two(*cells)
+    with pytest.raises(RestartRefused, match=f"{why} changed") as error:
+        app.restart("last", from_step="end")
+    assert "a restart from 'L' would do" in error.value.hint
+    assert shown(app.restart("last", from_step="end", widen=True)) == f"{result}\n"
+
+
+def test_a_step_kept_by_force_is_not_kept_once_more_without_it(make, app):
+    app.run(make("x = 1", "%%step y\ny = x + 1", "%%step end\nprint(y)"))
+    make("x = 1", "%%step y\ny = x + 5", "%%step end\nprint(y)")
+    forced = app.restart("last", from_step="end", force=True)
+    with pytest.raises(RestartRefused, match="step 'y': source changed since y was made"):
+        app.restart(forced.id, from_step="end")
+    assert shown(app.restart(forced.id, from_step="end", widen=True)) == "6\n"

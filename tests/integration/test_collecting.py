@@ -11,8 +11,6 @@ import pytest
 from cellrail.errors import BadNotebook
 from reading import printed
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 PARALLEL = ["", " --parallel 2"]
 
 

@@ -30,10 +30,7 @@ from cellrail_state.model import EachStored
 from cellrail_state.prune import prune
 from reading import counts, printed
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL"),
-    pytest.mark.usefixtures("forks"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
 #: in a cell: who is killed, or what fails, once for each word
 SETUP = (

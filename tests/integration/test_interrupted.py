@@ -89,6 +89,7 @@ def test_while_the_workers_of_a_loop_are_started(make, app, tmp_path, monkeypatc
     assert not (tmp_path / "after").exists()
 
 
+@pytest.mark.cold  # a forked kernel's parent is not its driver
 def test_no_tick_follows_one_whose_run_it_has_ended(make, app, clock):
     stops = "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(30)"
     app.trigger_add(make(stops), cron="0 * * * *", id="t")
@@ -130,3 +131,23 @@ def test_a_cell_whose_code_was_done_is_committed_and_nothing_follows(make, app, 
     run = app.show("last")
     assert run["made"].status == "success"
     assert app.restart(run.id)["made"].status == "kept"
+
+
+def test_while_the_process_stays_for_a_run_that_waits(make, app, tmp_path):
+    """The run goes on waiting, and that is said, with `-q`, too."""
+    path = make("%%step nap --sleep 1h\nx = 1", "%%step after\nprint(x)")
+    words = [sys.executable, "-m", "cellrail", "run", str(path), "-q"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / ".cellrail").exists)
+    wait_for(lambda: [run.status for run in app.runs()] == ["suspended"])
+    with pytest.raises(subprocess.TimeoutExpired):  # it brings its run to the end before
+        process.wait(1.5)
+    process.send_signal(signal.SIGINT)
+
+    _, said = process.communicate(timeout=60)
+
+    run = app.show("last")
+    assert (process.returncode, run.status) == (130, "suspended"), said
+    assert f"run {run.id} stays suspended behind step 'nap' until 20" in said
+    assert f"now: cellrail resume {run.id}; not at all: cellrail cancel {run.id}" in said
+    assert app.resume(run.id).status == "success"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 CLASSES = """
 class Heavy:
     def __init__(self, name):

@@ -94,6 +94,7 @@ BLOCK = (
 
 
 @pytest.mark.parametrize("sources", [CONDITIONS, LOOPS, BLOCK])
+@pytest.mark.cold
 def test_an_open_notebook_comes_to_what_a_headless_run_of_it_comes_to(opened, app, sources):
     notebook = opened(*sources)
 

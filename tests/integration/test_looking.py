@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.fixture
-def runs(make, app, forks, edit):
+def runs(make, app, edit):
     """A failed run and its restart."""
     path = make("day = 'x'", "import pandas as pd\nt = pd.DataFrame({'a': [1, 2, 3]})\nt.shape",
                 "%%step last\nprint('<b>' + day, 1 / 0)", tags={1: ["parameters"]})  # fmt: skip

@@ -23,8 +23,6 @@ import pytest
 
 from reading import WITNESS, printed, statuses
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 TELL = (
     "%%step tell --on-failure\nfrom cellrail import flow\n"
     "told = (flow.error.step, flow.error.name, flow.error.value)\n"

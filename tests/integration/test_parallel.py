@@ -17,8 +17,6 @@ import pytest
 from cellrail.errors import BadNotebook, RestartRefused
 from reading import printed, wait_for
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 LOOP = (
     "import numpy as np\nregions = ['north', 'south', 'east', 'west']\nbase = np.arange(4.0)\n"
     "class Mark:\n    def __init__(self, region, total): self.region, self.total = region, total",
@@ -371,6 +369,9 @@ def test_items_that_changed_since_are_the_recorded_ones_or_matched_by_key(now, m
     assert plan.items["new"] == tuple(x for x in now if x not in "abc")
     assert plan.items["gone"] == tuple(x for x in "abc" if x not in now)
     assert plan.cut == "work"
+    new = ", ".join(f"work[{x}]" for x in plan.items["new"]) or "none"
+    kept = f"{len(plan.items['kept'])} of {len(now)} items are kept"
+    assert plan.steps[1].reason == f"its items are evaluated anew; executes {new}; {kept}"
     assert anew.status == "success", anew.cause
     assert sorted((tmp_path / "w.txt").read_text()) == sorted(plan.items["new"])
     assert printed(anew, "#3") == f"{[x + '!' for x in now]}\n"

@@ -33,7 +33,11 @@ from cellrail_state.errors import RunIsOwned, RunTakenOver
 from cellrail_state.model import KernelStarted
 from reading import counts, printed, statuses, wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL"),
+    # a forked kernel's parent is not its driver
+    pytest.mark.cold,
+]
 
 #: in a cell: its driver is killed, once for each word
 CRASH = (
@@ -528,7 +532,7 @@ def test_ctrl_c_ends_the_recovery_of_all(make, app, cellrail):
 # --- campaigns -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [("--moments", "3"), ("--moments", "4", "--prefixes")])
+@pytest.mark.parametrize("words", [("--moments", "2"), ("--moments", "2", "--prefixes")])
 def test_a_flow_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(words):
     script = Path(__file__).resolve().parents[1] / "campaigns" / "flows.py"
     done = subprocess.run(

@@ -14,8 +14,6 @@ from cellrail.errors import CellrailError
 from cellrail_state.errors import StateError
 from cellrail_state.model import RunStatus
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 ITEMS = (
     "import json",
     "%%step work --foreach x in json.load(open('items.json')) --collect y\ny = x + '!'",

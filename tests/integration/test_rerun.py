@@ -16,8 +16,6 @@ import pytest
 from cellrail.errors import BadSelector, RestartRefused
 from cellrail_state.errors import RunIsOwned
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 
 @pytest.fixture
 def changed(make, app):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 
 def said(run, label: str) -> list[dict]:
     return run[label].outputs

@@ -24,10 +24,7 @@ from cellrail import App
 from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused
 from reading import WITNESS, counts, printed, statuses
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL"),
-    pytest.mark.usefixtures("forks"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
 APPROVAL = (
     WITNESS,
@@ -620,6 +617,22 @@ def test_data_that_is_no_json_is_refused_before_anything_is_answered(make, app, 
     assert row == {
         "label": "approve", "kind": "suspend", "status": "resume", "data": '["from a file"]',
     }  # fmt: skip
+
+
+@pytest.mark.cold
+def test_a_lone_surrogate_comes_through_in_answers_and_questions(make, app, tmp_path):
+    path = make(
+        "from cellrail import flow, get_flow_user_state, set_flow_user_state",
+        "flow.suspend('1h')",
+        "print(ascii(flow.resume_data))\n"
+        "set_flow_user_state('n', flow.resume_data)\nprint(ascii(get_flow_user_state('n')))",
+        "try:\n    flow.once('\\ud800', lambda: 1)\nexcept Exception as error:\n    print('told')",
+    )
+    run = app.run(path)
+    app.resume(run.id, data={"\udcff": ["\ud800", 10**40]})
+    after = app.show(run.id)
+    assert after.status == "success", after.cause
+    assert printed(after, "#3").splitlines() == [ascii({"\udcff": ["\ud800", 10**40]})] * 2
 
 
 def test_a_step_in_a_loop_is_executed_again_with_its_item(make, app, tmp_path):

@@ -29,9 +29,13 @@ from cellrail.kernels.warm import WarmKernel
 from cellrail.run import prepare
 from cellrail_state.model import JobFinished, KernelStarted
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="kernels are forked on Linux only"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="kernels are forked on Linux only"
+    ),
+    # it forks kernels as the product does
+    pytest.mark.cold,
+]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from cellrail import App
 from cellrail.executors import Done, Task
 
 TOKEN = "t0ken-of-the-tests"
-GATE = "from cellrail import flow\nurls = flow.suspend('1h', approval=True)"
+GATE = "from cellrail import flow\nurls = flow.suspend('1d', approval=True)"
 
 
 class NoWorkers:

@@ -58,7 +58,7 @@ def test_an_expired_token_is_too_late_also_where_nobody_has_noticed_yet(waiting,
     def later(self: Any, *given: Any, **options: Any) -> None:
         begun(self, *given, **options)
         now = self.clock
-        self.clock = lambda: now() + 7200
+        self.clock = lambda: now() + 2 * 86400
 
     monkeypatch.setattr(AppBase, "__init__", later)
     assert requests.get(waiting.resume, timeout=30).status_code == 410

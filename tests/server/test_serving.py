@@ -97,6 +97,8 @@ def ended(app: App, run_id: str) -> str:
 def test_a_link_resumes_a_run_which_goes_on_to_its_end(process, make, app):
     make("from cellrail import flow", "u = flow.suspend('1h')", "print(flow.resume_data)")
     server = process()
+    app.run(make("1", name="first.ipynb"))
+    server.wait(lambda: app.store.served() == server.url)
     run = app.run(
         make("from cellrail import flow", "u = flow.suspend('1h')", "y = flow.resume_data")
     )

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from cellrail.notebook import actions
-from cellrail.notebook.actions import Purpose, address
+from cellrail.notebook.actions import Purpose
 from cellrail.notebook.blocks import blocks_of, mistakes
 from cellrail.notebook.control import conduct
 from cellrail.notebook.model import Step
@@ -30,6 +30,7 @@ from cellrail_state.model import (
     WaitInfo,
     Woken,
 )
+from cellrail_state.turns import job_address
 
 LINES = (
     "a --retry 2 --retry-if yes --on-error continue",
@@ -68,7 +69,7 @@ class World:
         return random.Random(f"{self.seed} {what}").random()
 
     def do(self, action):
-        where = address(action.step, action.path)
+        where = job_address(action.step.label, action.path)
         number, path = action.step.number, action.path
         if isinstance(action, actions.Ask):
             return self.ask(action, where)
@@ -211,7 +212,7 @@ def test_a_journal_cut_off_anywhere_leads_to_the_same_end(seed):
         now, then = settled(world.done), settled(right.done)
         assert now == then[len(then) - len(now) :]
         if world.done:
-            assert f"{address(at.step, at.path)} " in f"{world.done[0]} "
+            assert f"{job_address(at.step.label, at.path)} " in f"{world.done[0]} "
         elif isinstance(at, actions.End):
             assert at == end
 
@@ -220,7 +221,7 @@ class WaitingWorld(World):
     """A world whose steps ask for waits, and to be executed again."""
 
     def do(self, action):
-        where = address(action.step, action.path)
+        where = job_address(action.step.label, action.path)
         if isinstance(action, actions.Fire):
             self.runs = action.runs
             ended = super().do(action)

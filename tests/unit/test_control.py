@@ -30,13 +30,13 @@ from cellrail.notebook.actions import (
     Turned,
     Wait,
     Woke,
-    address,
 )
 from cellrail.notebook.blocks import blocks_of, mistakes
 from cellrail.notebook.control import conduct, conduct_handler, conduct_item
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import parse_line
 from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
+from cellrail_state.turns import job_address
 
 ERROR = StepError(name="ValueError", value="bad")
 
@@ -74,7 +74,7 @@ class Driver:
             answer = self.do(action)
 
     def do(self, action: Any) -> Any:
-        where = address(action.step, action.path)
+        where = job_address(action.step.label, action.path)
         if isinstance(action, Ask):
             self.log.append(f"{where} ?{action.purpose}")
             return self.next(f"{where} ?{action.purpose}", Told(value=True))
@@ -438,7 +438,7 @@ def test_whatever_happens_each_job_is_committed_once_before_anything_else(lines,
 def test_places_are_addresses():
     step = flow("load --in b")[0]
 
-    assert address(step, (Turn("a", 0, "x"), Turn("b", 1, "y"))) == "a[x]/b[y]/load"
+    assert job_address(step.label, (Turn("a", 0, "x"), Turn("b", 1, "y"))) == "a[x]/b[y]/load"
     assert StepStatus.FAILED == "failed"
 
 

@@ -93,3 +93,14 @@ def test_what_is_held_goes_out_with_the_next_message() -> None:
     with pytest.raises(ChannelClosed):
         there.receive(0)
     there.close()
+
+
+def test_a_lone_surrogate_arrives_as_it_was_sent() -> None:
+    mine, others = packet_pair()
+    here, there = PacketChannel(mine), PacketChannel(PacketConnection(others))
+    message = {"kind": "reply", "value": {"\udcff": ["caf\xe9 \ud800", 10**40]}}
+    here.send({"kind": "cell", "number": 1})
+    here.send(message)
+    assert [there.receive(0), there.receive(0)] == [{"kind": "cell", "number": 1}, message]
+    here.close()
+    there.close()

@@ -11,7 +11,7 @@ import shlex
 import pytest
 
 from cellrail.errors import UserError
-from cellrail.magics.words import split
+from cellrail.magics.words import split, split_line
 
 
 def test_positional_words_options_and_parameters_are_told_apart():
@@ -48,3 +48,28 @@ def test_what_is_wrong_is_told(words, told):
 
     with pytest.raises(UserError, match=told.replace("?", r"\?")):
         read()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('resume --data {"by":"ann"}', ["resume", "--data", '{"by":"ann"}']),
+        ('resume --data {"n":10, "m": [1, "x"]} --step s',
+         ["resume", "--data", '{"n":10, "m": [1, "x"]}', "--step", "s"]),
+        ('resume --data ["a b", {x}]', ["resume", "--data", '["a b", 7]']),
+        ("resume --data '{\"by\": \"$x\"}'", ["resume", "--data", '{"by": "7"}']),
+        ("resume --data {told}", ["resume", "--data", '{"by": "ann"}']),
+        ("resume --label 'see {\"a\": 1} here'", ["resume", "--label", 'see {"a": 1} here']),
+        ("backfill start --param d={x}", ["backfill", "start", "--param", "d={x}"]),
+    ],
+)  # fmt: skip
+def test_json_in_a_line_keeps_its_quotes(line, words):
+    def expanded(text):
+        return text.replace("{x}", "7").replace("$x", "7").replace("{told}", '{"by": "ann"}')
+
+    assert split_line(line, expanded) == words
+
+
+def test_a_quote_that_is_not_closed_is_told():
+    with pytest.raises(ValueError, match="quotation"):
+        split_line("resume --data 'x", str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import msgspec
 
 from cellrail.app.base import AppBase
 from cellrail.continuing import Continuer
-from cellrail.errors import CellrailError, NotWaiting, TickIsTaken
+from cellrail.errors import CellrailError, NotWaiting, StillSuspended, TickIsTaken
 from cellrail.launch import kernel_settings, wait_rules
 from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
@@ -126,7 +127,7 @@ class Recovering(AppBase):
         catalog = self.store.catalog
         rows = catalog.runs(status=str(RunStatus.INTERRUPTED), limit=_MANY)
         found = RunList(row for row in rows if row.kind != RunKind.LIVE)
-        found.behind = catalog.behind
+        found.behind, found.live = catalog.behind, len(rows) - len(found)
         return found
 
     def _one_of_many(
@@ -204,11 +205,14 @@ class Recovering(AppBase):
     def _comes(self, info: WaitInfo) -> bool:
         """Wait for the answer to a wait; whether there is one. Nobody stays for a suspension."""
         inbox = self.store.inbox
-        while inbox.due(info, self.clock()) is None:
-            if info.kind == SUSPEND:
-                return False
-            left = (info.until or 0.0) - self.clock()
-            time.sleep(min(_POLL_SECONDS, max(0.0, left)))
+        try:
+            while inbox.due(info, self.clock()) is None:
+                if info.kind == SUSPEND:
+                    return False
+                left = (info.until or 0.0) - self.clock()
+                time.sleep(min(_POLL_SECONDS, max(0.0, left)))
+        except KeyboardInterrupt:
+            raise _still_suspended(info) from None
         return True
 
     def _continuer(
@@ -235,6 +239,17 @@ class Recovering(AppBase):
         path = self.store_path.parent / self.store.current_flow(started)
         recorded = Path(started.notebook_path)
         return path if path.is_file() or not recorded.is_file() else recorded
+
+
+def _still_suspended(info: WaitInfo) -> StillSuspended:
+    """What a person should know who does not stay for a wait's end."""
+    until = dt.datetime.fromtimestamp(info.until or 0.0).astimezone()
+    run_id = info.run_id
+    return StillSuspended(
+        f"interrupted; run {run_id} stays suspended behind step {info.label!r} until {until:%F %T}",
+        hint=f"`cellrail tick` then goes on with it; now: cellrail resume {run_id}; "
+        f"not at all: cellrail cancel {run_id}",
+    )
 
 
 def _told(continuer: Continuer) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
@@ -9,23 +10,30 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 import msgspec
 
 from cellrail.app.starting import Starting, Ticked, options_told
-from cellrail.errors import RestartRefused, UserError
+from cellrail.errors import RestartRefused, StepNotFound, UserError
 from cellrail.foreseeing import check_versions, foreseen
 from cellrail.launch import check_places, kernel_settings
 from cellrail.locate import flow_id
+from cellrail.notebook.address import find_step
 from cellrail.notebook.changes import read_selectors
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.rerunning import plan_rerun_of
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
 from cellrail.run import prepare
+from cellrail.run.calls import PARENT
 from cellrail.run.desks import changed_since
 from cellrail.run.session import Progress
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
-from cellrail_state.model import RunStatus
+from cellrail_state.model import RunStarted, RunStatus
 
 if TYPE_CHECKING:
     from cellrail.notebook.model import Flow
+
+
+_LOGGER = logging.getLogger(__name__)
+#: so many of the newest runs are looked at for one that has a step
+_LATELY = 32
 
 
 class RestartOptions(TypedDict, total=False):
@@ -196,16 +204,19 @@ class Restarting(Starting):
             if not reeval:
                 return decided.plan
             assignment = prepare.assignments({name: values[name] for name in changed})
-            return self._with_items(decided, flow, folder, assignment)
+            hidden = {name: values[name] for name in secret if name in values}
+            return self._with_items(decided, flow, folder, assignment, hidden)
         decided.plan.check()
         check()
+        for warning in decided.plan.warnings:
+            _LOGGER.warning("%s", warning)
         if history.status is RunStatus.SUSPENDED and cancel_origin:
             self.cancel(history.run_id)
         with self._ticked(ticked, history, values, secret) as claimed:
             return self._launch(
                 path, flow, decided.plan, values,
                 secret={name: values[name] for name in secret if name in values},
-                output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
+                output=output, labels={**own_labels(origin), **(labels or {})}, cwd=folder,
                 options=self._options(timeout, None), kernel=origin.kernel_name or None,
                 kernels=kernels, progress=progress, restart=decided,
                 told=options_told(
@@ -304,7 +315,7 @@ class Restarting(Starting):
             return self._launch(
                 path, flow, decided.plan, values,
                 secret={name: values[name] for name in secret if name in values},
-                output=output, labels={**origin.labels, **(labels or {})}, cwd=folder,
+                output=output, labels={**own_labels(origin), **(labels or {})}, cwd=folder,
                 options=self._options(timeout, None), kernel=origin.kernel_name or None,
                 kernels=kernels, progress=progress, rerun=decided,
                 told=options_told(
@@ -353,6 +364,35 @@ class Restarting(Starting):
         )
         return decided, flow
 
+    def has_executed(self, run: str, step: str) -> bool:
+        """Whether a run has a job of a step.
+
+        Args:
+            run: the run's address.
+            step: the step's.
+        """
+        states = {state.info.number: state for state in self.history(run).states}
+        try:
+            found = find_step(step, [state.info for state in states.values()])
+        except StepNotFound:
+            return False
+        return bool(states[found.number].job_id)
+
+    def newest_with(self, notebook: Path, step: str) -> str:
+        """The newest run of a notebook that has a job of a step; "" where none of the newest has.
+
+        Args:
+            notebook: the notebook.
+            step: the step's address.
+        """
+        store, flow = self.store, flow_id(notebook, self.store_path)
+        for run_id in store.newest(limit=_LATELY):
+            if store.current_flow(store.started(run_id)) == flow and self.has_executed(
+                run_id, step
+            ):
+                return run_id
+        return ""
+
     def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
         """The plan, with what its steps will see though it is no longer so."""
         labels = {
@@ -365,7 +405,9 @@ class Restarting(Starting):
         plan = msgspec.structs.replace(decided.plan, warnings=warnings)
         return msgspec.structs.replace(decided, plan=plan)
 
-    def _with_items(self, decided: RestartPlan, flow: Flow, cwd: Path, assignment: str) -> Plan:
+    def _with_items(
+        self, decided: RestartPlan, flow: Flow, cwd: Path, assignment: str, secrets: dict[str, Any]
+    ) -> Plan:
         from cellrail.reevaluating import with_items
 
         return with_items(
@@ -373,13 +415,20 @@ class Restarting(Starting):
             flow,
             kernel=self._kernel_of(decided.history, flow),
             cwd=cwd,
-            settings=kernel_settings(self.settings, self.store_path, {}),
+            settings=kernel_settings(self.settings, self.store_path, secrets),
+            keyring=self.keyring,
             assignment=assignment,
         )
 
     @staticmethod
     def _kernel_of(history: RunHistory, flow: Flow) -> str:
         return history.started.kernel_name or flow.kernel_name or "python3"
+
+
+def own_labels(started: RunStarted) -> dict[str, str]:
+    """The labels that a restart takes over: of a run that a cell called, not its caller's id."""
+    called = started.options.get("callers")
+    return {name: v for name, v in started.labels.items() if not (called and name == PARENT)}
 
 
 def check_let_go(history: RunHistory, *, cancel: bool, keep: bool) -> None:

@@ -14,6 +14,7 @@ from cellrail.run.states import RESOURCE, STATE, VARIABLE, text_of
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import JobFinished, ObjectRef
+from cellrail_state.turns import job_address
 
 #: what stands for a secret
 HIDDEN = "***"
@@ -121,9 +122,7 @@ class StateList(AppBase):
         for job in reversed(jobs):
             if job.effects is None or key not in {(w.kind, w.path) for w in job.effects.writes}:
                 continue
-            turns, label = [str(turn) for turn in job.turns], history.label_of(job.step)
-            own = [] if job.turns and job.turns[-1].loop == label else [label]
-            return "/".join([*turns, *own])
+            return job_address(history.label_of(job.step), job.turns)
         return ""
 
     def _entries(self) -> list[Entry]:

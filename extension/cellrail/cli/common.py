@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import json
 import re
 import signal
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from cellrail.app import App
-from cellrail.errors import CellrailError
+from cellrail.errors import CellrailError, StillSuspended
 from cellrail.notebook.options import duration
 from cellrail.run.interrupts import hear_no_more, unheard
 from cellrail_state.errors import StateError
@@ -123,6 +124,10 @@ def _remarks_kept_back() -> Iterator[None]:
 def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
     """Run a command and turn whatever it raises into a clear message and an exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # what a terminal or a file cannot have (half a character) is told by its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _interrupt)
     # a closed terminal; `nohup` has it ignored, and that stays so
     hangup = getattr(signal, "SIGHUP", None)
@@ -148,13 +153,13 @@ def _carried_out(command: click.Command, words: list[str]) -> int:
     except (CellrailError, StateError) as error:
         code = getattr(error, "exit_code", 2)
         _tell(error.code, str(error), error.hint, as_json=as_json)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as error:
         code = INTERRUPTED
-        _tell("interrupted", "interrupted", "", as_json=as_json)
-    except KeyboardInterrupt:
+        _tell_interrupted(error.__cause__, as_json=as_json)
+    except KeyboardInterrupt as error:
         code = INTERRUPTED
         with unheard():
-            _tell("interrupted", "interrupted", "", as_json=as_json)
+            _tell_interrupted(error, as_json=as_json)
     except click.ClickException as error:
         code = error.exit_code
         if as_json:
@@ -173,6 +178,13 @@ def _carried_out(command: click.Command, words: list[str]) -> int:
         else:
             code = _unexpected(error, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _tell_interrupted(error: BaseException | None, *, as_json: bool) -> None:
+    if isinstance(error, StillSuspended):
+        _tell("interrupted", str(error), error.hint, as_json=as_json)
+    else:
+        _tell("interrupted", "interrupted", "", as_json=as_json)
 
 
 def _is_interrupt(error: Exception) -> bool:

@@ -260,6 +260,8 @@ def _say_step(context: Context, step: StepView, *, variables: bool) -> None:
         context.say(f"cause: {step.cause}")
     if step.job_id:
         context.say(f"job {step.job_id}, {span(step.seconds)}, {size(step.stored_bytes)} stored")
+    if step.uncached:
+        context.say(f"not kept (--cache): {step.uncached}")
     context.say("\n" + step.source + "\n")
     for output in step.outputs:
         context.say(_output_text(output))

@@ -33,7 +33,7 @@ def recover(*, context: Context, run: str | None, all_: bool, plan: bool) -> int
     if not all_:
         return _list(context, app.recover())
     done = app.recover(all=True, plan=plan, progress=bar(context), tell=context.note)
-    return _tell_all(context, done)
+    return _tell_all(context, done) if done else _list(context, app.recover())
 
 
 def _list(context: Context, found: RunList) -> int:
@@ -43,7 +43,9 @@ def _list(context: Context, found: RunList) -> int:
         context.say(table(("interrupted", "flow", "started"), rows))
         context.note("go on with: cellrail recover RUN, or --all")
     else:
-        context.say("no run is interrupted")
+        context.say("no run can be recovered" if found.live else "no run is interrupted")
+    if found.live:
+        context.note(found.live_told)
     return 0
 
 
@@ -63,8 +65,6 @@ def _tell_all(context: Context, done: list[Recovered]) -> int:
             context.note(f"run {one.run_id}: {one.refused}")
             if one.hint:
                 context.note(f"hint: {one.hint}")
-    if not done:
-        context.say("no run is interrupted")
     return code
 
 

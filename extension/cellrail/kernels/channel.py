@@ -59,7 +59,7 @@ class Channel:
             ChannelClosed: the other side is gone.
         """
         try:
-            data = msgspec.json.encode(message)
+            data = _encoded(message)
             with self._sending:
                 self._connection.send_bytes(data)
         except (OSError, ValueError) as error:
@@ -74,7 +74,7 @@ class Channel:
         try:
             if timeout is not None and not self._connection.poll(timeout):
                 return None
-            message: Message = msgspec.json.decode(self._connection.recv_bytes())
+            message: Message = _decoded(self._connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise ChannelClosed(str(error)) from error
         return message
@@ -105,13 +105,13 @@ class PacketChannel(Channel):
         Raises:
             ChannelClosed: the other side is gone.
         """
-        self._held.append(msgspec.json.encode(message))
+        self._held.append(_encoded(message))
         if message["kind"] not in FOLLOWED:
             self._flush()
 
     def hold(self, message: Message) -> None:
         """Send it together with the next one."""
-        self._held.append(msgspec.json.encode(message))
+        self._held.append(_encoded(message))
 
     def _flush(self) -> None:
         together = []
@@ -141,6 +141,21 @@ class PacketChannel(Channel):
             message["msg_type"] = message["header"]["msg_type"]
             message["buffers"] = [base64.b64decode(text) for text in message["buffers"]]
         return message
+
+
+def _encoded(message: Message) -> bytes:
+    """A message as JSON; texts may hold lone surrogates, as names of files do."""
+    try:
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError:
+        return json.dumps(message).encode()
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return json.loads(data)
 
 
 class ChannelListener:

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -85,6 +85,9 @@ def _with_seed(environment: Mapping[str, str], seed: int | None) -> dict[str, st
 class WarmSupply:
     """Forks kernels; its zygotes live as long as it does."""
 
+    #: makes one
+    zygote: ClassVar[type[Zygote]] = Zygote
+
     def __init__(self) -> None:
         self._zygotes: dict[Blueprint, tuple[Zygote, Stamp]] = {}
         #: imports that are left to the kernels, and why none is forked, by blueprint
@@ -122,7 +125,7 @@ class WarmSupply:
         """The process to fork from; None where none is worth its start."""
         if not CAN_FORK:
             raise CannotFork(f"kernels are not forked on {sys.platform}")
-        blueprint = _blueprint(wanted, self._specification(wanted.name))
+        blueprint = self._blueprint(wanted)
         self._drop_outdated(wanted)
         bare = _without_seed(blueprint)
         fitting = [
@@ -138,6 +141,9 @@ class WarmSupply:
             self._once.add(blueprint)
             return None
         return self._made(blueprint)
+
+    def _blueprint(self, wanted: Wanted) -> Blueprint:
+        return _blueprint(wanted, self._specification(wanted.name))
 
     def _specification(self, name: str) -> Any:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
@@ -167,7 +173,7 @@ class WarmSupply:
         left = self._left.setdefault(bare, {})
         while True:
             try:
-                zygote = Zygote(blueprint, left)
+                zygote = self.zygote(blueprint, left)
             except CannotFork as error:
                 if not error.module or error.module in left:
                     self._unfit[bare] = error.why

@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -29,7 +29,6 @@ from cellrail.kernels.kernel import READY_SECONDS, process_started
 from cellrail.kernels.packets import packet_pair
 from cellrail.kernels.wire import Said
 
-_CODE = "from cellrail.kernels.zygote import main; main()"
 _CONTROL = "CELLRAIL_ZYGOTE"
 _LARGEST = 1 << 20
 _PREPARED_SECONDS = 120.0
@@ -59,6 +58,9 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
 class Zygote:
     """A process that kernels are forked from. Any thread may ask it."""
 
+    #: what it runs
+    code: ClassVar[str] = "from cellrail.kernels.zygote import main; main()"
+
     def __init__(self, blueprint: Blueprint, left: Mapping[str, str]) -> None:
         """Start it, and wait until it can fork.
 
@@ -81,7 +83,7 @@ class Zygote:
                 "JPY_PARENT_PID": str(os.getpid()),
             }
             self._process = subprocess.Popen(
-                [*blueprint.program, "-c", _CODE, *blueprint.argv[1:]],
+                [*blueprint.program, "-c", self.code, *blueprint.argv[1:]],
                 cwd=blueprint.cwd, env=environment, pass_fds=(others.fileno(),),
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
                 start_new_session=True,

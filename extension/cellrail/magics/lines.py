@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +10,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from cellrail.errors import CellrailError
 from cellrail.magics.opened import OpenNotebook
+from cellrail.magics.words import split_line
 from cellrail.notebook.options import SPECS, OptionError, parse_line
 from cellrail.run.frontend import is_headless
 from cellrail_state.errors import StateError
@@ -97,7 +97,7 @@ class FlowMagics(Magics):
     def flow(self, line: str) -> Any:
         """Look at runs, restart in this kernel, record. `%flow help` lists the commands."""
         try:
-            words = shlex.split(self._expanded(line))
+            words = split_line(line, self._expanded)
         except ValueError as error:
             raise UsageError(f"%flow: {error}") from error
         command, rest = (words[0], words[1:]) if words else ("help", [])
@@ -117,12 +117,10 @@ class FlowMagics(Magics):
     def _expanded(self, line: str) -> str:
         """The line with `$name` and `{name}` filled in, as in any magic's.
 
-        The values of schedules are templates of the tick themselves: `{date:%Y-%m-%d}`.
+        What stands there as JSON is meant as it is (`split_line`).
         """
         from IPython.utils.text import DollarFormatter
 
-        if line.split()[:1] in (["backfill"], ["trigger"]):
-            return line
         try:
             return str(
                 DollarFormatter().vformat(line, args=(), kwargs=dict(self.here.shell.user_ns))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cellrail import step_line
 from cellrail.errors import CellrailError, UserError
 from cellrail_state.errors import StateError
@@ -27,6 +29,8 @@ class OpenNotebook:
         self.live: Any = None
         #: the moment before the last restart here
         self.undo: Any = None
+        #: the jobs that had made the namespace then
+        self.left: list[Any] = []
         #: whether to record; None where nobody has said so
         self.wanted: bool | None = None
         #: the process as it was before any cell
@@ -107,7 +111,7 @@ class OpenNotebook:
             self._tell([] if delta is None else [delta])
             self._stop_behind(result)
         elif self.wanted and result is not None:
-            self._begin()
+            self.begin()
             if self.live is not None:
                 # the cell with `%load_ext cellrail` is a step of the notebook, too
                 info = result.info
@@ -148,8 +152,10 @@ class OpenNotebook:
             self._control = LiveControl(self.shell, self.base, notebook=self.notebook)
         return self._control
 
-    def _begin(self) -> None:
-        """Start the live run; where that fails, say so once and go on unrecorded."""
+    def begin(self) -> None:
+        """Start the live run where one is wanted and there is none; a failure is told once."""
+        if not self.wanted or self.live is not None:
+            return
         notebook = self.notebook()
         try:
             self.live = self.app().begin_live(self.shell, self.base, notebook)
@@ -169,7 +175,7 @@ class OpenNotebook:
             app.name_live(self.live, notebook.resolve())
         else:  # the notebook has a store of its own: what follows belongs there
             self.end()
-            self._begin()
+            self.begin()
 
     def end(self) -> None:
         """Record no more."""
@@ -216,10 +222,35 @@ class OpenNotebook:
 
     # --- restarts here ---------------------------------------------------------------------
 
-    def went_back(self, jobs: Any) -> None:
-        """Flow user state and shared files are what these jobs have left, too."""
-        if self.live is not None:
-            self.live.desk.started_on(jobs)
+    def went_back(self, decided: Any, flow: Any) -> None:
+        """A restart has put the namespace back: what is recorded goes on from there.
+
+        Args:
+            decided: the restart's plan.
+            flow: the notebook's steps.
+        """
+        live = self.live
+        if live is None:
+            return
+        places = {
+            step.number: live.book.look_up(step.source, step.cell_id).info.number
+            for step in flow.steps
+            if not step.only_looks
+        }
+        stored = [
+            msgspec.structs.replace(record, step=places[record.step])
+            for record in decided.stored_in_cells(flow)
+        ]
+        if decided.history.run_id == live.run_id:
+            live.went_back(decided.jobs, stored)
+            return
+        live.went_back_to(
+            decided.history,
+            decided.jobs,
+            kept={places[n]: job for n, job in decided.kept.items() if n in places},
+            here={there: places[n] for n, there in decided.numbers.items() if n in places},
+            stored=stored,
+        )
 
     def state(self, app: Any) -> Any:
         """This kernel's captures: the live run's, or some of their own."""

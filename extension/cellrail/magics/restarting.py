@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellrail.errors import UserError
+import msgspec
+
+from cellrail.errors import StepNotFound, UserError
 from cellrail.magics.opened import OpenNotebook
 from cellrail.magics.words import Words, split
 
@@ -25,18 +27,26 @@ def flow_restart(here: OpenNotebook, words: list[str]) -> Any:
         },
         values={"from", "to", "state", "cwd", "timeout"},
     )  # fmt: skip
-    run = line.at(0) or here.default_run()
+    run, cut = line.at(0) or here.default_run(), line.options.get("from")
     if "detach" in line:
         return _restart_apart(here, run, line)
     _refuse_of_runs(run, line)
-    decided, flow = here.app().plan_here(
-        run,
-        notebook=here.notebook(),
-        from_step=line.options.get("from"),
-        to=line.options.get("to"),
-        force="force" in line,
-        widen="widen" in line,
-    )
+    try:
+        decided, flow = here.app().plan_here(
+            run,
+            notebook=here.notebook(),
+            from_step=cut,
+            to=line.options.get("to"),
+            force="force" in line,
+            widen="widen" in line,
+        )
+    except StepNotFound as error:
+        raise _not_saved(here, cut) or error from None
+    earlier = "" if line.given or not decided.plan.refusals else _earlier_run(here, cut)
+    if earlier:
+        advice = f"run {earlier} has executed it: %flow restart {earlier} --from {cut}"
+        plan = msgspec.structs.replace(decided.plan, earliest="", by_force=False, advice=advice)
+        decided = msgspec.structs.replace(decided, plan=plan)
     if "plan" in line:
         print("\n".join(decided.plan.lines()))
         return None
@@ -51,6 +61,34 @@ def flow_restart(here: OpenNotebook, words: list[str]) -> Any:
     _go_back(here, decided, flow)
     _run_on(here, decided.plan, flow, run_them="run" in line)
     return None
+
+
+def _not_saved(here: OpenNotebook, cut: str | None) -> UserError | None:
+    """The refusal of a cell that was executed here, and that the file of the notebook lacks."""
+    from cellrail.notebook.address import find_step
+
+    if here.live is None or cut is None:
+        return None
+    states = here.app().history(here.live.run_id).states
+    try:
+        find_step(cut.partition("[")[0], [state.info for state in states])
+    except StepNotFound:
+        return None
+    message = f"{cut!r} was executed here, and is not in the notebook as it is saved"
+    return UserError(message, hint="save the notebook, then say it again")
+
+
+def _earlier_run(here: OpenNotebook, cut: str | None) -> str:
+    """Where this kernel's live run has not executed the cut, the newest run that has; "" for none.
+
+    Such is a kernel that was started in the place of one that was killed.
+    """
+    notebook = here.notebook()
+    if here.live is None or cut is None or notebook is None:
+        return ""
+    app, live = here.app(), str(here.live.run_id)
+    step = cut.partition("[")[0]
+    return "" if app.has_executed(live, step) else app.newest_with(notebook, step)
 
 
 def _refuse_of_runs(run: str, line: Words) -> None:
@@ -87,9 +125,11 @@ def _restart_apart(here: OpenNotebook, run: str, line: Words) -> Any:
 def _go_back(here: OpenNotebook, decided: Any, flow: Any) -> None:
     from cellrail.run import here as this_kernel
 
-    shell = here.shell
-    state = here.state(here.app())
+    here.begin()
+    shell, app = here.shell, here.app()
+    state = here.state(app)
     here.undo = this_kernel.moment(shell, state)
+    here.left = app.history(here.live.run_id).chain if here.live is not None else []
     putback = decided.putback("")
     try:
         this_kernel.restart_here(
@@ -98,14 +138,14 @@ def _go_back(here: OpenNotebook, decided: Any, flow: Any) -> None:
             flow=flow,
             execution_count=shell.execution_count,
             run_cell=here.run_silently,
+            keyed=here.live.recorder.key if here.live is not None else str,
         )
-        here.went_back(decided.jobs)
-        if here.live is not None:
-            here.live.goes_on_with(decided.stored_in_cells(flow), flow.steps)
+        here.went_back(decided, flow)
     except BaseException:
         this_kernel.go_back(shell, state, here.undo, execution_count=shell.execution_count)
         raise
-    print("".join(f"{remark}\n" for remark in putback.remarks), end="")
+    remarks = [*decided.plan.warnings, *putback.remarks]
+    print("".join(f"{remark}\n" for remark in remarks), end="")
 
 
 def _run_on(here: OpenNotebook, plan: Any, flow: Any, *, run_them: bool) -> None:
@@ -137,7 +177,6 @@ def flow_undo(here: OpenNotebook, words: list[str]) -> None:
     count = here.shell.execution_count
     remarks = this_kernel.go_back(here.shell, state, then, execution_count=count)
     if here.live is not None:
-        here.went_back(app.history(here.live.run_id).chain)
-        here.live.goes_on_with((), ())
+        here.live.went_back(here.left)
     print("".join(f"{remark}\n" for remark in remarks), end="")
     print("the namespace is as it was before the restart")

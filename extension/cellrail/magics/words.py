@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import json
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -16,6 +19,12 @@ _PARAMETERS = {
     "-y": ("yamls", 1), "--parameters_yaml": ("yamls", 1), "-b": ("encoded", 1),
     "--parameters_base64": ("encoded", 1),
 }  # fmt: skip
+
+
+#: where a word begins that may be JSON
+_BRACKET = re.compile(r"(?<=\s)[\[{]")
+#: the values of schedules are templates of the tick themselves: `{date:%Y-%m-%d}`
+_TEMPLATES = (["backfill"], ["trigger"])
 
 
 class Words(msgspec.Struct, kw_only=True):
@@ -95,6 +104,46 @@ class Words(msgspec.Struct, kw_only=True):
         from cellrail.given import parse_labels
 
         return parse_labels(self.lists.get("label", ()))
+
+
+def split_line(line: str, expanded: Callable[[str], str]) -> list[str]:
+    """The words of a line, as in a shell; one that is a JSON object or list keeps its quotes.
+
+    Args:
+        line: what was typed.
+        expanded: fills variables in; not in JSON.
+
+    Raises:
+        ValueError: a quote is not closed.
+    """
+    if line.split()[:1] in _TEMPLATES:
+        return shlex.split(line)
+    words, rest = list[str](), line
+    while found := _json_in(rest):
+        start, end = found
+        words += [*_words(rest[:start], expanded), rest[start:end]]
+        rest = rest[end:]
+    return words + _words(rest, expanded)
+
+
+def _words(text: str, expanded: Callable[[str], str]) -> list[str]:
+    """Words without JSON; what a variable holds may be some."""
+    told = expanded(text)
+    return shlex.split(told) if told == text else split_line(f" {told}", lambda same: same)
+
+
+def _json_in(line: str) -> tuple[int, int] | None:
+    """Where the first word of a line lies that is a JSON object or list."""
+    for bracket in _BRACKET.finditer(line):
+        start = bracket.start()
+        try:
+            shlex.split(line[:start])
+            _, end = json.JSONDecoder().raw_decode(line, start)
+        except ValueError:  # it stands within quotes, or is none
+            continue
+        if end == len(line) or line[end].isspace():
+            return start, end
+    return None
 
 
 def split(

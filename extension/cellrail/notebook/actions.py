@@ -205,10 +205,3 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     """What the items came to, in order; None for one that did not begin."""
 
     items: tuple[ItemEnd | None, ...] = ()
-
-
-def address(step: Step, path: Path = ()) -> str:
-    """How a job is called: `load`, `score[north]`, `outer[k]/inner[0]/load`."""
-    inside = [str(place) for place in path]
-    own = [] if path and path[-1].loop == step.label else [step.label]
-    return "/".join([*inside, *own])

@@ -79,12 +79,12 @@ from cellrail.notebook.actions import (
     Turned,
     Wait,
     Woke,
-    address,
 )
 from cellrail.notebook.blocks import Block
 from cellrail.notebook.collecting import Collecting, Did, Mark
 from cellrail.notebook.model import Step
 from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
+from cellrail_state.turns import job_address
 
 
 class _Stop(Exception):
@@ -263,7 +263,7 @@ class _Machine:
         if error.name == "KeyboardInterrupt":
             status, ended, cause = StepStatus.CANCELLED, RunStatus.CANCELLED, "interrupted"
         yield Commit(step=step, path=path, status=status, cause=cause)
-        raise _Stop(End(status=ended, cause=cause, step=address(step, path)))
+        raise _Stop(End(status=ended, cause=cause, step=job_address(step.label, path)))
 
     # --- one job -----------------------------------------------------------------------------
 
@@ -353,7 +353,7 @@ class _Machine:
 
     def _verdict(self, step: Step, path: Path, ended: Ended) -> tuple[Commit, End | None]:
         """What an ending means for the step and for the run."""
-        where = address(step, path)
+        where = job_address(step.label, path)
         status, accepted, cause, end = StepStatus.SUCCESS, False, ended.cause, None
         if ended.forbidden:
             status, cause = StepStatus.FAILED, ended.forbidden
@@ -382,7 +382,9 @@ class _Machine:
             stop = yield from self._ask(step, path, Purpose.STOP_IF, options.stop_if)
             if stop:
                 cause = f"{options.stop_if} is true"
-                raise _Stop(End(status=RunStatus.SUCCESS, cause=cause, step=address(step, path)))
+                raise _Stop(
+                    End(status=RunStatus.SUCCESS, cause=cause, step=job_address(step.label, path))
+                )
         if ended.waits and _ended_well(ended):
             woke: Woke = yield Suspend(step=step, path=path, attempt=attempt, runs=runs)
             self._over(step, path, woke)
@@ -417,7 +419,7 @@ class _Machine:
             failed = woke.on_timeout == "fail"
             status = RunStatus.FAILED if failed else RunStatus.CANCELLED
             cause = "nobody resumed it in time"
-        raise _Stop(End(status=status, cause=cause, step=address(step, path)))
+        raise _Stop(End(status=status, cause=cause, step=job_address(step.label, path)))
 
     # --- loops -------------------------------------------------------------------------------
 
@@ -448,7 +450,7 @@ class _Machine:
     def _refuse(self, step: Step, path: Path, cause: str) -> _Steps:
         """What a loop collects cannot be had."""
         yield Commit(step=step, path=path, status=StepStatus.FAILED, cause=cause)
-        raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
+        raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=job_address(step.label, path)))
 
     def _while(self, block: Block, path: Path) -> Generator[Action, Any, list[ItemEnd]]:
         step, options = block.step, block.step.options
@@ -462,7 +464,9 @@ class _Machine:
             if index == options.max_turns:
                 cause = f"{options.while_} is still true after {index} turns (--max-turns)"
                 yield Commit(step=step, path=inside, status=StepStatus.FAILED, cause=cause)
-                raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=address(step, path)))
+                raise _Stop(
+                    End(status=RunStatus.FAILED, cause=cause, step=job_address(step.label, path))
+                )
             ends.append((yield from self.turn(block, inside)))
             index += 1
 

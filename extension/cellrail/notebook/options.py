@@ -144,6 +144,14 @@ class OptionSpec(msgspec.Struct, frozen=True, kw_only=True):
 _DEFAULTS = StepOptions()
 
 
+def duration_told(seconds: float) -> str:
+    """A duration as one writes it: `7d`, `90s`, `500ms`."""
+    for unit, size in sorted(_SECONDS.items(), key=lambda item: -item[1]):
+        if unit != "w" and seconds and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def duration(text: str) -> float:
     """Seconds of a duration.
 

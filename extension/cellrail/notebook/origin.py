@@ -13,6 +13,15 @@ from cellrail.notebook.reads import lineage
 from cellrail_state.model import StepInfo, StepStatus
 
 
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that stands for a step, made with other code than the origin's notebook has."""
+
+    #: how the job is called: `score[north]`
+    address: str
+    #: the step as it was then
+    info: StepInfo
+
+
 class OriginStep(msgspec.Struct, frozen=True, kw_only=True):
     """A step as the origin left it."""
 
@@ -28,8 +37,12 @@ class OriginStep(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     #: place of its last execution in a live run; 0 elsewhere
     sequence: int = 0
+    #: a live run went back to before it, and has not executed the step again
+    gone: bool = False
     #: what it did beyond its kernel, in words: it must not be executed again for what it made
     effects: tuple[str, ...] = ()
+    #: jobs of it that other code made; of several made alike, the first
+    made: tuple[Made, ...] = ()
 
     @property
     def number(self) -> int:

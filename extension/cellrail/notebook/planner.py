@@ -27,6 +27,7 @@ from cellrail.notebook.address import find_step
 from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import is_blank
 from cellrail.notebook.model import PARAMETERS, Flow, Step, handles_failures
+from cellrail.notebook.options import duration_told
 from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.rebuilding import Rebuilding
@@ -97,7 +98,7 @@ def _unless_cached(step: Step) -> str:
     """That an equal job may be kept instead: which one is told when the step's turn comes."""
     if not step.options.cache:
         return ""
-    return f"unless an equal job of the last {step.options.cache:g} s is kept (--cache)"
+    return f"unless an equal job of the last {duration_told(step.options.cache)} is kept (--cache)"
 
 
 def plan_restart(
@@ -178,7 +179,7 @@ def plan_beside(
     *,
     first: Step,
     last: Step,
-    variables: Mapping[str, Variable],
+    variables_before: Callable[[int], Mapping[str, Variable]],
 ) -> tuple[list[PlannedStep], list[str]]:
     """What a further kernel has to run before it can carry steps out on a run's namespace.
 
@@ -187,13 +188,13 @@ def plan_beside(
         origin: the same steps as they have ended so far.
         first: the first of the steps to be carried out.
         last: the last of them.
-        variables: the namespace right before them.
+        variables_before: the namespace right before a step, by its number.
 
     Returns:
         The cells that run again, in order, and why the namespace cannot be had.
     """
     both = _of_the_chain(flow, origin, RestartRequest(cut=first.label, to=last.label))
-    planner = _Planner(both, Rebuilding(both, lambda _: variables))
+    planner = _Planner(both, Rebuilding(both, variables_before))
     return planner.beside(both.steps.index(find_step(first.label, both.steps)))
 
 
@@ -274,6 +275,16 @@ class _Planner:
         if self.request.cut is not None:
             step = find_step(self.request.cut, self.steps)
             return self.steps.index(step)
+        return self._loop_of(self._where_it_failed())
+
+    def _loop_of(self, place: int) -> int:
+        """The place of the outermost loop of a step; the step's own where it lies in none."""
+        named = {step.name: place for place, step in enumerate(self.steps) if step.name}
+        while around := self.steps[place].options.in_:
+            place = named[around]
+        return place
+
+    def _where_it_failed(self) -> int:
         for place in range(len(self.steps)):
             old = self.both.old(place)
             if old is not None and not old.ended_well:
@@ -306,6 +317,8 @@ class _Planner:
         if not refusals:
             return [], cut
         earliest = min([*places, cut])
+        # a loop is cut whole: alone, a step of it would run once, on what the last item left
+        earliest = self._loop_of(earliest)
         # what would do must itself be legal
         while 0 < earliest < cut:
             further, earlier = self._refusals(earliest)

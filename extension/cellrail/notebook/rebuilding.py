@@ -2,19 +2,26 @@
 
 A stored name is loaded. One that cannot be stored is rebuilt if an executed step can reach it: by
 the cell that bound it and the later ones that may have changed it, each on what it reads in turn.
+What cannot be changed in place (a string that is a secret) is made only by cells that bind it.
 A lost name that an executed step can reach refuses the cut; so does one whose cell has recorded an
 effect (state, `once`, shared files): that cell must not run again.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable, Mapping
 
+from cellrail.notebook.apart import targets
 from cellrail.notebook.firstuse import FirstUse, first_use
 from cellrail.notebook.model import Step
 from cellrail.notebook.origin import SideBySide
 from cellrail.notebook.reads import lineage, option_names
+from cellrail.notebook.shelllines import parsed
 from cellrail_state.model import Variable, Verdict
+
+#: types whose values no code changes in place
+_IMMUTABLE = frozenset({"str", "bytes", "int", "float", "complex", "bool", "NoneType"})
 
 
 class Rebuilding:
@@ -75,11 +82,12 @@ class Rebuilding:
             if not places:
                 refusals.append((0, f"`{name}` cannot be stored, and no kept step made it"))
             for place in places:
-                if told := self._effects(place):
+                how = "which made it" if place == places[0] else "which may have changed it"
+                if told := self._effects(place, how) or self._collected(name, place):
                     refusals.append((place, f"`{name}` is lost: it cannot be stored, and {told}"))
                 makers.setdefault(place, set()).add(name)
                 waiting += [(other, place) for other in self._unstorable_reads(place)]
-        return makers, refusals
+        return makers, list(dict.fromkeys(refusals))
 
     def _needed(self, cut: int) -> set[str] | None:
         """Names that a step to be executed can reach as they are; None for any name.
@@ -115,10 +123,17 @@ class Rebuilding:
 
     def _binder(self, name: str, until: int) -> int | None:
         for place in range(until - 1, -1, -1):
-            old = self._both.old(place)
-            if old is not None and name in old.written:
+            old, step = self._both.old(place), self._both.steps[place]
+            if old is None or (self._is_apart(step) and name not in step.options.collect):
+                continue
+            if name in old.written or name in self._variables_of(place):
                 return place
         return None
+
+    def _variables_of(self, place: int) -> list[str]:
+        """The variables of a loop: its turns have bound them, not the job that it ends with."""
+        old, options = self._both.old(place), self._both.steps[place].options
+        return targets(options.foreach) if old is not None and old.job_id else []
 
     def _makers(self, name: str, until: int) -> list[int]:
         """The cell that bound a name, and the later ones that may have changed its value."""
@@ -131,20 +146,70 @@ class Rebuilding:
             if earlier is None:
                 break
             binder = earlier
-        later = [
-            place
-            for place in range(binder + 1, until)
-            if (reached := self._both.reached[place]) is None or name in reached
+        immutable = self._is_immutable(name, until)
+        return [
+            binder,
+            *(
+                place
+                for place in range(binder + 1, until)
+                if self._may_bind(name, place) or (not immutable and self._reaches(name, place))
+            ),
         ]
-        return [binder, *later]
 
-    def _effects(self, place: int) -> str:
+    def _reaches(self, name: str, place: int) -> bool:
+        reached = self._both.reached[place]
+        return (reached is None or name in reached) and not self._is_apart(self._both.steps[place])
+
+    def _is_apart(self, step: Step) -> bool:
+        """Whether it ran in kernels of its own: only what its loop collects came back."""
+        if self._both.request.live:
+            return False
+        return any(loop.options.parallel for loop in self._loops(step))
+
+    def _loops(self, step: Step) -> list[Step]:
+        """A step, and the loops around it."""
+        found = [step]
+        while outer := [s for s in self._both.steps if s.label == found[-1].options.in_]:
+            found.append(outer[0])
+        return found
+
+    def _is_immutable(self, name: str, place: int) -> bool:
+        """Whether code can only bind the name anew, not change what it holds."""
+        variable = self._variables(place).get(name)
+        if variable is None or variable.type not in _IMMUTABLE:
+            return False
+        # a class of the notebook may have the name of a built-in one
+        return not any(variable.type in step.writes for step in self._both.steps)
+
+    def _may_bind(self, name: str, place: int) -> bool:
+        """Whether a step's code, or a function that it can reach, may have bound a name."""
+        old, reached = self._both.old(place), self._both.reached[place]
+        step = self._both.steps[place]
+        if self._is_apart(step):
+            return name in step.options.collect
+        if reached is None or name in step.writes:
+            return True
+        if old is not None and name in old.written:
+            return True
+        return any(
+            not reached.isdisjoint(earlier.definitions) and name in _declared_global(earlier)
+            for earlier in self._both.steps[: place + 1]
+        )
+
+    def _collected(self, name: str, place: int) -> str:
+        """Why a loop cannot make a name again; "" where it can."""
+        for loop in self._loops(self._both.steps[place]):
+            if name in loop.options.collect:
+                return f"the loop {loop.label!r} has collected it"
+        return ""
+
+    def _effects(self, place: int, how: str) -> str:
         """Why a cell must not run again for what it made; "" where it may."""
         old = self._both.old(place)
         if old is None or not old.effects:
             return ""
         label, what = self._both.steps[place].label, " and ".join(old.effects)
-        return f"step {label!r}, which made it, has recorded {what}"
+        return f"step {label!r}, {how}, has recorded {what}"
 
     def _unstorable_reads(self, place: int) -> Iterable[str]:
         reached = self._both.reached[place]
@@ -162,6 +227,13 @@ def _used(step: Step, first: FirstUse) -> frozenset[str]:
     if first.uses is None:
         return step.reads
     return (step.reads & first.uses) | option_names(step.options).reads
+
+
+def _declared_global(step: Step) -> set[str]:
+    """Names that functions of a cell bind when they are called."""
+    tree = parsed(step.body)
+    nodes = ast.walk(tree) if tree is not None else ()
+    return {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
 
 
 def _surely_runs(step: Step) -> bool:

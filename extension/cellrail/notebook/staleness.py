@@ -1,17 +1,19 @@
 """Which kept steps are no longer what they were when the origin executed them, and why. Pure.
 
-A step is stale if it is edited, new, gone or moved, if a local module that it imports changed, or
-if it reads what a changed parameter or a stale step left. In a live run also what was executed out
+A step is stale if it is edited (also since a run that the origin itself kept jobs of, such as items
+of a loop, has made them), new, gone or moved, if a local module that it imports changed, or if it
+reads what a changed parameter or a stale step left. In a live run also what was executed out
 of order counts: the namespace of such a moment was never that of the notebook read downwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from cellrail.notebook.changes import why_changed
 from cellrail.notebook.fingerprint import is_blank
-from cellrail.notebook.model import PARAMETERS
-from cellrail.notebook.origin import SideBySide
+from cellrail.notebook.model import PARAMETERS, Step
+from cellrail.notebook.origin import Made, SideBySide
 
 
 def stale(both: SideBySide, cut: int) -> list[tuple[int, str]]:
@@ -50,12 +52,22 @@ def changed(both: SideBySide, place: int) -> str:
     step, old = both.steps[place], both.old(place)
     if old is None:
         return "" if step.skips or is_blank(step.body) else "new step"
-    if old.source_hash != step.source_hash:
-        return "source changed"
+    reason = why_changed(step, old.info) or since_made(step, old.made)
+    if reason:
+        return reason
     today = both.request.modules.get(step.number, {})
     for module in sorted(set(today) | set(old.info.modules)):
         if today.get(module) != old.info.modules.get(module):
             return f"local module {module} changed"
+    return ""
+
+
+def since_made(step: Step, made: Iterable[Made]) -> str:
+    """What of a step is not as a kept job of it was made; "" where it is."""
+    for one in made:
+        reason = why_changed(step, one.info)
+        if reason:
+            return f"{reason} since {one.address} was made"
     return ""
 
 
@@ -102,6 +114,8 @@ def _out_of_order(both: SideBySide, cut: int) -> list[tuple[int, str]]:
     for place, step in enumerate(both.steps):
         old = both.old(place)
         if old is None or not old.sequence or place == cut:
+            continue
+        if old.gone and at_cut is not None and not at_cut.gone:
             continue
         if place < cut and (old.sequence > moment or old.sequence < highest):
             found.append((place, f"step {step.label!r} was executed out of order"))

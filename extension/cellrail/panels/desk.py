@@ -28,6 +28,7 @@ from cellrail.errors import CellrailError
 from cellrail.ownprocess import begin_quickly
 from cellrail.panels.base import Room, kind_of
 from cellrail_state.errors import StateError
+from cellrail_state.texts import json_bytes
 
 #: seconds between two looks at what is followed
 LOOK_SECONDS = 0.5
@@ -151,7 +152,7 @@ class Desk:
         except Exception as error:  # noqa: BLE001 - told to who asked
             watch.stamp = None  # it may be better the next time
             told = {"error": _told(error)}
-        text = msgspec.json.encode(told)
+        text = json_bytes(told)
         if text != watch.last:
             watch.last = text
             self._send(question, **told)
@@ -162,7 +163,7 @@ class Desk:
         return rooms[name]
 
     def _send(self, question: Question, **told: Any) -> None:
-        line = msgspec.json.encode({"panel": question.panel, "n": question.n, **told})
+        line = json_bytes({"panel": question.panel, "n": question.n, **told})
         with self._telling:
             self._tell(line)
 

@@ -8,6 +8,8 @@ Other files, the clock, services, and what modules and child processes read of t
 not looked at: that is what the duration is for. Files that `--writes` names have to be as the job
 left them.
 
+Why a job was executed all the same, and why none will be kept instead of it, is told in its record.
+
 An index beside the catalog leads from a key to a job; the job's own journal decides. A job is
 remembered only if all that it did can be done again by loading what it wrote: it succeeded, its
 checkpoint is whole, it asked the run for nothing, defined no functions or classes, and left the
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import blake3
@@ -27,7 +29,8 @@ import msgspec
 from cellrail.notebook.actions import Path
 from cellrail.notebook.environs import environment_of
 from cellrail.notebook.firsts import first_uses
-from cellrail.notebook.model import Flow, Step
+from cellrail.notebook.model import PARAMETERS, Flow, Step
+from cellrail.notebook.options import duration_told
 from cellrail.notebook.reads import names_of
 from cellrail.notebook.shelllines import parsed
 from cellrail_state.errors import StateError
@@ -44,6 +47,16 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What the index says of a key."""
 
     job_id: str
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a job that may be kept."""
+
+    key: str = ""
+    #: the job to be kept; None where there is none
+    job: JobFinished | None = None
+    #: why there is none
+    why: str = ""
 
 
 class Cache:
@@ -139,8 +152,8 @@ class Cache:
 
     def find(
         self, step: Step, path: Path, key: str, *, made: Mapping[str, str] | None = None
-    ) -> JobFinished | None:
-        """The job to be kept instead of executing a step; None where there is none.
+    ) -> Found:
+        """The job to be kept instead of executing a step.
 
         Args:
             step: the step.
@@ -148,44 +161,58 @@ class Cache:
             key: of the job.
             made: digests of the files that `--writes` names: they have to be as the job left them.
         """
-        if not key or self._forced(step, path):
-            return None
+        if self._forced(step, path):
+            return Found(key=key, why="it was to be executed: it was named, or stands at the cut")
         file = self._file(key)
         try:
             entry = msgspec.json.decode(file.read_bytes(), type=_Entry)
             job = self._sources.job(entry.job_id)
         except (OSError, msgspec.DecodeError, StateError):
-            return None  # it was pruned, or is another's
-        old = self._clock() - job.time > step.options.cache
-        old = old or job.made != dict(made or {})
-        if old or job.cache_key != key or not self._can_be_loaded(job, step):
-            return None
-        return job
+            # it was pruned, or is another's
+            return Found(key=key, why="no job with the same code and the same inputs is known")
+        why = ""
+        if self._clock() - job.time > step.options.cache:
+            why = f"the equal job is older than {duration_told(step.options.cache)}"
+        elif job.made != dict(made or {}):
+            why = "files that --writes names are not as the equal job left them"
+        elif job.cache_key != key:
+            why = "no job with the same code and the same inputs is known"
+        why = why or self._not_loaded(job, step)
+        return Found(key=key, why=why) if why else Found(key=key, job=job)
 
-    def _can_be_loaded(self, job: JobFinished, step: Step) -> bool:
+    def _not_loaded(self, job: JobFinished, step: Step) -> str:
+        """Why loading what a job wrote would not do; "" where it does."""
         # what was bound to the value that it had is not told in the delta
-        if not _bound_anew(step) <= job.delta.variables.keys():
-            return False
-        needed = self._needed_by_others(step)
+        untold = sorted(_bound_anew(step) - job.delta.variables.keys())
+        if untold:
+            return f"the equal job bound {', '.join(untold)} to the value that was there already"
+        needed, opaque = self._needed_by_others(step)
         for name, variable in job.delta.variables.items():
             lost = variable.verdict is not Verdict.STORED
             if lost and (needed is None or name in needed):
-                return False
-        if needed is None or needed & _LAST_VALUES:
-            return not any(name.startswith("Out[") for name in job.delta.variables)
+                who = f"step {opaque} may use any name" if needed is None else "a step uses it"
+                return f"{name} of the equal job is not stored, and {who}"
+        shows = any(name.startswith("Out[") for name in job.delta.variables)
+        if shows and (needed is None or needed & _LAST_VALUES):
+            who = f"step {opaque} may use any name" if needed is None else "a step uses Out"
+            return f"it ends with a value, which only an execution puts into Out, and {who}"
         refs = [ref for component in job.delta.components.values() for ref in component.refs()]
         refs += [job.outputs] if job.outputs is not None else []
-        return all(map(self._store.objects.contains, refs))
+        if not all(map(self._store.objects.contains, refs)):
+            return "what the equal job stored is gone"
+        return ""
 
-    def _needed_by_others(self, step: Step) -> set[str] | None:
+    def _needed_by_others(self, step: Step) -> tuple[set[str] | None, str]:
+        """Names that other steps may use; None for any, and the label of a step that may."""
         needed = set(step.options.collect)
         for other in self._flow.steps:
             if other.number == step.number:
                 continue
-            if other.needs is None:
-                return None
-            needed |= other.needs
-        return needed
+            names = _needs(other)
+            if names is None:
+                return None, other.label
+            needed |= names
+        return needed, ""
 
     def outputs(self, job: JobFinished) -> list[dict[str, Any]]:
         """A kept job's outputs."""
@@ -206,20 +233,32 @@ class Cache:
             "written": list(job.delta.written),
         }
 
-    def remember(self, job: JobFinished, drift: Callable[[], list[str]]) -> None:
-        """A job was executed: it may be kept next time.
+    @staticmethod
+    def unfit(job: JobFinished, drift: Sequence[str]) -> str:
+        """Why no later job can be kept instead of one that was executed; "" where it can.
 
         Args:
-            job: as it was committed.
-            drift: tells what it changed of the process beside variables and imports.
+            job: as it is to be committed.
+            drift: what it changed of the process beside variables and imports.
         """
         delta = job.delta
-        whole = job.status is StepStatus.SUCCESS and job.error is None and not delta.failure
-        defines = any(component.definitions for component in delta.components.values())
-        if not whole or defines or job.effects is not None or job.magics or delta.missed:
-            return
-        if delta.ambient is not None and drift():
-            return
+        names = {n.partition("#")[0] for c in delta.components.values() for n in c.definitions}
+        defined, effects = ", ".join(sorted(names)), job.effects
+        asked = " and ".join(effects.kinds) or "what it asked for" if effects is not None else ""
+        whole = job.status is StepStatus.SUCCESS and job.error is None
+        told = {
+            "it did not succeed": not whole,
+            f"there is no checkpoint after it: {delta.failure}": delta.failure,
+            f"it defines {defined}": defined,
+            f"it has recorded {asked}": asked,
+            f"it ran {', '.join(job.magics)}": job.magics,
+            f"{', '.join(delta.missed)} changed unseen": delta.missed,
+            f"it changed the process's {', '.join(drift).replace('_', ' ')}": drift,
+        }
+        return next((why for why, holds in told.items() if holds), "")
+
+    def remember(self, job: JobFinished) -> None:
+        """A job was executed that may be kept next time, as it was committed."""
         file = self._file(job.cache_key)
         made = file.with_name(f".{uuid.uuid4().hex}.tmp")
         # an index that cannot be written costs an execution, nothing else
@@ -230,6 +269,15 @@ class Cache:
 
     def _file(self, key: str) -> Any:
         return self._store.path / _FOLDER / key[:2] / key
+
+
+def _needs(step: Step) -> frozenset[str] | None:
+    """Names that a step may use; None for any."""
+    if step.name != PARAMETERS or step.opaque or step.looks_up:
+        return step.needs
+    # the values that are injected are written out: they use no name of the notebook
+    used = step.reads | step.writes | step.mentions
+    return used.union(*step.definitions.values())
 
 
 def _bound_anew(step: Step) -> set[str]:

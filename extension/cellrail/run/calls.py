@@ -39,6 +39,7 @@ from cellrail_state.history import RunHistory
 from cellrail_state.model import Called, Effects, RunStatus, StepStatus, Turn
 from cellrail_state.steps import Sources
 from cellrail_state.store import Store
+from cellrail_state.texts import is_unicode
 
 CALL = "call"
 #: the label that names the run which called
@@ -116,6 +117,10 @@ class Calls(Clerk):
         made._known = self._known
         return made
 
+    def take_over(self, known: Iterable[Called]) -> None:
+        """The calls of another run that this one goes on with."""
+        self._known |= {_place_of(called): called for called in known}
+
     def belongs_to(self, flow: str, folder: Path) -> None:
         """The flow has a name now, and a folder that relative paths begin in."""
         self._rules = msgspec.structs.replace(self._rules, folder=folder, callers=(flow,))
@@ -140,16 +145,18 @@ class Calls(Clerk):
         call = msgspec.convert(asked, Asked)
         what, key = f"flow.call({call.notebook!r})", call.key
         current = self._desk.current(what)
+        values, masker = from_text(call.parameters), self._recorder.masker
+        if not is_unicode([call.notebook, values]):
+            raise BadCall(f"{what}: the notebook and texts in its parameters have to be Unicode")
         path = (self._rules.folder / call.notebook).resolve()
         flow = self._flow(path)
         self._check(what, path, flow)
-        values, masker = from_text(call.parameters), self._recorder.masker
         hidden = {name for name, value in values.items() if masker.value(value) != value}
         digest = self._digest(flow, call.parameters)
         if key is None:
             count = self._counts[digest] = self._counts.get(digest, 0) + 1
             key = f"{flow}#{digest[:8]}" + (f"-{count}" if count > 1 else "")
-        key = masker.text(key)
+        key = self._recorder.lasting_key(key)
         place = (current.step, current.turns, current.runs, key)
         request = Request(
             action="run", notebook=str(path), parameters=values, timeout=call.timeout,

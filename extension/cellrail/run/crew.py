@@ -18,17 +18,23 @@ import msgspec
 
 from cellrail.errors import InternalError
 from cellrail.kernels.kernel import Kernel
+from cellrail.notebook.actions import Path
+from cellrail.notebook.address import find_step
+from cellrail.notebook.collecting import error_name
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.origin import OriginStep
 from cellrail.notebook.plan import Fate
 from cellrail.notebook.planner import plan_beside
+from cellrail.run.again import Segment, segments_of
 from cellrail.run.client import CellClient, Ending
 from cellrail.run.desk import Desk
-from cellrail.run.putback import PutBack, Segment, segments_of
+from cellrail.run.items_again import ItemsAgain, items_again
+from cellrail.run.orders import Order
+from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail_state.errors import CannotRestore
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Checkpoint, JobFinished, ObjectRef
+from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Variable
 from cellrail_state.steps import Sources
 
 
@@ -42,6 +48,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     segments: tuple[Segment, ...] = ()
     #: sources by execution count
     inputs: dict[int, str] = {}
+    #: of the loops around, and of this one, the items that have to be evaluated again
+    items: tuple[ItemsAgain, ...] = ()
     #: why no further kernel can have it; empty where one can
     refusals: tuple[str, ...] = ()
     lazy_above: int | None = None
@@ -57,6 +65,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
             # the loop's own kernel holds these values
             force=True,
             lazy_above=self.lazy_above,
+            items=self.items,
         )
 
 
@@ -77,6 +86,7 @@ def ground_of(
     history: RunHistory,
     jobs: Sequence[JobFinished],
     steps: Sequence[Step],
+    path: Path = (),
     *,
     lazy_above: int | None = None,
 ) -> Ground:
@@ -87,6 +97,7 @@ def ground_of(
         history: the run, read up to the beginning of the loop.
         jobs: the chain of jobs up to there.
         steps: of the loop.
+        path: the turns that it is in.
         lazy_above: bytes; larger values may be put back when they are needed.
     """
     checkpoint = Checkpoint.fold(job.delta for job in jobs)
@@ -96,23 +107,39 @@ def ground_of(
             info=state.info,
             status=state.status,
             job_id=state.job_id if state.job is not None else "",
-            written=state.job.delta.written if state.job is not None else (),
+            written=history.written_by(state.info.number),
         )
         for state in states
     ]
+
+    def variables_before(number: int) -> Mapping[str, Variable]:
+        if number >= outermost.number:
+            return checkpoint.variables
+        return history.checkpoint_before(number).variables
+
+    outermost = find_step(path[0].loop, flow.steps) if path else steps[0]
     beside, refusals = plan_beside(
-        flow, origin, first=steps[0], last=steps[-1], variables=checkpoint.variables
+        flow, origin, first=steps[0], last=steps[-1], variables_before=variables_before
     )
+    loops: list[tuple[Step, Path, int | None]] = [
+        (find_step(turn.loop, flow.steps), path[:depth], turn.index)
+        for depth, turn in enumerate(path)
+    ]
+    items = items_again(
+        flow, history, [*loops, (steps[0], path, None)], checkpoint=checkpoint, jobs=jobs
+    )
+    refusals += [told.refusal for told in items if told.refusal]
     sources = {state.job_id: state.info.source for state in states}
     return Ground(
         checkpoint=checkpoint,
         jobs=tuple(jobs),
-        segments=tuple(segments_of(beside, jobs)),
+        segments=tuple(segments_of(beside, jobs, history)),
         inputs={
             job.execution_count: job.source or sources.get(job.job_id, "")
             for job in jobs
             if job.execution_count is not None
         },
+        items=tuple(items),
         refusals=tuple(refusals),
         lazy_above=lazy_above,
     )
@@ -158,7 +185,8 @@ class Place:
     @property
     def lazy(self) -> bool:
         """Whether restored values wait until a cell can reach them."""
-        return self._ground.lazy_above is not None and not self._ground.segments
+        ground = self._ground
+        return ground.lazy_above is not None and not (ground.segments or ground.items)
 
     def exit_code(self) -> int | None:
         """How the kernel's process ended; None while it runs."""
@@ -204,17 +232,17 @@ class Place:
         """Put the ground back; what is not as in a fresh kernel."""
         putback = self._ground.putback(further)
         for segment in putback.segments:
-            putback.before(client, segment)
-            self._run_again(client, segment)
+            orders = putback.before(client, segment)
+            self._run_again(client, segment, orders)
             putback.after(segment)
-        putback.finish(client, self._ahead)
+        putback.finish(client, self._ahead, keyed=self._recorder.key)
         answer = client.command({"command": "fit"})
         if "error" in answer:
             raise InternalError(f"a kernel could not be looked at: {answer['error']}")
         faults: list[str] = answer["faults"]
         return faults
 
-    def _run_again(self, client: CellClient, segment: Segment) -> None:
+    def _run_again(self, client: CellClient, segment: Segment, before: list[Order]) -> None:
         """Run a cell again for what cannot be stored; nothing of it is committed."""
         planned = segment.planned
         step, began = self._steps[planned.number], time.monotonic()
@@ -223,10 +251,14 @@ class Place:
             message_id = client.start(
                 self._sources.get(index, cell["source"]),
                 cell_id=step.cell_id or step.label,
-                orders={"checkpoint": False, "on_error": False, "binds_error": ""},
-            )
+                orders={
+                    "before": before, "checkpoint": False, "on_error": False,
+                    "binds_error": error_name(step),
+                },
+            )  # fmt: skip
+            before = []
             result = client.finish(message_id, cell, index, step.options.timeout)
-            if result.ending is not Ending.OK and not step.may_fail:
+            if result.ending is not Ending.OK and not (step.may_fail or segment.failed):
                 error = result.error
                 told = f"{error.name}: {error.value}" if error is not None else result.ending.value
                 raise CannotRestore(f"step {planned.label!r} ran again for {self._what}: {told}")

@@ -30,13 +30,13 @@ import msgspec
 
 from cellrail.errors import InternalError, OutsideStep
 from cellrail.kernels.channel import Message
-from cellrail.notebook.actions import address
 from cellrail.notebook.model import Step
 from cellrail.run.asking import told
 from cellrail.run.recorder import Recorder
 from cellrail_state.errors import StateError
 from cellrail_state.ledger import Claim, Expected, Key
 from cellrail_state.model import Effects, JobFinished, Turn
+from cellrail_state.turns import job_address
 from cellrail_state.waits import RERUN
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         name = step.name or step.cell_id or step.source_hash[:16]
         return cls(
             number=step.number, step=name, job_id=job_id, turns=turns, attempt=attempt, runs=runs,
-            label=address(step, turns), always=step.options.always, source_hash=step.source_hash,
+            label=job_address(step.label, turns), always=step.options.always,
+            source_hash=step.source_hash,
         )  # fmt: skip
 
 
@@ -118,6 +119,9 @@ class Clerk:
 
     def close(self) -> None:
         """The run has ended."""
+
+    def forked(self, kept: Iterable[JobFinished]) -> None:
+        """Items of a loop are carried out beside one another now; these jobs of theirs are kept."""
 
     def another(self, desk: Desk) -> Clerk:
         """A clerk of the same run for a kernel beside this one; both answer under one lock."""
@@ -325,6 +329,16 @@ class Desk:
         """Cells see things as they stood before this job of the chain; "": as they stand now."""
         for clerk in self._clerks:
             clerk.stands_before(job_id)
+
+    def forked(self, kept: Iterable[JobFinished]) -> None:
+        """Items of a loop are carried out beside one another now.
+
+        Args:
+            kept: their jobs that are kept, in the order in which they ended.
+        """
+        known = list(kept)
+        for clerk in self._clerks:
+            clerk.forked(known)
 
     def close(self) -> None:
         """The run has ended."""

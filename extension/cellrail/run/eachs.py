@@ -63,14 +63,15 @@ class Eachs(Clerk):
         """
         if job is None:
             return {}
-        place = (job.job_id, _path(path), name)
+        name, around = self._keyed(name), self._path(path)
+        place = (job.job_id, around, name)
         if place in self._begun:
             raise BadState(
                 f"flow.each({name!r}): the cell has had a loop of this name before",
                 hint="each loop of a cell has a name of its own, as in flow.each(f'fit-{k}', …)",
             )
         self._begun.add(place)
-        found = self._book.find(job.number, job.turns, _path(path), name)
+        found = self._book.find(job.number, job.turns, around, name)
         if found is None:
             return {}
         return {
@@ -100,14 +101,20 @@ class Eachs(Clerk):
         if job is None:  # the step is over, and a thread of it goes on
             job = self._desk.current(f"flow.each({name!r})")
         record = EachStored(
-            time=self._desk.recorder.clock(), step=job.number, job_id=job.job_id, name=name,
-            path=_path(path), position=stored["position"], total=stored["total"],
-            seen=stored["seen"], ended=stored["ended"],
+            time=self._desk.recorder.clock(), step=job.number, job_id=job.job_id,
+            name=self._keyed(name), path=self._path(path), position=stored["position"],
+            total=stored["total"], seen=stored["seen"], ended=stored["ended"],
             checkpoint=from_plain(stored["checkpoint"], Checkpoint), turns=job.turns,
             source_hash=job.source_hash,
         )  # fmt: skip
         self._desk.recorder.each(record)
         self._book.take(record)
+
+    def _keyed(self, name: str) -> str:
+        return self._desk.recorder.lasting_key(name)
+
+    def _path(self, plain: Sequence[Sequence[Any]]) -> tuple[tuple[str, int], ...]:
+        return tuple((self._keyed(str(name)), int(index)) for name, index in plain)
 
     def take_over(self, records: Iterable[EachStored]) -> None:
         """An open notebook goes back to before a step that has stored these (and no others)."""
@@ -133,10 +140,6 @@ class Eachs(Clerk):
         del effects, replaces
         if self._success:
             self._book.done(job.number, job.turns)
-
-
-def _path(plain: Sequence[Sequence[Any]]) -> tuple[tuple[str, int], ...]:
-    return tuple((str(name), int(index)) for name, index in plain)
 
 
 # --- restarts --------------------------------------------------------------------------------

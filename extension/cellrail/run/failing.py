@@ -23,12 +23,12 @@ from cellrail.notebook import actions, control
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.origin import OriginStep
 from cellrail.notebook.planner import plan_behind
+from cellrail.run.again import segments_of
 from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.client import Ending
 from cellrail.run.crew import Ground, Place, own_history
 from cellrail.run.desk import Desk
 from cellrail.run.performer import Performer, RunLimits
-from cellrail.run.putback import segments_of
 from cellrail.run.recorder import Recorder
 from cellrail_state.chains import ends_the_run, is_good
 from cellrail_state.history import RunHistory
@@ -164,7 +164,7 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
             status=state.status,
             accepted=state.accepted,
             job_id=state.job_id if state.job is not None and state.job_id in known else "",
-            written=state.job.delta.written if state.job is not None else (),
+            written=history.written_by(state.info.number),
             effects=history.effects_of(state.info.number) if state.job is not None else (),
         )
         for state in states
@@ -185,7 +185,7 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
     return Ground(
         checkpoint=checkpoint,
         jobs=tuple(jobs),
-        segments=() if refusals else tuple(segments_of(again, jobs)),
+        segments=() if refusals else tuple(segments_of(again, jobs, history)),
         inputs={
             job.execution_count: job.source or sources.get(job.job_id, "")
             for job in jobs

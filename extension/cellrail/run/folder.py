@@ -5,6 +5,11 @@ new or not as they were (by size, time and inode, then by content) go to the sto
 the step's record points to them. A restart fills the folder of the new run with the files as they
 stood before its cut; an attempt that is tried again begins on the files before it.
 
+Items that are carried out beside one another share the folder, and nobody knows who writes a file.
+Each item's record has all that has changed while it ran, so a restart that keeps some items keeps
+their files, and perhaps some that others wrote at the same time; what the loop has come to is in
+the next record of the run's own chain once more.
+
 A file that holds a secret of the run is not kept; the record says so.
 """
 
@@ -38,6 +43,8 @@ _YOUNG_SECONDS = 60.0
 
 #: what tells that a file was not touched: size, time of change, inode, mode
 _Look = tuple[int, int, int, int]
+#: a file as it lies there
+Seen = tuple[_Look, SharedFile]
 
 
 class Folder(Clerk):
@@ -50,8 +57,9 @@ class Folder(Clerk):
         self._objects = store.objects
         self.path = store.shared_folder(desk.recorder.run_id)
         #: the files as they stood after the last step that succeeded
-        self._files: dict[str, SharedFile] = {}
-        self._looks: dict[str, _Look] = {}
+        self.files: dict[str, SharedFile] = {}
+        #: what lay there when it was looked at last
+        self.seen: Mapping[str, Seen] = {}
         #: what the job that has just ended made of them
         self._found: Effects | None = None
 
@@ -60,9 +68,16 @@ class Folder(Clerk):
         return {"shared": self.folder}
 
     def another(self, desk: Desk) -> Clerk:
-        """Files that parallel items write are kept with the step that follows their loop."""
+        """Keeps what an item of a parallel loop makes of the folder with its jobs."""
         del desk
-        return _Path(self)
+        return _Beside(self)
+
+    def forked(self, kept: Iterable[JobFinished]) -> None:
+        """The files of items that are kept are there before the others begin."""
+        files = files_after(kept, on=self.files)
+        if files != self.files:
+            self._fill(files)
+        self.look()
 
     def folder(self, job: Job | None) -> str:
         """Where it is; made if it is not there."""
@@ -79,42 +94,45 @@ class Folder(Clerk):
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         """The files that are not as they were."""
-        if not success or not (self._files or self.path.is_dir()):
-            return effects
-        if self._found is None:
-            self._found = self._look()
-        found = self._found
-        return msgspec.structs.replace(effects, shared=found.shared, unshared=found.unshared)
+        if success and self._found is None:
+            self._found = self._changes()
+        return _with(effects, self._found) if success and self._found is not None else effects
 
     def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
         """These files are the run's from now on."""
         del job, replaces
-        self._files = {n: f for n, f in self._files.items() if n not in effects.unshared}
-        self._files |= effects.shared
+        self.files = _after(self.files, effects)
         self._found = None
 
-    def _look(self) -> Effects:
-        there: dict[str, SharedFile] = {}
-        scanner = Scanner(self._desk.recorder.masker.secrets)
-        looks: dict[str, _Look] = {}
+    def _changes(self) -> Effects:
+        there = {name: file for name, (_, file) in self.look().items()}
+        for name, known in self.files.items():
+            if name in there and _same(known, there[name]):
+                there[name] = known
+        changed = {name: file for name, file in there.items() if self.files.get(name) != file}
+        return Effects(shared=changed, unshared=tuple(sorted(self.files.keys() - there.keys())))
+
+    def look(self) -> Mapping[str, Seen]:
+        """What is there; its content is in the store."""
+        if not (self.files or self.seen or self.path.is_dir()):
+            return self.seen
+        scanner, seen = Scanner(self._desk.recorder.masker.secrets), dict[str, Seen]()
         for name, path in entries(self.path):
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-                looks[name] = _look(path)
-                known = self._files.get(name)
-                if known is not None and self._looks.get(name) == looks[name]:
-                    there[name] = known
-                elif (file := self._taken(path, scanner)) is not None:
-                    there[name] = known if known is not None and _same(known, file) else file
-        self._looks = looks
+                look, old = _look(path), self.seen.get(name)
+                known = old is not None and old[0] == look
+                seen[name] = old if old and known else (look, self._taken(name, path, scanner))
         self._objects.flush()
-        changed = {name: file for name, file in there.items() if self._files.get(name) != file}
-        for name, file in changed.items():
-            if file.lost:
-                logging.getLogger("cellrail").warning("shared/%s is not kept: %s", name, file.lost)
-        gone = tuple(sorted(self._files.keys() - there.keys()))
-        return Effects(shared=changed, unshared=gone)
+        self.seen = seen
+        return seen
 
-    def _taken(self, path: Path, scanner: Scanner) -> SharedFile | None:
+    def _taken(self, name: str, path: Path, scanner: Scanner) -> SharedFile:
+        file = self._stored(path, scanner)
+        if file.lost:
+            logging.getLogger("cellrail").warning("shared/%s is not kept: %s", name, file.lost)
+        return file
+
+    def _stored(self, path: Path, scanner: Scanner) -> SharedFile:
         found = path.lstat()
         mode = stat.S_IMODE(found.st_mode)
         if stat.S_ISLNK(found.st_mode):
@@ -144,34 +162,38 @@ class Folder(Clerk):
 
     def started_on(self, jobs: Iterable[JobFinished]) -> None:
         """The folder is filled with the files as these jobs have left them."""
-        self._files = files_after(jobs)
+        self.files = files_after(jobs)
         self.roll_back()
 
     def roll_back(self) -> None:
         """The folder holds the files as they stood after the last step that succeeded."""
         self._found = None
-        if not (self._files or self.path.is_dir()):
+        self._fill(self.files)
+
+    def _fill(self, files: Mapping[str, SharedFile]) -> None:
+        """The folder holds these files and no others."""
+        if not (files or self.path.is_dir()):
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        untouched = self._untouched()
+        untouched = self._untouched(files)
         for path in self.path.iterdir():
             if not any(name.split("/", 1)[0] == path.name for name in untouched):
                 _remove(path)
         for name, path in list(entries(self.path)):
             if name not in untouched:
                 _remove(path)
-        for name, file in sorted(self._files.items()):
+        for name, file in sorted(files.items()):
             if name not in untouched:
                 self._write(self.path / name, file)
-        self._looks = {
-            name: _look(path) for name, path in entries(self.path) if name in self._files
+        self.seen = {
+            name: (_look(path), files[name]) for name, path in entries(self.path) if name in files
         }
 
-    def _untouched(self) -> set[str]:
-        """Files that are as the last step has left them."""
+    def _untouched(self, files: Mapping[str, SharedFile]) -> set[str]:
+        """Files that are there as they are to be."""
         found = set()
         for name, path in entries(self.path):
-            if name in self._files and self._looks.get(name) == _look(path):
+            if name in files and self.seen.get(name) == (_look(path), files[name]):
                 found.add(name)
         return found
 
@@ -192,24 +214,58 @@ class Folder(Clerk):
             temporary.replace(path)
 
 
-class _Path(Clerk):
-    """Tells where the folder is."""
+class _Beside(Clerk):
+    """Keeps what changes in the folder while an item runs, beside others that write in it, too.
+
+    Nothing is put back before the item is tried again: it could be another's.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        #: what was there when the item began, or committed last
+        self._since = folder.seen
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"shared": self._folder.folder}
 
+    def contribute(self, effects: Effects, *, success: bool) -> Effects:
+        if not success:
+            return effects
+        # others write between a look and the next: each looks anew
+        there, before = self._folder.look(), self._since
+        # the same once more counts as well: what was there may be gone where this item is kept
+        changed = {name: seen[1] for name, seen in there.items() if before.get(name) != seen}
+        gone = (before.keys() | self._folder.files.keys()) - there.keys()
+        return _with(effects, Effects(shared=changed, unshared=tuple(sorted(gone))))
 
-def files_after(jobs: Iterable[JobFinished]) -> dict[str, SharedFile]:
-    """The shared files as these jobs have left them, in order, by path."""
-    files: dict[str, SharedFile] = {}
+    def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
+        del job, replaces
+        if effects.shared or effects.unshared:
+            self._since = self._folder.seen
+
+
+def files_after(
+    jobs: Iterable[JobFinished], *, on: Mapping[str, SharedFile] | None = None
+) -> dict[str, SharedFile]:
+    """The shared files as these jobs have left them, in order, by path.
+
+    Args:
+        jobs: those that succeeded.
+        on: the files before the first of them; none where it is not given.
+    """
+    files = dict(on or {})
     for job in jobs:
         if job.effects is not None:
-            files = {n: f for n, f in files.items() if n not in job.effects.unshared}
-            files |= job.effects.shared
+            files = _after(files, job.effects)
     return files
+
+
+def _after(files: Mapping[str, SharedFile], effects: Effects) -> dict[str, SharedFile]:
+    return {n: f for n, f in files.items() if n not in effects.unshared} | effects.shared
+
+
+def _with(effects: Effects, found: Effects) -> Effects:
+    return msgspec.structs.replace(effects, shared=found.shared, unshared=found.unshared)
 
 
 def entries(folder: Path) -> Iterator[tuple[str, Path]]:

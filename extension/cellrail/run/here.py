@@ -92,6 +92,7 @@ def restart_here(
     flow: Flow,
     execution_count: int,
     run_cell: Callable[[str], bool],
+    keyed: Callable[[str], str],
 ) -> None:
     """Put the namespace before the cut back in this kernel.
 
@@ -101,21 +102,31 @@ def restart_here(
         flow: the notebook's steps.
         execution_count: the number of the next cell.
         run_cell: executes a cell's source; whether it ended well.
+        keyed: a key of a loop's item as records have it.
 
     Raises:
         RestartRefused: a cell that had to run again failed.
     """
     local = _Local(state, execution_count)
-    sources: Mapping[int, str] = {step.number: step.source for step in flow.steps}
+    steps = {step.number: step for step in flow.steps}
     for segment in putback.segments:
-        putback.before(local, segment)
-        if not run_cell(sources[segment.planned.number]):
+        state.turns.perform(putback.before(local, segment))
+        step = steps[segment.planned.number]
+        # a job that is made again is one turn of its loop, and one attempt
+        source = _plain(step) if segment.planned.fate is Fate.REBUILDS else step.source
+        if not run_cell(source) and not segment.failed:
             raise RestartRefused(
                 f"step {segment.planned.label!r} had to run again, and failed",
                 hint="%flow undo brings the namespace back as it was",
             )
         putback.after(segment)
-    putback.finish(local)
+    putback.finish(local, keyed=keyed)
+
+
+def _plain(step: Step) -> str:
+    """A step's code, as a cell that is no step."""
+    # a step's line may be a comment: only as a cell's first line it means anything
+    return f"pass\n{step.body}" if step.body.lstrip().startswith("#") else step.body
 
 
 def cells_to_run(plan: Plan, flow: Flow) -> list[Step]:

@@ -36,6 +36,7 @@ from cellrail.run.recorder import Recorder
 from cellrail.run.replay import ItemPlan, Teller
 from cellrail_state.chains import is_good
 from cellrail_state.model import Checkpoint, Delta, JobFinished, RunStatus, Verdict
+from cellrail_state.turns import job_address
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +209,8 @@ class Items:
             KeyboardInterrupt: it was interrupted while no item could tell.
             BaseException: what is no fault of the user's code.
         """
+        kept = [job for plan in self._plans for job in plan.jobs]
+        self._means.desk.forked(sorted(kept, key=lambda job: job.time))
         for index, plan in enumerate(self._plans):
             if plan.kept:
                 self._carry_out(index, None)
@@ -427,6 +430,7 @@ def carry_out(
         history,
         history.chain_of_fork(fork.step.number, fork.path),
         tuple(fork.block.steps()),
+        fork.path,
         lazy_above=means.limits.lazy_above,
     )
     if ground.refusals:
@@ -439,6 +443,6 @@ def carry_out(
 
 def _no_items(fork: actions.Fork, why: str) -> actions.Joined:
     cause = f"{fork.step.label}: its items cannot have kernels of their own: {why}"
-    where = actions.address(fork.step, fork.path)
+    where = job_address(fork.step.label, fork.path)
     end = actions.End(status=RunStatus.FAILED, cause=cause, step=where)
     return actions.Joined(items=(actions.ItemEnd(end=end),))

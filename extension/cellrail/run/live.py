@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parse import read_steps
 from cellrail.run.asking import Direct
-from cellrail.run.calls import Calls
+from cellrail.run.calls import Calls, taken_over
 from cellrail.run.desk import Desk, Job
 from cellrail.run.eachs import Eachs
 from cellrail.run.kernel import PackageWatch
@@ -33,6 +33,7 @@ from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
 from cellrail.run.states import States
 from cellrail.step_line import only_looks
+from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Delta,
     EachStored,
@@ -42,6 +43,7 @@ from cellrail_state.model import (
     StepInfo,
     StepStatus,
     WaitInfo,
+    Woken,
 )
 
 
@@ -243,21 +245,55 @@ class LiveRun:
         if flow is not None:
             self.book.learn(flow)
 
-    def goes_on_with(self, stored: Iterable[EachStored], steps: Iterable[Step]) -> None:
-        """The namespace is as it was before a step in which `flow.each` has stored these.
+    def went_back(self, jobs: Sequence[JobFinished], stored: Iterable[EachStored] = ()) -> None:
+        """The namespace is as these jobs of the run have left it.
 
         Args:
-            stored: with the numbers that their steps have in the notebook.
-            steps: the notebook's.
+            jobs: in order.
+            stored: what `flow.each` has stored in the step that comes next.
         """
-        cells = {step.number: step for step in steps}
-        mine = []
-        for record in stored:
-            cell = cells[record.step]
-            number = self.book.look_up(cell.source, cell.cell_id).info.number
-            mine.append(msgspec.structs.replace(record, step=number))
+        self._go_back(jobs, {}, stored)
+
+    def went_back_to(
+        self,
+        origin: RunHistory,
+        jobs: Sequence[JobFinished],
+        *,
+        kept: Mapping[int, str],
+        here: Mapping[int, int],
+        stored: Iterable[EachStored],
+    ) -> None:
+        """The namespace is as these jobs of another run have left it; what it knows, this one does.
+
+        Args:
+            origin: the other run.
+            jobs: in order.
+            kept: its jobs that stand for steps here.
+            here: the step's number here, by its number there.
+            stored: what `flow.each` has stored in the step that comes next.
+        """
+        self.recorder.once_inherited(origin)
+        woken = self.recorder.woken_inherited(origin, here, {job.job_id for job in jobs})
+        called = taken_over(origin, here)
+        self.recorder.called(*called)
+        self._go_back(jobs, kept, stored, woken)
+        for once in self.desk.clerks(Onces):
+            once.take_over(origin.once)
+        for calls in self.desk.clerks(Calls):
+            calls.take_over(called)
+
+    def _go_back(
+        self,
+        jobs: Sequence[JobFinished],
+        kept: Mapping[int, str],
+        stored: Iterable[EachStored],
+        woken: Sequence[Woken] = (),
+    ) -> None:
+        self.recorder.went_back(jobs, kept)
+        self.desk.started_on(jobs)
+        self.waiter.went_back(woken, after=jobs[-1].job_id if jobs else "")
         for clerk in self.desk.clerks(Eachs):
-            clerk.take_over(mine)
+            clerk.take_over(list(stored))
 
     def next_execution(self) -> None:
         """A cell begins: its jobs have the next place in the order of executions."""

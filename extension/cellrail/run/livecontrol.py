@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import CellrailError, UserError
-from cellrail.notebook.actions import Action, Commit, End, address
+from cellrail.notebook.actions import Action, Commit, End
 from cellrail.notebook.blocks import Block
 from cellrail.notebook.control import conduct
 from cellrail.notebook.model import Step
@@ -42,6 +42,7 @@ from cellrail.step_line import only_looks
 from cellrail_state.ambient import Base
 from cellrail_state.model import Delta, RunStatus, StepStatus
 from cellrail_state.objects import Objects
+from cellrail_state.turns import job_address
 from cellrail_state.waits import CANCEL
 
 #: waits before a retry vary by so much
@@ -405,7 +406,7 @@ class _Conducted:
         if self.live is not None and self.live.waiter.made is not None:
             return  # it waits: that is told behind it
         if self.live is not None and end.rest is not None:
-            self.live.waiter.rest(end.rest, address(end.rest.step, end.rest.path))
+            self.live.waiter.rest(end.rest, job_address(end.rest.step.label, end.rest.path))
         if end.status is RunStatus.SUCCESS and not end.step:
             told = f"ran in the turns of {label}" if performer.has_run else f"skipped with {label}"
             self._control.looped(block, cells, told)

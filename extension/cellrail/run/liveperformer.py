@@ -33,6 +33,7 @@ from cellrail.run.turns import Turns
 from cellrail.run.waits import in_words
 from cellrail_state import waits
 from cellrail_state.model import Delta, JobFinished, StepError, StepStatus, Turn, WaitInfo
+from cellrail_state.turns import job_address
 
 #: seconds after which what was recorded is made durable, in a cell of many turns
 _SYNC_SECONDS = 1.0
@@ -151,12 +152,13 @@ class LivePerformer:
             told = orders.told(self._turns.evaluate(order))
         self.broken = told.error
         if told.error is None and self._live is not None:
+            told = self._live.recorder.keyed(told)
             self._live.recorder.decided(action, told)
         return told
 
     async def _wait(self, action: actions.Wait) -> actions.Woke | None:
         if self._live is not None and action.seconds > self._live.waiter.park_after:
-            label = actions.address(action.step, action.path)
+            label = job_address(action.step.label, action.path)
             info = self._live.waiter.time(action, label)
             self._live.waiter.tell(info)
             return await self.wait_for(info)

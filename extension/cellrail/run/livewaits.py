@@ -180,6 +180,17 @@ class LiveWaiter(Waiter):
                 if gate.closed is None:
                     self._end_wait(gate.info)
 
+    def went_back(self, woken: Sequence[Woken], after: str) -> None:
+        """The namespace is as it was behind a job.
+
+        Args:
+            woken: how waits of another run ended, which cells can ask for from now on.
+            after: the job's id; where it waited, the next one behind it is told how that ended.
+        """
+        with self._looking:
+            self._woken += woken
+            self._fresh = next((w for w in reversed(self._woken) if w.wait_id == after), None)
+
     # --- gates -------------------------------------------------------------------------------
 
     def gate(self, info: WaitInfo) -> actions.Woke:

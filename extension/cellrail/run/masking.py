@@ -2,10 +2,15 @@
 
 Exact occurrences of a secret's text are replaced, also where it stands as a Python literal or in
 JSON. Derived forms (base64, a hash, a part of it) are not covered.
+
+A key that identifies something must stay one: there a digest stands in a secret's place (`key`). It
+is the same for the same secret, another for another one, and only who has the signing key can tell
+which secret it is of.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +20,8 @@ MASK = "***"
 MINIMUM_LENGTH = 3
 #: nor are shorter ones kept from what is stored
 KEPT_LENGTH = 8
+#: hexadecimal digits of the digest that stands in a secret's place in a key
+_DIGITS = 16
 
 
 class Masker:
@@ -58,6 +65,20 @@ class Masker:
                 text = text.replace(form, MASK)
         return text
 
+    def key(self, key: str, seal: bytes, *, shortest: int = MINIMUM_LENGTH) -> str:
+        """A key without secrets: equal for the same one, another for another.
+
+        Args:
+            key: what identifies something.
+            seal: the user's signing key (32 bytes).
+            shortest: shorter secrets stay.
+        """
+        found = [form for form in self._forms if len(form) >= shortest and form in key]
+        if not found:
+            return key
+        # at once: a secret may stand in what stands for another
+        return re.sub("|".join(map(re.escape, found)), lambda m: _sealed(m[0], seal), key)
+
     def value(self, value: Any) -> Any:
         """A JSON-able value without secrets (a copy where there are secrets to look for)."""
         if not self._forms:
@@ -76,6 +97,14 @@ class Masker:
             name: MASK if name in self.names else self.value(value)
             for name, value in parameters.items()
         }
+
+
+def _sealed(secret: str, seal: bytes) -> str:
+    """What stands for a secret in a key (keyed BLAKE3)."""
+    from blake3 import blake3
+
+    made = blake3(b"a secret in a key\0" + secret.encode("utf-8", "surrogatepass"), key=seal)
+    return f"secret-{made.hexdigest()[:_DIGITS]}"
 
 
 def _json_form(text: str) -> str:

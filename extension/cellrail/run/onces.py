@@ -59,6 +59,10 @@ class Onces(Clerk):
         made._done, made._running = self._done, self._running
         return made
 
+    def take_over(self, done: Mapping[str, OnceDone]) -> None:
+        """What another run has done, this one does not do again."""
+        self._done = {**done, **self._done}
+
     def belongs_to(self, flow: str) -> None:
         """The flow has a name now."""
         self._flow = flow
@@ -72,7 +76,7 @@ class Onces(Clerk):
     def find(self, job: Job | None, key: str, scope: str) -> dict[str, Any]:
         """What a key holds; where nothing, the cell runs the function now, or waits."""
         del job
-        self._asked = True
+        self._asked, key = True, self._keyed(key)
         path = self._path(key, scope)
         known = self._known(key, path)
         if known is not None:
@@ -104,6 +108,7 @@ class Onces(Clerk):
         """
         if job is None:  # the step is over, and a thread of it goes on
             job = self._desk.current(f"flow.once({key!r})")
+        key = self._keyed(key)
         secret = value is not None and self._desk.recorder.masker.finds(value)
         stored: str | ObjectRef | None = value
         if value is not None:
@@ -127,7 +132,11 @@ class Onces(Clerk):
     def failed(self, job: Job | None, key: str) -> None:
         """The function raised: nothing was done."""
         del job
-        self._stop(key)
+        self._stop(self._keyed(key))
+
+    def _keyed(self, key: str) -> str:
+        """The key as records have it."""
+        return self._desk.recorder.lasting_key(key)
 
     # --- records -----------------------------------------------------------------------------
 

@@ -22,19 +22,24 @@ def ask(action: actions.Ask) -> Order:
     """Evaluate an expression, or take a loop's items."""
     step = action.step
     if action.purpose is actions.Purpose.FOREACH:
-        source = action.expression.partition(" in ")[2]
-        return {
-            "command": "items",
-            "source": source.strip(),
-            "names": targets(action.expression),
-            "key": step.options.key,
-            "root": loop_root(step, action.path),
-        }
+        return items(action.expression, step.options.key, root=loop_root(step, action.path))
     return {
         "command": "evaluate",
         "source": action.expression,
         "purpose": str(action.purpose),
         "failed": action.purpose is actions.Purpose.RETRY_IF,
+    }
+
+
+def items(foreach: str, key: str, *, root: str) -> Order:
+    """Take the items of `VARIABLE, … in EXPRESSION`."""
+    source = foreach.partition(" in ")[2]
+    return {
+        "command": "items",
+        "source": source.strip(),
+        "names": targets(foreach),
+        "key": key,
+        "root": root,
     }
 
 
@@ -87,4 +92,9 @@ def leave(action: actions.Leave, *, count: int) -> Order:
 
 def loop_root(step: Step, path: Sequence[Turn]) -> str:
     """The root of the checkpoint that holds a loop's items."""
-    return "Loop[" + "/".join([*map(str, path), step.label]) + "]"
+    return root_of(step.label, path)
+
+
+def root_of(label: str, path: Sequence[Turn]) -> str:
+    """The same, by the loop's label."""
+    return "Loop[" + "/".join([*map(str, path), label]) + "]"

@@ -18,7 +18,7 @@ from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.reads import option_names
 from cellrail.run import orders
 from cellrail.run.asking import told
-from cellrail.run.caching import Cache
+from cellrail.run.caching import Cache, Found
 from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
 from cellrail.run.recorder import Recorder
@@ -32,6 +32,7 @@ from cellrail_state.model import (
     StepStatus,
     to_plain,
 )
+from cellrail_state.turns import job_address
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class _Fired(msgspec.Struct, frozen=True, kw_only=True):
     #: `--cache`: what a job like it is found by, and the job that was kept instead
     cache_key: str = ""
     cached: str = ""
+    #: why none was
+    uncached: str = ""
 
 
 class Performer:
@@ -204,7 +207,7 @@ class Performer:
 
     def _ask(self, action: actions.Ask) -> actions.Told:
         self._asked[action.step.number] = action.step
-        told = orders.told(self._command(orders.ask(action), action.step))
+        told = self._recorder.keyed(orders.told(self._command(orders.ask(action), action.step)))
         if told.error is None:
             self._recorder.decided(action, told)
         return told
@@ -229,14 +232,17 @@ class Performer:
         self._desk.begin(
             Job.of(step, job_id, turns=action.path, attempt=action.attempt, runs=action.runs)
         )
-        key, kept = self._look_up(action, files) if step.options.cache else ("", None)
+        found = self._look_up(action, files) if step.options.cache else Found()
+        kept, uncached = found.job, found.why
         result = self._take(action, job_id, kept) if kept is not None else None
         cached = kept.job_id if kept is not None and result is not None else ""
         if result is None:
+            uncached = uncached or ("the equal job cannot be loaded" if kept is not None else "")
             result = self._or_refused(step, self._execute(action, job_id))
         self._fired = _Fired(
-            job_id=job_id, fired=fired, result=result, files=files, cache_key=key, cached=cached
-        )
+            job_id=job_id, fired=fired, result=result, files=files, cache_key=found.key,
+            cached=cached, uncached=uncached,
+        )  # fmt: skip
         refused = ""
         if result.ending is Ending.OK and self._limits.strict:
             failure = _delta(step, result.report or {}).failure
@@ -289,16 +295,17 @@ class Performer:
                 report["missed"] = list(captured.missed)
         return msgspec.structs.replace(result, ending=Ending.ERROR, error=error, report=report)
 
-    def _look_up(
-        self, action: actions.Fire, files: Mapping[str, str]
-    ) -> tuple[str, JobFinished | None]:
+    def _look_up(self, action: actions.Fire, files: Mapping[str, str]) -> Found:
         """The key of a step that may be kept, and the equal job."""
         cache, step = self._cache, action.step
         if cache is None or action.attempt > 1:
-            return "", None
-        key = cache.key(step, self._command(cache.order(step), step), files=files)
+            return Found()
+        answer = self._command(cache.order(step), step)
+        key = cache.key(step, answer, files=files)
+        if not key:
+            return Found(why=str(answer["why"]))
         made = self._digests(step.options.writes) if step.options.writes else {}
-        return key, cache.find(step, action.path, key, made=made)
+        return cache.find(step, action.path, key, made=made)
 
     def _take(self, action: actions.Fire, job_id: str, job: JobFinished) -> CellResult | None:
         """Have the namespace of an equal job; None where it cannot be loaded."""
@@ -442,13 +449,20 @@ class Performer:
             again=action.again,
             cache_key=fired.cache_key if fired is not None else "",
             cached=fired.cached if fired is not None else "",
+            uncached=fired.uncached if fired is not None else "",
         )
         success = action.status is StepStatus.SUCCESS
         if self._desk.waiter is not None and fired:
             wait = self._desk.waiter.take(success=success)
             job = msgspec.structs.replace(job, wait=wait)
+        cache = self._cache if success and job.cache_key and not job.cached else None
+        drift = self._drift(step) if cache is not None and job.delta.ambient is not None else []
         with self._desk.committing(success=success, replaces=self.replaces) as effects:
             job = msgspec.structs.replace(job, effects=effects)
+            unfit = cache.unfit(job, drift) if cache is not None else ""
+            if unfit:
+                told = [job.uncached, f"no later job can be kept instead: {unfit}"]
+                job = msgspec.structs.replace(job, uncached="; ".join(filter(None, told)))
             self._record(job, step)
         if action.final and self._desk.waiter is not None and not self.replaces:
             self._desk.waiter.passed()
@@ -456,8 +470,8 @@ class Performer:
             self._not_restorable = job.delta.failure
         elif job.delta.missed:
             self._not_restorable = f"{', '.join(job.delta.missed)} changed unseen"
-        if self._cache is not None and job.cache_key and not job.cached:
-            self._cache.remember(job, lambda: self._drift(step))
+        if cache is not None and not unfit:
+            cache.remember(job)
         self._show_earlier_turns(step, final=action.final)
         self._refresh()
 
@@ -523,7 +537,7 @@ class Performer:
             time.sleep(action.seconds)
             self._waited(action.seconds)
             return None
-        return waiter.over(waiter.time(action, actions.address(action.step, action.path)))
+        return waiter.over(waiter.time(action, job_address(action.step.label, action.path)))
 
     def _suspend(self, action: actions.Suspend) -> actions.Woke:
         """Let the run wait as its last job has asked; the kernel stays for a moment only."""
@@ -609,19 +623,23 @@ class Performer:
         answer = self._command(order, step)
         if absent := answer.get("absent"):
             return nothing_binds(absent)
-        self._record(
-            JobFinished(
-                time=self._clock(),
-                step=step.number,
-                job_id=job_id,
-                status=StepStatus.SUCCESS,
-                started=began,
-                seconds=self._clock() - began,
-                delta=msgspec.convert(answer["delta"], Delta),
-                turns=action.path,
-            ),
-            step,
+        job = JobFinished(
+            time=self._clock(),
+            step=step.number,
+            job_id=job_id,
+            status=StepStatus.SUCCESS,
+            started=began,
+            seconds=self._clock() - began,
+            delta=msgspec.convert(answer["delta"], Delta),
+            turns=action.path,
         )
+        if branches is None:
+            self._record(job, step)
+            return None
+        # what the items made of the shared folder is the run's from now on
+        self._desk.begin(Job.of(step, job_id, turns=action.path))
+        with self._desk.committing(success=True) as effects:
+            self._record(msgspec.structs.replace(job, effects=effects), step)
         return None
 
     # --- cells -------------------------------------------------------------------------------

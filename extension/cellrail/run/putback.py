@@ -12,14 +12,16 @@ At last, parameters that changed are assigned anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from cellrail.errors import RestartRefused
-from cellrail.notebook.plan import Fate, PlannedStep
-from cellrail_state.model import Checkpoint, Delta, JobFinished, Turn, to_plain
+from cellrail.run.again import Again, Segment
+from cellrail.run.items_again import ItemsAgain
+from cellrail.run.orders import Order
+from cellrail_state.model import Checkpoint, Delta, JobFinished, to_plain
 
 
 class Commander(Protocol):
@@ -27,23 +29,6 @@ class Commander(Protocol):
 
     def command(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do it; the answer."""
-
-
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell that runs again before the cut, and the namespace it runs on."""
-
-    planned: PlannedStep
-    checkpoint: Checkpoint
-    #: the namespace after it, as it ran first
-    ran: Checkpoint
-    #: jobs of the chain before it
-    jobs: tuple[JobFinished, ...]
-    #: the origin's job that an `--always` cell's new job stands for
-    replaces: str = ""
-    #: the turns that the cell belongs to
-    turns: tuple[Turn, ...] = ()
-    #: names of it that stay when the next checkpoint is laid over
-    protects: frozenset[str] = frozenset()
 
 
 class PutBack:
@@ -64,6 +49,7 @@ class PutBack:
         lazy_above: int | None = None,
         counted: int = 0,
         spread: str = "",
+        items: Sequence[ItemsAgain] = (),
     ) -> None:
         """Know what to do.
 
@@ -82,7 +68,9 @@ class PutBack:
             counted: the kernel has counted so many executions, those included that left nothing.
             spread: generators of random numbers go on differently for each such word; "" for as
                 they were.
+            items: of loops that are under way those that have to be evaluated again.
         """
+        self._items = items
         self._spread = spread
         self.segments = segments
         self.parameters_step = parameters_step
@@ -96,31 +84,49 @@ class PutBack:
         self._counted = counted
         self._protected: set[str] = set()
         self._ran: Checkpoint | None = None
+        self._again = Again()
         #: what could not be put back as it was, in words
         self.remarks: list[str] = []
         #: large values wait until a cell can reach them; what cells made anew may hold them already
-        self.lazy_above = None if segments else lazy_above
+        self.lazy_above = None if segments or items else lazy_above
 
-    def before(self, client: Commander, segment: Segment) -> None:
-        """Restore the namespace that a segment's cell runs on."""
-        self._restore(client, segment.checkpoint, segment.jobs)
+    def before(self, client: Commander, segment: Segment) -> list[Order]:
+        """Restore the namespace that a segment's cell runs on.
+
+        Returns:
+            What is to be done right before the cell: a loop's variable gets its item.
+        """
+        self._restore(client, segment.checkpoint, segment.jobs, watch=True)
+        return self._again.enter(segment, lambda order: self._ask(client, order))
 
     def after(self, segment: Segment) -> None:
         """Remember what of the cell stays."""
         self._protected |= segment.protects
         self._ran = segment.ran
 
-    def finish(self, client: Commander, ahead: Sequence[str] | None = None) -> Delta | None:
+    def finish(
+        self,
+        client: Commander,
+        ahead: Sequence[str] | None = None,
+        *,
+        keyed: Callable[[str], str],
+    ) -> Delta | None:
         """Restore the namespace before the cut.
 
         Args:
             client: the kernel's.
             ahead: names that the cells to come use, in order; None where they may use any.
+            keyed: a key of a loop's item as records have it.
 
         Returns:
             The delta of newly assigned parameters, if any.
+
+        Raises:
+            RestartRefused: the namespace, or the items of a loop, cannot be had.
         """
         self._restore(client, self._checkpoint, self.jobs, self.lazy_above, self._counted)
+        for items in self._items:
+            items.check(self._ask(client, items.order), keyed)
         checkpoint = to_plain(self._checkpoint)
         order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
         self._ask(client, {**order, "ahead": ahead, "spread": self._spread})
@@ -137,6 +143,8 @@ class PutBack:
         jobs: Sequence[JobFinished],
         lazy_above: int | None = None,
         counted: int = 0,
+        *,
+        watch: bool = False,
     ) -> None:
         counts = [job.execution_count for job in jobs if job.execution_count is not None]
         upto = max([*counts, counted])
@@ -154,6 +162,8 @@ class PutBack:
                 "force": self._force,
                 "lazy_above": lazy_above,
                 "ran": to_plain(self._ran) if self._ran is not None else None,
+                # a cell runs on it: what it changes in place is told apart from what stays
+                "watch": watch,
             },
         )
         self._ran = None
@@ -182,40 +192,3 @@ def setup_magics(jobs: Sequence[JobFinished]) -> list[str]:
             if line not in lines[-1:]:
                 lines.append(line)
     return lines
-
-
-def segments_of(steps: Sequence[PlannedStep], jobs: Sequence[JobFinished]) -> list[Segment]:
-    """The cells that run again before the cut.
-
-    Args:
-        steps: the plan's steps in order.
-        jobs: the chain of jobs before the cut.
-    """
-    places = {job.job_id: place for place, job in enumerate(jobs)}
-    segments = []
-    for planned in steps:
-        if planned.fate not in {Fate.RUNS_AGAIN, Fate.REBUILDS} or planned.job_id not in places:
-            continue
-        place = places[planned.job_id]
-        chain = tuple(jobs[:place])
-        again = planned.fate is Fate.RUNS_AGAIN
-        segments.append(
-            Segment(
-                planned=planned,
-                checkpoint=Checkpoint.fold(job.delta for job in chain),
-                ran=Checkpoint.fold(job.delta for job in jobs[: place + 1]),
-                jobs=chain,
-                replaces=planned.job_id if again else "",
-                turns=jobs[place].turns if again else (),
-                protects=_protects(jobs, place) if again else frozenset(planned.names),
-            )
-        )
-    return segments
-
-
-def _protects(jobs: Sequence[JobFinished], place: int) -> frozenset[str]:
-    """What an `--always` cell wrote and no later kept step wrote again."""
-    later: set[str] = set()
-    for job in jobs[place + 1 :]:
-        later |= set(job.delta.written)
-    return frozenset(set(jobs[place].delta.written) - later)

@@ -17,7 +17,7 @@ import msgspec
 
 from cellrail.notebook.actions import Ask, Told
 from cellrail.run.interrupts import heard_afterwards
-from cellrail.run.masking import Masker
+from cellrail.run.masking import KEPT_LENGTH, MINIMUM_LENGTH, Masker
 from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
@@ -48,11 +48,13 @@ from cellrail_state.model import (
     Turn,
     WaitInfo,
     Waits,
+    WentBack,
     Woken,
     to_plain,
 )
 from cellrail_state.steps import stand_in
 from cellrail_state.store import Store
+from cellrail_state.texts import encodable, json_bytes
 
 
 class Recorder:
@@ -83,7 +85,7 @@ class Recorder:
         """
         self.store = store
         self.run_id = started.run_id
-        self.masker = masker or Masker()
+        self.masker = masker if masker is not None else Masker()
         self.clock = clock
         self._unsynced = self._over = False
         self._appending = threading.Lock()
@@ -162,7 +164,7 @@ class Recorder:
         if not outputs:
             return None
         plain = self.masker.value([dict(output) for output in outputs])
-        ref = self.store.objects.put(msgspec.json.encode(plain))
+        ref = self.store.objects.put(json_bytes(plain))
         self.store.objects.flush()
         return ref
 
@@ -193,13 +195,47 @@ class Recorder:
         for step, job_id in jobs:
             self._append(StepKept(time=now, step=step, job_id=job_id, reason=reason))
 
+    def went_back(self, jobs: Sequence[JobFinished], kept: Mapping[int, str]) -> None:
+        """In an open notebook the namespace is as these jobs have left it, in order.
+
+        Args:
+            jobs: of this run, and of others.
+            kept: jobs of another run that stand for steps from now on, by step.
+        """
+        chain = tuple(job.lays or job.job_id for job in jobs)
+        # nobody deletes what this begins to point to
+        with self.store.pruning(shared=True):
+            self._append(WentBack(time=self.clock(), chain=chain, kept=dict(kept)))
+        self.sync()
+
     def skipped(self, step: int, reason: str, turns: tuple[Turn, ...] = ()) -> None:
         """A step is not executed, on purpose."""
         reason = self.masker.text(reason)
         self._append(StepSkipped(time=self.clock(), step=step, reason=reason, turns=turns))
 
+    def key(self, key: str) -> str:
+        """The key of a loop's item in records: Unicode, and what stands for secrets."""
+        return self._sealed(encodable(key), MINIMUM_LENGTH)
+
+    def lasting_key(self, key: str) -> str:
+        """A key that a cell gives again in runs to come.
+
+        Only of secrets that no checkpoint holds: whoever has such a one has read it, so the run
+        knows it. Of a shorter one a restart may not know, and would not find what was done.
+        """
+        return self._sealed(encodable(key), KEPT_LENGTH)
+
+    def _sealed(self, key: str, shortest: int) -> str:
+        if not self.masker:
+            return key
+        return self.masker.key(key, self.store.keyring.key(), shortest=shortest)
+
+    def keyed(self, told: Told) -> Told:
+        """What a line's expression came to, with keys that hold no secret."""
+        return msgspec.structs.replace(told, keys=tuple(map(self.key, told.keys)))
+
     def decided(self, ask: Ask, told: Told) -> None:
-        """An expression of a step's line was evaluated."""
+        """An expression of a step's line was evaluated; its keys are `keyed`."""
         self._append(
             Decided(
                 time=self.clock(),
@@ -207,7 +243,7 @@ class Recorder:
                 purpose=str(ask.purpose),
                 expression=self.masker.text(ask.expression),
                 value=told.value,
-                keys=tuple(map(self.masker.text, told.keys)),
+                keys=told.keys,
                 turns=ask.path,
             )
         )

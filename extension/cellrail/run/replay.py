@@ -24,6 +24,7 @@ from cellrail_state.chains import is_good
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, StepError, StepKept, StepStatus, Turn
+from cellrail_state.turns import job_address
 
 #: no action has this place: a replay with this target answers everything
 _NOWHERE = (-1, ())
@@ -249,7 +250,7 @@ class Replay:
         if told is None:
             raise JournalDamaged(
                 f"the origin's journal does not tell --{action.purpose} of "
-                f"{actions.address(action.step, action.path)}",
+                f"{job_address(action.step.label, action.path)}",
                 hint=from_loop(action.path, action.step),
             )
         teller.decided(action, told)
@@ -263,7 +264,7 @@ class Replay:
     def _job(self, action: actions.Action) -> JobFinished:
         job_id = self._history.turns.get((self._number(action), self._old(action.path)))
         if job_id is None:
-            where = actions.address(action.step, action.path)
+            where = job_address(action.step.label, action.path)
             raise RestartRefused(
                 f"the origin has no job of {where}, which the restart would keep",
                 hint=from_loop(action.path, action.step),
@@ -431,7 +432,7 @@ def from_loop(turns: Sequence[Turn], step: Step | None = None) -> str:
 
 def not_evaluated(step: Step, path: Path, error: StepError) -> RestartRefused:
     """The refusal of a restart whose items cannot be evaluated anew."""
-    where, told = actions.address(step, path), f"{error.name}: {error.value}"
+    where, told = job_address(step.label, path), f"{error.name}: {error.value}"
     return RestartRefused(
         f"the items of {where!r} cannot be evaluated anew: {told}",
         hint="without --reeval the items of the origin are used",

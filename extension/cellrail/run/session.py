@@ -31,29 +31,32 @@ from cellrail.notebook.actions import (
     Leave,
     Path,
     Skip,
-    address,
 )
 from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.collecting import error_name
 from cellrail.notebook.control import conduct
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run import failing
+from cellrail.run.again import Segment
 from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.desk import Desk
 from cellrail.run.interrupts import unheard
 from cellrail.run.items import Means, carry_out
+from cellrail.run.orders import Order
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
-from cellrail.run.putback import PutBack, Segment
+from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import Replay
 from cellrail.run.rerun import Rerun, RerunPlan
 from cellrail_state.errors import RunTakenOver, StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Delta, JobFinished, KeptReason, RunStatus, StepStatus
+from cellrail_state.turns import job_address
 
 #: waits before a retry vary by so much
 _JITTER = (0.9, 1.1)
@@ -502,7 +505,7 @@ class Session:
 
     def _tell(self, progress: Progress, action: Action) -> None:
         if isinstance(action, Fire) and action.attempt == 1:
-            progress.step(address(action.step, action.path))
+            progress.step(job_address(action.step.label, action.path))
         else:
             self._tell_end(progress, action)
 
@@ -544,16 +547,16 @@ class Session:
         for segment in putback.segments:
             planned = segment.planned
             self._desk.stands_before(planned.job_id)
-            putback.before(client, segment)
+            orders = putback.before(client, segment)
             if planned.fate is Fate.RUNS_AGAIN:
                 outcome = self._run_again(performer, segment)
             else:
-                outcome = self._rebuild(client, planned, performer.limit)
+                outcome = self._rebuild(client, segment, orders, performer.limit)
             if outcome is not None:
                 return outcome
             putback.after(segment)
         self._desk.stands_before("")
-        delta = putback.finish(client, self._ahead())
+        delta = putback.finish(client, self._ahead(), keyed=self._recorder.key)
         for remark in putback.remarks:
             _LOGGER.warning("%s", remark)
         if delta is not None:
@@ -574,12 +577,14 @@ class Session:
     def _rebuild(
         self,
         client: CellClient,
-        planned: PlannedStep,
+        segment: Segment,
+        before: list[Order],
         limit: Callable[[Step], float | None],
     ) -> Outcome | None:
         """Run a kept step's cell again for what cannot be stored; nothing of it is committed."""
         import copy
 
+        planned = segment.planned
         step = self._steps[planned.number]
         began = time.monotonic()
         self._recorder.begin()
@@ -588,10 +593,15 @@ class Session:
             message_id = client.start(
                 self._sources.get(index, cell["source"]),
                 cell_id=step.cell_id or step.label,
-                orders={"checkpoint": False, "on_error": False, "binds_error": ""},
-            )
+                orders={
+                    "before": before, "checkpoint": False, "on_error": False,
+                    "binds_error": error_name(step),
+                },
+            )  # fmt: skip
+            before = []
             result = client.finish(message_id, scratch, index, limit(step))
-            if result.ending is not Ending.OK and "raises-exception" not in step.tags:
+            tolerated = segment.failed and result.ending is Ending.ERROR
+            if not (result.ending is Ending.OK or tolerated or "raises-exception" in step.tags):
                 return self._fail_rebuild(planned, result)
         self._recorder.rebuilt(planned.number, planned.names, time.monotonic() - began)
         return None

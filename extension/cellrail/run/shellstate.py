@@ -418,7 +418,8 @@ class ShellState:
 
         Args:
             order: `checkpoint`, `keep`, `magics`, `inputs` and `execution_count`; values above
-                `lazy_above` bytes wait until `bring` is told of code that can reach them.
+                `lazy_above` bytes wait until `bring` is told of code that can reach them. With
+                `watch` the next one tells what was changed in between.
         """
         checkpoint: Checkpoint = from_plain(order["checkpoint"], Checkpoint)
         if not order.get("force"):
@@ -462,6 +463,8 @@ class ShellState:
         warnings += ambient.apply_generators(state)
         self._restored = checkpoint
         self._placed = shellspace.capture_roots(self._shell)
+        if order.get("watch"):
+            self._capture.adopt(checkpoint, self._placed, self._definitions)
         return {"restored": sorted(report.restored), "warnings": warnings}
 
     def _made_again(
@@ -596,17 +599,20 @@ class ShellState:
     def _unchanged(self, checkpoint: Checkpoint) -> set[str]:
         """Names whose stored value is the one that was restored last: the objects may stay.
 
-        They have to: what a cell rebuilt in the meantime may hold these very objects.
+        They have to: what a cell rebuilt in the meantime may hold these very objects. What that
+        cell changed in place comes back from the store.
         """
         before = self._restored
         if before is None:
             return set()
         now = shellspace.capture_roots(self._shell)
+        changed = self._capture.change(now, None).restored
         absent = object()
         return {
             name
             for name, variable in checkpoint.variables.items()
             if variable.component is not None
+            and name not in changed
             and name in before.variables
             and before.variables[name].component == variable.component
             and now.get(name, absent) is self._placed.get(name)

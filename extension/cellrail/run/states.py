@@ -27,6 +27,7 @@ from cellrail_state.ledger import Expected, Key, Ledger
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Effects, JobFinished, ObjectRef, Turn, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
+from cellrail_state.texts import encodable
 
 RESOURCE, VARIABLE = "resource", "variable"
 #: the type of a step's state
@@ -138,6 +139,8 @@ class States(Clerk):
         """Set a key of the run, when the step succeeds."""
         del job
         self._desk.current("set_flow_user_state()")
+        if encodable(key) != key:
+            raise BadState(f"the key {key!r} is no Unicode text", hint="use another one")
         self._refuse_secrets(f"the flow user state {key!r}", key, value)
         self._user[key] = value
 

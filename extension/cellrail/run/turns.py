@@ -68,7 +68,8 @@ class Turns:
         """Take the items of a loop; their keys.
 
         Args:
-            order: `source`, `root`, `names` that are bound to an item, and `key` (an expression).
+            order: `source`, `root`, `names` that are bound to an item, and `key` (an expression);
+                with `bind` they are bound to the item at that place.
         """
         return self._attempt("foreach", lambda: {"keys": self._keys(order)})
 
@@ -83,6 +84,8 @@ class Turns:
         else:
             keys = _default_keys(items)
         shellspace.loop_roots(self._shell)[order["root"]] = items
+        if "bind" in order:
+            self._bind(order["names"], items[order["bind"]])
         return keys
 
     def _key(self, item: object, order: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from tornado.httputil import HTTPServerRequest
@@ -40,6 +39,7 @@ from cellrail.errors import (
 )
 from cellrail.server.ticking import Full
 from cellrail_state.errors import RunIsOwned, StateError, StoreNotFound, StoreNotWritable
+from cellrail_state.texts import json_bytes
 
 if TYPE_CHECKING:
     from cellrail.server.service import Service
@@ -151,7 +151,7 @@ class Base(APIHandler):
     def reply(self, data: Any, status: int = 200) -> None:
         """Tell something as JSON."""
         self.set_status(status)
-        self.finish(msgspec.json.encode(data, enc_hook=str))
+        self.finish(json_bytes(data, enc_hook=str))
 
     def refuse(self, error: Exception) -> None:
         """Tell that something was refused, or went wrong."""

@@ -14,6 +14,7 @@ from cellrail.views.variables import Loader
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunStatus, StepStatus, Turn, to_plain
 from cellrail_state.rows import RunRow
+from cellrail_state.turns import job_address
 
 
 class RunList(list[RunRow]):
@@ -21,10 +22,21 @@ class RunList(list[RunRow]):
 
     #: how many runs' newest records it does not know, where the catalog was in use
     behind: int = 0
+    #: interrupted live runs that are left out of a list of those to be recovered
+    live: int = 0
 
     def __repr__(self) -> str:
         lines = [f"{r.run_id}  {r.status:<11}  {r.flow}" for r in self]
-        return "\n".join(lines) or "no runs"
+        return "\n".join(lines) or "no runs" + (f" ({self.live_told})" if self.live else "")
+
+    @property
+    def live_told(self) -> str:
+        """What becomes of interrupted live runs, in words."""
+        runs = "live run" if self.live == 1 else "live runs"
+        return (
+            f"{self.live} interrupted {runs}: a kernel's cannot be recovered; from a step of it: "
+            "%flow restart RUN --from STEP, or cellrail restart RUN"
+        )
 
     def _repr_html_(self) -> str:
         rows = tuple((r.run_id, r.status, r.flow, r.cause) for r in self)
@@ -163,12 +175,10 @@ class Run:
         children = []
         for called in self._history.called():
             status = self._history.status_of(called.run_id)
-            inside = [str(turn) for turn in called.turns]
             label = self._history.label_of(called.step)
-            own = [] if called.turns and called.turns[-1].loop == label else [label]
             children.append(
                 ChildView(
-                    run_id=called.run_id, step="/".join([*inside, *own]), key=called.key,
+                    run_id=called.run_id, step=job_address(label, called.turns), key=called.key,
                     notebook=called.notebook, status=str(status) if status is not None else None,
                 )
             )  # fmt: skip

@@ -13,6 +13,7 @@ from cellrail.views.variables import Loader, Variables, is_of_a_library
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, KeptReason, StepStatus, Turn
 from cellrail_state.steps import StepState
+from cellrail_state.turns import job_address
 
 
 class StepView:
@@ -200,6 +201,11 @@ class StepView:
         return chosen.reason if chosen is not None else ""
 
     @property
+    def uncached(self) -> str:
+        """With `--cache`: why it was executed, and why none will be kept instead; "" elsewhere."""
+        return self._state.job.uncached if self._state.job is not None else ""
+
+    @property
     def not_restorable(self) -> str:
         """Why the namespace after it cannot be put back; "" where it can."""
         return self._history.restorable_after(self.number)
@@ -237,6 +243,7 @@ class StepView:
             "rebuilt": list(state.rebuilt),
             "effects": list(self.effects),
             "why": self.why,
+            "uncached": self.uncached,
             "woke_by": self.woke_by,
             "resume_data": self.resume_data,
             "waits_until": self.waits_until,
@@ -277,9 +284,7 @@ class TurnView(StepView):
     @property
     def address(self) -> str:
         """How it is called: `score[north]`, `score[north]/inner[0]`."""
-        inside = [str(turn) for turn in self.turns]
-        own = [] if self.turns[-1].loop == self.label else [self.label]
-        return "/".join([*inside, *own])
+        return job_address(self.label, self.turns)
 
     @property
     def ends_a_loop(self) -> bool:

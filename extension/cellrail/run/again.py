@@ -1,0 +1,288 @@
+"""Cells that run again before a cut: which jobs of them, and on what.
+
+A plain cell runs again once. Of a loop each item's job does, in order, on the namespace right
+before it and with the loop's variable bound to the item; only the last one where the cell binds in
+any case what it runs again for. What the first run tolerated (`--on-error continue`) is tolerated
+again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cellrail.errors import RestartRefused
+from cellrail.notebook.apart import targets
+from cellrail.notebook.firstuse import first_use
+from cellrail.notebook.options import OptionError, StepOptions, parse_options
+from cellrail.notebook.plan import Fate, PlannedStep
+from cellrail.run.orders import Order, items, root_of
+from cellrail.step_line import blank_step_line
+from cellrail_state.chains import names_of
+from cellrail_state.history import RunHistory
+from cellrail_state.model import (
+    Checkpoint,
+    JobFinished,
+    StepInfo,
+    StepStatus,
+    Turn,
+    Variable,
+    Verdict,
+)
+
+#: a place, or what stands for a secret: it does not tell which item it is of
+_SILENT = re.compile(r"^#\d+$|\*\*\*|secret-[0-9a-f]{16}")
+
+
+class Entering(msgspec.Struct, frozen=True, kw_only=True):
+    """A loop's variable and the item that it has in a turn."""
+
+    root: str
+    foreach: str
+    key: str
+    turn: Turn
+    #: the turn was entered before the job: what is stored of the variable is there
+    entered: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The variables."""
+        return targets(self.foreach)
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell that runs again before the cut, and the namespace it runs on."""
+
+    planned: PlannedStep
+    checkpoint: Checkpoint
+    #: the namespace after it, as it ran first
+    ran: Checkpoint
+    #: jobs of the chain before it
+    jobs: tuple[JobFinished, ...]
+    #: the origin's job that an `--always` cell's new job stands for
+    replaces: str = ""
+    #: the turns that the cell belongs to
+    turns: tuple[Turn, ...] = ()
+    #: names of it that stay when the next checkpoint is laid over
+    protects: frozenset[str] = frozenset()
+    #: variables of the loops around a rebuilding cell, outermost first
+    entering: tuple[Entering, ...] = ()
+    #: it failed when it ran first, and the flow went on with what it left
+    failed: bool = False
+
+
+class Again:
+    """Binds loops' variables for cells that run again."""
+
+    def __init__(self) -> None:
+        #: items that had to be evaluated anew, since no checkpoint holds them
+        self._taken: set[str] = set()
+
+    def enter(self, segment: Segment, ask: Callable[[Order], dict[str, Any]]) -> list[Order]:
+        """What is to be done right before the cell.
+
+        Args:
+            segment: the cell; the kernel has the namespace before it.
+            ask: has the kernel carry out an order.
+
+        Raises:
+            RestartRefused: the items are others by now.
+        """
+        before: list[Order] = []
+        variables = segment.checkpoint.variables
+        for entering in segment.entering:
+            if entering.entered and all(_is_stored(variables.get(n)) for n in entering.names):
+                continue
+            if not self._is_there(entering.root, variables):
+                answer = ask(
+                    {**items(entering.foreach, entering.key, root=entering.root), "before": before}
+                )
+                before = []
+                self._taken.add(entering.root)
+                _check(entering, answer, segment.planned.label)
+            before.append(
+                {
+                    "what": "enter", "root": entering.root, "index": entering.turn.index,
+                    "names": entering.names,
+                }
+            )  # fmt: skip
+        return before
+
+    def _is_there(self, root: str, variables: Mapping[str, Variable]) -> bool:
+        return _is_stored(variables.get(root)) or (root in self._taken and root in variables)
+
+
+def _check(entering: Entering, answer: Mapping[str, Any], label: str) -> None:
+    keys, turn = answer.get("keys", ()), entering.turn
+    if raised := answer.get("raised"):
+        why = f"{raised['name']}: {raised['value']}"
+    elif turn.index >= len(keys) or (keys[turn.index] != turn.key and not _SILENT.search(turn.key)):
+        why = f"{turn} is no longer among them"
+    else:
+        return
+    raise RestartRefused(
+        f"step {label!r} had to run again, and its items cannot be had as they were: {why}",
+        hint="restart from this step or an earlier one",
+    )
+
+
+def _is_stored(variable: Variable | None) -> bool:
+    return variable is not None and variable.verdict is Verdict.STORED
+
+
+# --- which jobs ------------------------------------------------------------------------------
+
+
+def segments_of(
+    steps: Sequence[PlannedStep], jobs: Sequence[JobFinished], history: RunHistory
+) -> list[Segment]:
+    """The cells that run again before the cut.
+
+    Args:
+        steps: the plan's steps in order.
+        jobs: the chain of jobs before the cut.
+        history: the run that the plan keeps jobs of.
+    """
+    return _Segments(steps, jobs, history).all()
+
+
+class _Segments:
+    def __init__(
+        self, steps: Sequence[PlannedStep], jobs: Sequence[JobFinished], history: RunHistory
+    ) -> None:
+        self._jobs, self._history = jobs, history
+        self._places = {
+            job_id: place for place, job in enumerate(jobs) for job_id in sorted(names_of(job))
+        }
+        again = {Fate.RUNS_AGAIN, Fate.REBUILDS}
+        self._planned = [s for s in steps if s.fate in again and s.job_id in self._places]
+        self._checkpoints = [Checkpoint()]
+        self._infos = {state.job_id: state.info for state in history.states}
+        self._loops = {state.info.label: state.info for state in history.states}
+
+    def all(self) -> list[Segment]:
+        found: list[tuple[int, Segment]] = []
+        for planned in self._planned:
+            if planned.fate is Fate.RUNS_AGAIN:
+                found.append(self._always(planned))
+            else:
+                found += self._rebuilding(planned)
+        return [segment for _, segment in sorted(found, key=lambda pair: pair[0])]
+
+    def _always(self, planned: PlannedStep) -> tuple[int, Segment]:
+        place = self._places[planned.job_id]
+        return place, Segment(
+            planned=planned,
+            replaces=planned.job_id,
+            turns=self._jobs[place].turns,
+            protects=_protects(self._jobs, place),
+            **self._around(place),
+        )
+
+    def _around(self, place: int) -> dict[str, Any]:
+        return {
+            "checkpoint": self._before(place),
+            "ran": self._before(place + 1),
+            "jobs": tuple(self._jobs[:place]),
+        }
+
+    def _before(self, place: int) -> Checkpoint:
+        known = self._checkpoints
+        while len(known) <= place:
+            known.append(known[-1].after(self._jobs[len(known) - 1].delta))
+        return known[place]
+
+    def _rebuilding(self, planned: PlannedStep) -> Iterator[tuple[int, Segment]]:
+        info = self._infos.get(planned.job_id)
+        turns = self._turns(planned, info)
+        places = sorted(turns)
+        if places and self._last_will_do(planned, info, places[-1], turns[places[-1]]):
+            places = places[-1:]
+        for place in places:
+            entering = tuple(self._entering(place, turns[place]))
+            after = self._before(place + 1).variables
+            # items that no checkpoint holds stay for the items behind
+            roots = [each.root for each in entering if not _is_stored(after.get(each.root))]
+            yield (
+                place,
+                Segment(
+                    planned=planned,
+                    protects=frozenset((*planned.names, *roots)),
+                    entering=entering,
+                    failed=self._jobs[place].status is StepStatus.FAILED,
+                    **self._around(place),
+                ),
+            )
+
+    def _turns(self, planned: PlannedStep, info: StepInfo | None) -> dict[int, tuple[Turn, ...]]:
+        """The jobs that executed a step's cell, by place, with the turns that each belongs to."""
+        place = self._places[planned.job_id]
+        if info is None:
+            return {place: ()}
+        found = {
+            self._places[job.job_id]: turns
+            for turns, job in self._history.turns_of(info.number)
+            if job.job_id in self._places and self._is_of_execution(job, self._jobs[place])
+        }
+        found.setdefault(place, ())
+        if not _options(info).loops:
+            return found
+        # the job that ends a loop executed nothing
+        return {p: turns for p, turns in found.items() if turns and turns[-1].loop == info.label}
+
+    def _is_of_execution(self, job: JobFinished, last: JobFinished) -> bool:
+        """Whether both are of one execution: a person may have executed the loop before."""
+        return not self._history.is_live or job.sequence == last.sequence
+
+    def _last_will_do(
+        self, planned: PlannedStep, info: StepInfo | None, place: int, turns: Sequence[Turn]
+    ) -> bool:
+        """Whether the last job alone makes all of it again, whatever earlier ones made."""
+        if info is None or not turns or self._jobs[place].status is StepStatus.FAILED:
+            return False
+        mates = [
+            other
+            for other in self._planned
+            if any(t.loop == turns[0].loop for t in self._jobs[self._places[other.job_id]].turns)
+        ]
+        if any(other is not planned for other in mates):
+            return False
+        variables = self._before(place).variables
+        known = (_is_stored(variables.get(each.root)) for each in self._entering(place, turns))
+        body = "".join(blank_step_line(info.source.splitlines(keepends=True)))
+        return all(known) and first_use(body).binds.issuperset(planned.names)
+
+    def _entering(self, place: int, turns: Sequence[Turn]) -> Iterator[Entering]:
+        before = self._jobs[place - 1].turns if place else ()
+        shared = 0
+        while shared < min(len(turns), len(before)) and turns[shared] == before[shared]:
+            shared += 1
+        for depth, turn in enumerate(turns):
+            loop = self._loops.get(turn.loop)
+            options = _options(loop) if loop is not None else StepOptions()
+            if options.foreach:
+                yield Entering(
+                    root=root_of(turn.loop, turns[:depth]),
+                    foreach=options.foreach,
+                    key=options.key,
+                    turn=turn,
+                    entered=depth < shared,
+                )
+
+
+def _options(info: StepInfo) -> StepOptions:
+    try:
+        return parse_options(info.options)
+    except OptionError:  # of another version of cellrail
+        return StepOptions()
+
+
+def _protects(jobs: Sequence[JobFinished], place: int) -> frozenset[str]:
+    """What an `--always` cell wrote and no later kept step wrote again."""
+    later: set[str] = set()
+    for job in jobs[place + 1 :]:
+        later |= set(job.delta.written)
+    return frozenset(set(jobs[place].delta.written) - later)

@@ -1,0 +1,171 @@
+"""`%flow restart` in an open notebook: what is recorded goes on from where the namespace went back.
+
+Law: whatever is restarted afterwards, here, in a new kernel or headless, begins on the namespace
+that a notebook which was never restarted had at that cell.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from reading import printed
+
+START = "%load_ext cellrail\n%flow config notebook=flow.ipynb"
+CELLS = (
+    START,
+    "import random\nrandom.seed(1)\nx, acc = 0, []",
+    "%%step mid\nx += 1",
+    "%%step end\nacc.append(5)\nprint(x, acc, round(random.random(), 4))",
+    "%%step tail\nprint(x, acc, round(random.random(), 4))",
+)
+END, TAIL = "1 [5] 0.1344\n", "1 [5] 0.8474\n"
+
+
+class Notebook:
+    """An open notebook, whose cells are executed by their places."""
+
+    def __init__(self, front, cells):
+        self.front, self.cells = front, cells
+
+    def run(self, *places: int) -> str:
+        said = ""
+        for place in places:
+            said = self.front.run(self.cells[place - 1], f"cell-{place}")
+        return said
+
+    def flow(self, line: str) -> str:
+        return self.front.run(f"%flow {line}", "scratch")
+
+
+@pytest.fixture
+def opened(make, front):
+    make(*CELLS)
+    notebook = Notebook(front, CELLS)
+    assert notebook.run(1, 2, 3, 4) == END
+    assert notebook.run(5) == TAIL
+    return notebook
+
+
+def test_every_restart_after_a_restart_here_begins_on_the_right_namespace(opened, app):
+    assert "right before 'mid'" in opened.flow("restart --from mid")
+    assert opened.run(3, 4) == END
+    assert "right before 'end'" in opened.flow("restart --from end")
+    assert opened.run(4) == END
+    for cut in ("mid", "end", "end"):
+        opened.flow(f"restart --from {cut}")
+        assert opened.run(*range(3 if cut == "mid" else 4, 5)) == END
+    assert opened.run(5) == TAIL
+
+    again = app.restart("last", from_step="mid")
+    assert (printed(again, "end"), printed(again, "tail")) == (END, TAIL)
+    again = app.restart(again.id, from_step="end")
+    assert (printed(again, "end"), printed(again, "tail")) == (END, TAIL)
+
+
+def test_a_cell_that_was_not_executed_since_is_gone_back_to_by_force_alone(opened, app):
+    opened.flow("restart --from mid")
+    opened.run(3)
+    assert "'mid' was executed out of order" in opened.flow("restart --from tail")
+    # its last execution was before that: it is that moment which comes back
+    assert "right before 'tail'" in opened.flow("restart --from tail --force")
+    assert opened.run(5) == TAIL
+    again = app.restart("last", from_step="end", force=True)
+    assert (printed(again, "end"), printed(again, "tail")) == (END, TAIL)
+
+
+def test_what_was_undone_is_as_if_it_had_not_been(opened, app):
+    opened.flow("restart --from mid")
+    assert "as it was before" in opened.flow("undo")
+    assert opened.front.run("print(x, acc)", "cell-6") == "1 [5]\n"
+    assert "right before 'end'" in opened.flow("restart --from end")
+    assert opened.run(4, 5) == TAIL
+
+
+GATES = (
+    START,
+    "from cellrail import flow, get_flow_user_state, set_flow_user_state\n"
+    "calls = []\nset_flow_user_state('n', 1)",
+    "%%step ask\nflow.suspend('1h')",
+    "%%step use\ncalls.append(flow.resume_data)\n"
+    "set_flow_user_state('n', get_flow_user_state('n') + 1)\n"
+    "print(calls, flow.once('k', lambda: len(calls)))",
+    "%%step late\nprint(flow.step('ask').resume_data, calls, get_flow_user_state('n'),"
+    " flow.once('k', int))",
+    "%%step end\nprint(calls, get_flow_user_state('n'))",
+)
+
+
+def test_a_new_kernel_goes_on_from_the_run_of_the_one_before(make, front, another_front, app):
+    make(*GATES)
+    first = Notebook(front, GATES)
+    first.run(1, 2, 3)
+    first.flow("resume --data 2")
+    assert first.run(4) == "[2] 1\n"
+    assert first.run(5) == "2 [2] 2 1\n"
+    old = app.show("last").id
+    front.manager.shutdown_kernel(now=True)
+
+    second = Notebook(another_front(), GATES)
+    second.run(1)
+    assert "right before 'late'" in second.flow(f"restart {old} --from late")
+    assert second.run(5) == "2 [2] 2 1\n"
+    assert second.run(6) == "[2] 2\n"
+    assert "right before 'end'" in second.flow("restart --from end")
+    assert second.run(6) == "[2] 2\n"
+    assert "right before 'use'" in second.flow(f"restart {old} --from use")
+    assert second.run(4) == "[2] 1\n"
+    assert second.run(5) == "2 [2] 2 1\n"
+    assert second.run(6) == "[2] 2\n"
+
+    # the run that began so is an origin like any other
+    new = app.show("last").id
+    assert new != old
+    assert "right before 'end'" in second.flow("restart --from end")
+    assert second.run(6) == "[2] 2\n"
+    for cut in ("late", "end", "use"):
+        again = app.restart(new, from_step=cut)
+        assert again.status == "success", again.cause
+        assert printed(again, "late") == "2 [2] 2 1\n"
+        assert printed(again, "end") == "[2] 2\n"
+
+
+# --- what is said where a restart here cannot be ------------------------------------------------
+
+
+def test_a_kernel_in_the_place_of_a_killed_one_is_told_which_run_has_the_step(
+    opened, another_front, app
+):
+    old = app.show("last").id
+    opened.front.manager.shutdown_kernel(now=True)
+    second = Notebook(another_front(), CELLS)
+    second.run(1)
+
+    said = second.flow("restart --from end")
+    assert f"run {old} has executed it: %flow restart {old} --from end" in said
+    assert f"%flow restart {old} --from end" in second.flow("restart --from end --plan")
+    assert "right before 'end'" in second.flow(f"restart {old} --from end")
+    assert second.run(4) == END
+
+
+def test_a_cell_that_was_executed_and_not_saved_is_said_not_to_be_saved(opened):
+    opened.front.run("%%step fresh\ny = 1", "cell-9")
+    said = opened.flow("restart --from fresh")
+    assert "'fresh' was executed here, and is not in the notebook as it is saved" in said
+    assert "save the notebook" in said
+    assert "there is no step 'frosh'" in opened.flow("restart --from frosh")
+
+
+def test_json_in_a_flow_line_is_meant_as_it_is(make, front):
+    make(*GATES)
+    notebook = Notebook(front, GATES)
+    notebook.run(1, 2, 3)
+    assert "Error" not in notebook.flow('resume --data {"by":10, "to": ["a b"]}')
+    assert front.run("print(flow.resume_data)", "cell-9") == "{'by': 10, 'to': ['a b']}\n"
+
+
+def test_interrupted_live_runs_are_said_not_to_be_recoverable(opened, cellrail):
+    opened.front.manager.shutdown_kernel(now=True)
+    done = cellrail("recover")
+    assert done.stdout == "no run can be recovered\n"
+    assert "1 interrupted live run: a kernel's cannot be recovered" in done.stderr
+    assert "no run is interrupted" not in cellrail("recover", "--all").stdout
