@@ -234,7 +234,6 @@ class Continuer(msgspec.Struct, kw_only=True):
         try:
             kernel.wait_ready_alike()
             outcome = self._go_on(found, journal, records, kernel, output)
-            kernel.ask_to_exit()
             self.store.catalog.ingest()
         except BaseException:
             kernel.kill()

@@ -125,8 +125,7 @@ class Launcher(msgspec.Struct, kw_only=True):
                 clock=self.clock,
             )
             execute(conductor, name)
-            # both take their time: the kernel's end and the catalog's
-            kernel.ask_to_exit()
+            # meanwhile the kernel ends
             self.ingest(self.open_store())
         except BaseException:
             with unheard():

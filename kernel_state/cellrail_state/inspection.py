@@ -200,9 +200,12 @@ def package_version(top: str) -> str | None:
     """The version of an installed top-level package; None for anything else."""
     if not top or top in sys.stdlib_module_names or top in {"__main__", "cellrail_state"}:
         return None
-    version = getattr(sys.modules.get(top), "__version__", None)
+    module = sys.modules.get(top)
+    version = getattr(module, "__version__", None)
     if isinstance(version, str):
         return version
+    if module is not None and getattr(module, "__spec__", None) is None:
+        return None  # made by hand, as those that Cython's types name: no distribution has it
     try:
         return importlib.metadata.version(top)
     except (importlib.metadata.PackageNotFoundError, ValueError):

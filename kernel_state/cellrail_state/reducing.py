@@ -56,6 +56,17 @@ def _reduce_once(obj: object) -> Any:
 
 def handler_for(kind: type) -> Handler | None:
     """The reducer for a type, or None where pickle's own way is right."""
+    # classes of the notebook change from cell to cell
+    is_own = any(base.__module__ == "__main__" for base in kind.__mro__)
+    return _find_handler(kind) if is_own else _found_handler(kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _found_handler(kind: type) -> Handler | None:
+    return _find_handler(kind)
+
+
+def _find_handler(kind: type) -> Handler | None:
     if (special := _SPECIAL.get(kind)) is not None:
         return special
     for base, handler in _SPECIAL_BASES:

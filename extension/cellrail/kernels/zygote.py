@@ -94,15 +94,18 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def _rehearse(app: Any, tops: Collection[str]) -> None:
     """Have made what every kernel would make of the same in its first cells, and nobody sees."""
-    from cellrail_state import packing
+    from cellrail_state import packing, reach
     from cellrail_state.inspection import package_version
 
     app.shell.display_formatter.format(0)
     for top in tops:
         # indexes the folders that distributions are installed in
         package_version(top)
-    # what captures use, and what the first frame of strings and its display import
-    wanted = []
+    # knows the folders that Python's own modules lie in
+    reach.is_local(sys.modules[__name__])
+    # what the first cell and the loop around it import, what captures use, and what the first
+    # frame of strings and its display do
+    wanted = ["IPython.core.logger", "tornado.platform.asyncio"]
     if "pandas" in tops:
         wanted += ["pandas.io.formats.html", "pandas.io.formats.string"]
     if {"pyarrow", "pandas"} <= set(tops):

@@ -7,6 +7,7 @@ of loggers, hooks of `sys`, `warnings`, `threading`, `gc` and of imports, replac
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import builtins
 import functools
 import gc
@@ -26,9 +27,9 @@ _HARMLESS = (
     "GarbageCollectorThread", "ExecutorManagerThread", "_ExecutorManagerThread",
     "QueueFeederThread", "QueueManagerThread",
 )  # fmt: skip
-_SIGNALS = tuple(signal.valid_signals())
+_SIGNALS = tuple(map(int, signal.valid_signals()))
 _BUILT_IN = frozenset({type, types.BuiltinFunctionType, bool, type(None), str})
-_IDLE = frozenset({type(None), types.BuiltinFunctionType, signal.Handlers})
+_IDLE = frozenset({type(None), types.BuiltinFunctionType, int, signal.Handlers})
 _EVENTS = ("pre_execute", "pre_run_cell", "post_execute", "post_run_cell")
 
 
@@ -92,7 +93,8 @@ class Bystanders:
 
 def _hooks() -> Iterator[Any]:
     """What Python and its logging call without being told by a cell."""
-    yield from map(signal.getsignal, _SIGNALS)
+    # below the module that makes enums of them, some sixty times before and after each cell
+    yield from map(_signal.getsignal, _SIGNALS)
     yield from (sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook)
     yield from (sys.gettrace(), sys.getprofile(), warnings.showwarning, warnings.formatwarning)
     yield from (*gc.callbacks, *sys.meta_path, *sys.path_hooks)

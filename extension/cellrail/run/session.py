@@ -222,6 +222,9 @@ class Session:
                 if self._progress is not None:
                     self._progress.close()
         with unheard():
+            # its end takes its time, and so does the last record's way to the disk
+            if self._kernel is not None:
+                self._kernel.ask_to_exit()
             self._recorder.end(
                 outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
             )
