@@ -156,11 +156,10 @@ class RunConductor:
         indices = [index for step in flow.steps for index in step.cell_indices]
         sources = prepare.mask_notebook(notebook, masker, indices) if masker else None
         clear_outputs(notebook, indices)
+        kernel.wait_ready(self._settings)
         store = self._open_store()
         link = SharedLink(request.cwd, store) if request.told.get("shared") else None
-        # what is written for it reaches the disk while the kernel begins
         first = self._first_record(notebook, flow, masker, kernel_name, store)
-        kernel.wait_ready(self._settings)
         if link is not None:
             link.make(first.run_id)
         try:

@@ -108,7 +108,7 @@ def _run(store: Store, history: RunHistory) -> dict[str, Any]:
     started, ended = history.started, history.ended
     origin, tick = started.origin, started.tick
     status = RunStatus.RUNNING if ended is None else ended.status
-    return {
+    row = {
         "run_id": started.run_id,
         "flow": store.current_flow(started),
         "kind": str(started.kind),
@@ -135,6 +135,17 @@ def _run(store: Store, history: RunHistory) -> dict[str, Any]:
         "source": tick.source if tick is not None else None,
         "seconds": history.seconds,
     }
+    return row | {"searched": _searched(row)}
+
+
+def _searched(row: Mapping[str, Any]) -> str:
+    """What searches look through of a run's row: labels and parameters as JSON, in lower case.
+
+    Its flow is not among it, which can get another id.
+    """
+    texts = [row[name] or "" for name in ("run_id", "kind", "cause", "origin")]
+    told = [msgspec.json.encode(row[name]).decode() for name in ("labels", "parameters")]
+    return "\n".join([*texts, *told]).lower()
 
 
 def _step(run_id: str, state: StepState) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class RunSearch(msgspec.Struct, frozen=True, kw_only=True):
         way = "ASC" if self.ascending else "DESC"
         order = f"{_SORTS[self.sort]} {way}, run_id {way}"
         window = {"status": self.status, "limit": self.limit, "offset": self.offset}
-        return _of("page_of_runs").replace("SORT_KEY", order), {**self._fitting(flow), **window}
+        sql, values = self._fitting("page_of_runs", flow)
+        return sql.replace("SORT_KEY", order), values | window
 
     def counts(self, flow: str | None) -> tuple[str, dict[str, Any]]:
         """The query of how many runs of each status fit, and its values.
@@ -58,10 +59,13 @@ class RunSearch(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             flow: only this flow's; None for all.
         """
-        return _of("count_runs"), self._fitting(flow)
+        return self._fitting("count_runs", flow)
 
-    def _fitting(self, flow: str | None) -> dict[str, Any]:
-        return {"flow": flow, "needles": [_needles(word) for word in self.text.split()]}
+    def _fitting(self, name: str, flow: str | None) -> tuple[str, dict[str, Any]]:
+        values: dict[str, Any] = {"flow": flow}
+        words = [_condition(word, values) for word in self.text.split()]
+        fitting = queries()["fitting_runs"].replace("EVERY_WORD", " AND ".join(["true", *words]))
+        return queries()[name].replace("FITTING_RUNS", fitting), values
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,18 +78,27 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     total: int
 
 
-def _of(name: str) -> str:
-    return queries()[name].replace("FITTING_RUNS", queries()["fitting_runs"])
+def _condition(word: str, values: dict[str, Any]) -> str:
+    """The condition that a word of a search is; its values are added to those that there are.
 
-
-def _needles(word: str) -> list[str]:
-    """The texts of which one occurs in a run that a word of a search fits, in lower case.
-
-    Labels and parameters are searched as the JSON that they are stored as.
+    It looks into what `rows` has joined for it, and into the flow, which can get another id.
     """
-    name, equals, value = word.lower().partition("=")
-    if not (equals and name):
-        return [word.lower()]
+    word = word.lower()
+    name, equals, value = word.partition("=")
+    if equals and name:
+        columns, texts = ["searched"], _json_texts(name, value)
+    else:
+        columns, texts = ["searched", "lower(flow)"], [word]
+    tests = []
+    for text in texts:
+        key = f"text{len(values)}"
+        values[key] = text
+        tests += [f"contains({column}, ${key})" for column in columns]
+    return f"({' OR '.join(tests)})"
+
+
+def _json_texts(name: str, value: str) -> list[str]:
+    """How a label or a parameter of this name whose value begins so can stand in JSON."""
 
     def quoted(text: str) -> str:
         return msgspec.json.encode(text).decode()

@@ -12,16 +12,10 @@ ORDER BY run_id DESC
 LIMIT $limit
 
 -- name: fitting_runs
--- The runs that fit a search. $needles: of each list one text must occur in the run.
+-- The runs that fit a search. EVERY_WORD: a condition for each word of it.
 SELECT *
 FROM runs
-WHERE ($flow IS NULL OR flow = $flow)
-  AND (len($needles::VARCHAR[][]) = 0 OR len(list_filter(
-        $needles::VARCHAR[][],
-        lambda texts: len(list_filter(texts, lambda text: contains(lower(concat_ws(
-            chr(10), run_id, flow, kind, cause, origin, labels::VARCHAR, parameters::VARCHAR
-        )), text))) > 0
-      )) = len($needles::VARCHAR[][]))
+WHERE ($flow IS NULL OR flow = $flow) AND EVERY_WORD
 
 -- name: page_of_runs
 -- A page of them.

@@ -39,7 +39,9 @@ CREATE TABLE runs (
     claim INTEGER,
     source VARCHAR,
     -- while a process drove it: without the time that it was suspended, or had no owner
-    seconds DOUBLE
+    seconds DOUBLE,
+    -- what searches look through, in lower case: id, kind, cause, origin, labels, parameters
+    searched VARCHAR
 );
 
 -- a step in a run, and the job that stands for it (its own, or a kept one)
