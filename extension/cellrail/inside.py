@@ -102,20 +102,26 @@ def _new_items(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | None:
 def _named(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | str:
     if "[" not in wanted:
         step = find_step(wanted, flow.steps)
-        if step.options.in_:
-            raise RestartRefused(
-                f"step {step.label!r} belongs to the loop {step.options.in_!r}: which item?",
-                hint=_which_item(flow, step),
-            )
+        _check_outermost(flow, step)
         return wanted
     named, rest = split_address(wanted)
     loops = [find_step(loop, flow.steps) for loop, _ in named]
     step = find_step(rest, flow.steps) if rest else loops[-1]
     _check_nesting(wanted, loops, step, rest)
+    _check_outermost(flow, loops[0])
     turns: Path = ()
     for loop, (_, key) in zip(loops, named, strict=True):
         turns = (*turns, _turn(history, loop, turns, key))
     return _from_its_loop(history, step, turns)
+
+
+def _check_outermost(flow: Flow, step: Step) -> None:
+    """An address begins with a step that is in no loop."""
+    if step.options.in_:
+        raise RestartRefused(
+            f"step {step.label!r} belongs to the loop {step.options.in_!r}: which item?",
+            hint=_which_item(flow, step),
+        )
 
 
 def _which_item(flow: Flow, step: Step) -> str:

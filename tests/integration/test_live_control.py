@@ -413,6 +413,20 @@ def test_the_header_executes_the_cells_of_its_loop_as_they_are_saved(opened, edi
     assert "the loop score is not saved as it is" in notebook.cell(3).error["traceback"][0]
 
 
+def test_the_header_of_a_loop_in_a_loop_runs_in_the_turns_of_the_outer_one(opened):
+    notebook = opened(
+        "log = []",
+        "%%step outer --foreach k in 'pq'\nlog.append(k)",
+        "%%step inner --in outer --foreach y in range(2)\nlog.append(y)",
+        "%%step last --in inner\nlog.append('x')",
+    )
+
+    assert [c.text for c in notebook.run_all()[-2:]] == [
+        "cellrail: ran in the turns of outer\n"
+    ] * 2
+    assert notebook.front.run("''.join(map(str, log))") == "'p0x1xq0x1x'"
+
+
 def test_a_failure_in_a_cell_below_the_header_shows_that_cells_lines(opened):
     notebook = opened(
         "%%step score --foreach n in [1, 0]\npass",

@@ -20,7 +20,7 @@ import asyncio
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +149,14 @@ class LiveControl:
         """
         book = live.book if live is not None else self._book
         try:
-            found = loop_of(cell, self._notebook(), book)
+            return loop_of(cell, self._notebook(), book)
         except CellrailError as error:
             raise Refused(str(error)) from error
-        for number in found[1]:
+
+    def begins(self, cells: Iterable[int]) -> None:
+        """These cells are executed anew: what a loop has told of them holds no more."""
+        for number in cells:
             self._executed.pop(number, None)
-        return found
 
     def awaits_inside(self, cell: LiveStep, live: LiveRun | None) -> bool:
         """Whether a cell below the header of a loop has a top-level `await`."""
@@ -326,6 +328,7 @@ class _Conducted:
                 print(f"cellrail: {self._control.inside(self.cell)}")
                 return
             block, cells = self._control.block(self.cell, self.live)
+            self._control.begins(cells)
             end = await self._conduct(block, cells)
             self._end(end, block, cells)
         except CellrailError as error:
