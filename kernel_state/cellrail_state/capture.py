@@ -186,6 +186,14 @@ class Capture:
         self._found = tuple(sorted({*self._found, *found}))
         return found
 
+    def knows_of(self, names: Collection[str]) -> None:
+        """These were bound anew since the last capture, and not unseen: a loop's variables.
+
+        Args:
+            names: whose change `look_before` does not tell.
+        """
+        self._looked_at.update(names)
+
     def change(self, roots: Mapping[str, object], touched: Collection[str] | None) -> Change:
         """What is not as it was at the last capture.
 

@@ -168,6 +168,21 @@ def test_items_of_loops_are_kept_one_by_one(more, make, app, times, edit):
     assert printed(again, "s") == "10\n40\n30\n"
 
 
+def test_a_variable_of_an_earlier_loop_is_bound_by_the_next_one_and_not_unseen(make, app, times):
+    path = make(
+        "%%step one --foreach x in [1, 2, 3] --cache 1d --collect y\ny = x" + COUNT,
+        "%%step two --foreach x in [1, 2, 3] --key x * 2 --cache 1d --collect z\nz = x + 1" + COUNT,
+        "print(y, z)",
+    )
+    run = app.run(path)
+    assert (printed(run, "#3"), times()) == ("[1, 2, 3] [2, 3, 4]\n", 6)
+    assert not any(job.delta.missed for job in app.history(run.id).jobs)
+
+    again = app.run(path)
+
+    assert (printed(again, "#3"), times()) == ("[1, 2, 3] [2, 3, 4]\n", 0)
+
+
 @pytest.mark.parametrize("more", ["", " --parallel 2"])
 def test_a_kept_item_has_not_written_what_it_only_shares_memory_with(more, make, app, times):
     path = make(

@@ -218,6 +218,8 @@ class ShellState:
         """
         # what runs beside the cell may be gone when it ends
         self._beside = self._bystanders.may_run()
+        self._capture.knows_of(self.turns.bound)
+        self.turns.bound.clear()
         started = time.monotonic()
         if self._spent > (started - self._began) / _LOOKING_SHARE:
             return

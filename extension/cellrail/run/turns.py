@@ -30,6 +30,8 @@ class Turns:
         self.raised: BaseException | None = None
         #: the exception that the last expression ended with
         self.broken: BaseException | None = None
+        #: names that were bound to an item since somebody asked
+        self.bound: set[str] = set()
 
     def failed(self, raised: BaseException | None, name: str) -> None:
         """A cell has failed.
@@ -127,6 +129,7 @@ class Turns:
 
     def _bind(self, names: Sequence[str], item: Any) -> None:
         space = self._shell.user_ns
+        self.bound.update(names)
         if len(names) == 1:
             space[names[0]] = item
             return
