@@ -240,8 +240,10 @@ def test_a_suspension_in_a_loop_and_as_the_last_step(make, app, tmp_path):
             "%%step last\nprint(got, item)\nflow.suspend('1h', on_timeout='fail')",
         )
     )
-    for data in (1, 2):
+    items = (["suspended"], ["success", "suspended"])
+    for data, told in enumerate(items, 1):
         assert run.status == "suspended"
+        assert [item.status for item in run.items(run["each"])] == told
         run = app.resume(run.id, step="each", data=data)
     assert printed(run, "last") == f"[('a', 1), ('b', 2)] ['a', 'b']\n{NO_URL}"
     assert (run.status, run["last"].status) == ("suspended", "suspended")

@@ -68,7 +68,10 @@ class ChildView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: of an item's jobs the one with the first of these tells
-_TELLING = (StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.SUCCESS, StepStatus.KEPT)
+_TELLING = (
+    StepStatus.CANCELLED, StepStatus.FAILED, StepStatus.SUSPENDED, StepStatus.SUCCESS,
+    StepStatus.KEPT,
+)  # fmt: skip
 
 
 class Run:

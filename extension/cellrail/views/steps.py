@@ -269,9 +269,12 @@ class TurnView(StepView):
         kept = job.job_id.rpartition("/")[0] != history.run_id
         cause = job.cause or (f"{job.error.name}: {job.error.value}" if job.error else "")
         reason = KeptReason.CACHE if job.cached else KeptReason.ORIGIN
+        pending, status = history.pending, StepStatus.KEPT if kept else job.status
+        if pending is not None and job.wait is not None and pending.wait_id == job.wait.wait_id:
+            status, cause = StepStatus.SUSPENDED, history.cause
         state = msgspec.structs.replace(
             state,
-            status=StepStatus.KEPT if kept else job.status,
+            status=status,
             kept=reason if kept or job.cached else None,
             job_id=job.job_id,
             job=job,
