@@ -527,6 +527,26 @@ def test_a_loop_that_a_restart_or_a_rerun_executes_refuses_as_in_a_run(make, app
     assert counts(tmp_path) == {"make": 2}
 
 
+def test_an_item_that_goes_on_is_told_what_its_kept_jobs_cannot_give_it(make, app, tmp_path):
+    run = app.run(
+        make(
+            WITNESS,
+            f"%%step p --foreach j in 'ab' --parallel 2\nwitness('p' + j)\n{CONNECT}",
+            f"%%step q --in p\nwitness('q' + j)\n{USE}\nif j == 'b' and first('b'): 1 / 0",
+        )
+    )
+    assert (run.status, run.cause) == ("failed", "ZeroDivisionError: division by zero")
+
+    again = app.restart(run.id)
+
+    assert again.status == "failed"
+    assert again.cause.startswith("NameError: name 'conn' is not defined: `conn` is lost: ")
+    assert "goes on behind the step that made it; restart from the item" in again.cause
+    assert again.cause.endswith("--from 'p[b]'")
+    assert app.restart(again.id, from_step="p[b]").status == "success"
+    assert counts(tmp_path) == {"pa": 1, "qa": 1, "pb": 2, "qb": 3}
+
+
 # --- endings ---------------------------------------------------------------------------------
 
 

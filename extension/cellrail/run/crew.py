@@ -39,6 +39,9 @@ from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Variable
 from cellrail_state.steps import Sources
 
+#: what to do where items need what cannot be had
+INSTEAD = "make it in the loop, or in a cell of its own that does nothing else"
+
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """The namespace that a loop's items begin on, and how a further kernel gets it."""
@@ -54,7 +57,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[ItemsAgain, ...] = ()
     #: why no further kernel can have it; empty where one can
     refusals: tuple[str, ...] = ()
-    #: names that a further kernel does not have, and nobody knows whether it needs: why
+    #: names that a further kernel does not have, and nobody knows whether it needs: why, and what
+    #: to do
     lost: dict[str, str] = {}
     lazy_above: int | None = None
 
@@ -146,7 +150,7 @@ def ground_of(
         },
         items=tuple(items),
         refusals=tuple(dict.fromkeys(refusals)),
-        lost={told.name: told.told for told in lost if not told.certain},
+        lost={told.name: f"{told.told}; {INSTEAD}" for told in lost if not told.certain},
         lazy_above=lazy_above,
     )
 

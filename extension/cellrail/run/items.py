@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import copy
 import queue
-import re
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 from typing import Any
@@ -30,25 +29,19 @@ from cellrail.kernels.channel import ChannelClosed
 from cellrail.kernels.cold import close_thread
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import actions, control
-from cellrail.notebook.apart import forbidden, own_names
-from cellrail.notebook.collecting import error_name
 from cellrail.notebook.model import Flow, Step
 from cellrail.run.answers import Nobody
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellResult
-from cellrail.run.crew import Ground, Place, ground_of, own_history
+from cellrail.run.crew import INSTEAD, Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
 from cellrail.run.interrupts import heard_by
+from cellrail.run.oneitem import ItemPerformer, NoClient
 from cellrail.run.performer import ItemError, Performer, RunLimits, seconds_of, signal_name
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, ItemPlan, Teller
-from cellrail_state.chains import is_good
 from cellrail_state.errors import CannotRestore
-from cellrail_state.model import Checkpoint, Delta, JobFinished, RunStatus, Verdict
-
-#: what to do where items need what cannot be had
-_INSTEAD = "make it in the loop, or in a cell of its own that does nothing else"
-_MISSING = re.compile(r"name '(\w+)' is not defined")
+from cellrail_state.model import Checkpoint, JobFinished, RunStatus
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,120 +75,6 @@ class _Word(Enum):
     DONE = "done"
     #: Ctrl-C
     INTERRUPT = "interrupt"
-
-
-class NoClient:
-    """The kernel of an item of which nothing is executed."""
-
-    def __init__(self, lacks: str = "") -> None:
-        """Know why it has none, where something of it would be executed."""
-        self.lacks = lacks
-
-    def command(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Do nothing: what would be done lies in a kept checkpoint."""
-        del order
-        return {}
-
-
-class ItemPerformer(Performer):
-    """Carries one item out; what it wrote stays its own."""
-
-    def __init__(
-        self,
-        fork: actions.Fork,
-        ground: Ground,
-        *,
-        stop: threading.Event,
-        kept: Sequence[JobFinished],
-        **rest: Any,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            fork: the loop.
-            ground: the namespace that it began on.
-            stop: once it is set nothing is waited for.
-            kept: jobs of the item that are kept.
-            rest: as for `Performer`.
-        """
-        super().__init__(**rest)
-        self._fork, self._ground, self._stop = fork, ground.checkpoint, stop
-        self._lost = ground.lost
-        #: why there is no kernel to execute anything in; "" where there is one
-        self._lacks = self._client.lacks if isinstance(self._client, NoClient) else ""
-        #: variables that the flow goes on with after an error
-        self._error_names = {error_name(step) for step in fork.block.steps()} - {""}
-        self._own = own_names(fork.block) | self._error_names
-        self._deltas: list[Delta] = [job.delta for job in kept]
-        #: what it raised, and goes on with, in words
-        self.errors: dict[str, str] = {}
-        for job in kept:
-            self._note_error(job)
-        #: every job ended well: its kernel may serve another item
-        self.clean = True
-
-    def _ask(self, action: actions.Ask) -> actions.Told:
-        return actions.Told(died=self._lacks) if self._lacks else super()._ask(action)
-
-    def _fire(self, action: actions.Fire) -> actions.Ended:
-        if self._lacks:
-            return actions.Ended(ending="died", cause=self._lacks, alive=False)
-        ended = self._with_cause(super()._fire(action))
-        self.clean = self.clean and ended.ending == "ok"
-        delta = (self.reported() or {}).get("delta", {})
-        told = forbidden(delta.get("written", ()), self._ground.variables, self._own)
-        return msgspec.structs.replace(ended, forbidden=told)
-
-    def _with_cause(self, ended: actions.Ended) -> actions.Ended:
-        """A cell that misses what is lost is told why it is not there."""
-        error = ended.error
-        found = _MISSING.match(error.value) if error is not None else None
-        if error is None or found is None or found.group(1) not in self._lost:
-            return ended
-        why = f"{self._lost[found.group(1)]}; {_INSTEAD}"
-        return msgspec.structs.replace(ended, cause=f"{error.name}: {error.value}: {why}")
-
-    def _record(self, job: JobFinished, step: Step) -> None:
-        super()._record(job, step)
-        if is_good(job):
-            self._deltas.append(job.delta)
-            self._note_error(job)
-
-    def _note_error(self, job: JobFinished) -> None:
-        if job.accepted and job.error is not None:
-            told = f"{job.error.name}: {job.error.value}"
-            self.errors |= dict.fromkeys(self._error_names & {*job.delta.written}, told)
-
-    def _wait(self, action: actions.Wait) -> None:
-        # an item cannot be given up while it waits: it keeps its kernel
-        self._stop.wait(action.seconds)
-        self._waited(action.seconds)
-
-    def _enter(self, action: actions.Enter) -> None:
-        super()._enter(action)
-        if action.step.number == self._fork.step.number:
-            # items that draw random numbers draw different ones, the same ones each time
-            self._before[-1]["spread"] = str(action.path[-1])
-
-    def _turned(self, action: actions.Turned) -> str | None:
-        if action.step.number != self._fork.step.number:
-            return super()._turned(action)
-        collect = action.step.options.collect
-        if action.skipped or not collect:
-            return None
-        failures = [delta.failure for delta in self._deltas if delta.failure]
-        if failures:
-            return f"what it collects is lost with its checkpoint: {failures[0]}"
-        for name, variable in self.left(action.missing).variables.items():
-            if name in collect and variable.verdict is not Verdict.STORED:
-                return f"`{name}` cannot be collected: {variable.reason}"
-        return None
-
-    def left(self, missing: Collection[str]) -> Checkpoint:
-        """What the loop collects of it but for some names, and the errors that it goes on with."""
-        collected = [name for name in self._fork.step.options.collect if name not in missing]
-        checkpoint = Checkpoint.fold(self._deltas, before=self._ground)
-        return checkpoint.only([*collected, *(n for n in self.errors if n not in missing)])
 
 
 class Items:
@@ -485,7 +364,7 @@ def carry_out(
         lazy_above=means.limits.lazy_above,
     )
     if ground.refusals and not all(plan.kept for plan in plans):
-        return actions.Joined(refused=_refusal(*ground.refusals, _INSTEAD))
+        return actions.Joined(refused=_refusal(*ground.refusals, INSTEAD))
     items = Items(fork, plans, ground, means)
     joined = items.run()
     performer.take(fork, items.left, items.errors, items.result)
