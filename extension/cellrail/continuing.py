@@ -26,7 +26,6 @@ from cellrail.notebook.parameters import from_json
 from cellrail.recovering import Continuation, plan_continuation
 from cellrail.restarting import numbers_of
 from cellrail.run import keptmodules, prepare
-from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of, past_of
@@ -38,6 +37,7 @@ from cellrail.run.performer import RunLimits
 from cellrail.run.previously import Previously
 from cellrail.run.recorded import Recorded, recorded_notebook
 from cellrail.run.recorder import Recorder
+from cellrail.run.replay import KERNEL_DIED
 from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.waits import WaitRules, woken_of
 from cellrail_state.errors import JournalError, RunIsOwned

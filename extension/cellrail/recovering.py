@@ -22,11 +22,12 @@ from cellrail.notebook.options import NO_CHECKPOINT
 from cellrail.notebook.parameters import from_json
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.planner import plan_rebuilds
-from cellrail.restarting import inputs_of, numbers_of, origin_step, plan_restart_of
+from cellrail.restarting import inputs_of, numbers_of, plan_restart_of
 from cellrail.run import prepare
 from cellrail.run.again import segments_of
 from cellrail.run.answers import Answers, where_it_ends
 from cellrail.run.orders import loop_root
+from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
 from cellrail.run.replay import Replay
 from cellrail.run.session import branches_taken

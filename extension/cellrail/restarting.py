@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.origin import Made, OriginStep, RestartRequest
+from cellrail.notebook.origin import RestartRequest
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.notebook.planner import plan_restart
 from cellrail.rehearsing import why_not_led
@@ -21,13 +21,13 @@ from cellrail.run.again import segments_of
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import files_after
 from cellrail.run.items_again import ItemsAgain, items_again
+from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
 from cellrail.run.replay import ItemPlan, Rehearsal, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, EachStored, JobFinished, ObjectRef, Origin, Turn
 from cellrail_state.steps import StepState
-from cellrail_state.turns import job_address
 
 
 class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -363,40 +363,6 @@ def _jobs(plan: Plan, history: RunHistory) -> list[JobFinished]:
     if plan.as_it_was and plan.origin_cut is not None:
         return history.chain_before(plan.origin_cut)
     return history.chain_through_jobs([step.job_id for step in plan.steps if step.job_id])
-
-
-def origin_step(history: RunHistory, state: StepState) -> OriginStep:
-    """A step of a run as planners see it."""
-    job, info = state.job, state.info
-    if job is not None and job.modules:  # a cell of the run wrote them
-        info = msgspec.structs.replace(info, modules=job.modules)
-    return OriginStep(
-        info=info,
-        status=state.status,
-        accepted=state.accepted,
-        cause=state.cause,
-        job_id=state.job_id if job is not None else "",
-        seconds=job.seconds if job is not None else None,
-        written=history.written_by(info.number),
-        failure=history.restorable_after(state.info.number) if job is not None else "",
-        # a kept job's is its own run's
-        sequence=job.sequence if job is not None and state.kept is None else 0,
-        gone=history.is_gone(state.job_id),
-        effects=history.effects_of(state.info.number) if job is not None else (),
-        made=tuple(_made(history, state)),
-    )
-
-
-def _made(history: RunHistory, state: StepState) -> Iterator[Made]:
-    """Jobs that stand for a step and that other code made, of those made alike the first."""
-    info = state.info
-    known = {(info.source_hash, info.options)}
-    jobs = history.turns_of(info.number) or ([((), state.job)] if state.job is not None else [])
-    for path, job in jobs:
-        then = history.made_with(info.number, job)
-        if (then.source_hash, then.options) not in known:
-            known.add((then.source_hash, then.options))
-            yield Made(address=job_address(info.label, path), info=then)
 
 
 def inputs_of(history: RunHistory, jobs: Sequence[JobFinished]) -> dict[int, str]:

@@ -674,8 +674,9 @@ def test_once_runs_again_where_the_function_raised(make, app, tmp_path):
 
 @pytest.mark.parametrize(
     "effect",
-    ["set_state(1)", "put('k', 1)", "flow.once('k', lambda: 1)", "(flow.shared / 'f').touch()"],
-)
+    ["set_state(1)", "put('k', 1)", "flow.once('k', lambda: 1)", "(flow.shared / 'f').touch()",
+     "flow.suspend('1ms')"],
+)  # fmt: skip
 def test_a_cell_that_recorded_an_effect_is_never_run_again_for_what_it_made(make, app, effect):
     path = make(
         IMPORT + USER + "import threading",

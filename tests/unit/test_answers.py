@@ -318,6 +318,19 @@ def test_a_job_whose_kernel_died_has_told_nothing():
     assert isinstance(at, actions.Fire)
 
 
+@pytest.mark.parametrize("line", ["a --foreach x in xs", "a --foreach x in xs --parallel 2"])
+def test_a_loop_that_failed_though_no_item_had_has_failed(line):
+    steps = steps_of(line, "b")
+    asked = Decided(time=0.0, step=1, purpose="foreach", expression="xs", value=False, keys=())
+    failed = JobFinished(
+        time=0.0, step=1, job_id="run/1", status=StepStatus.FAILED, started=0.0, cause="no `x`",
+    )  # fmt: skip
+
+    end = where_it_ends(conduct(blocks_of(steps)), answers_of([asked, failed], steps))
+
+    assert (end.status, end.cause, end.step) == ("failed", "no `x`", "a")
+
+
 @pytest.mark.parametrize(
     ("status", "error", "cause", "told"),
     [

@@ -563,6 +563,36 @@ def test_a_dead_kernel_of_an_item_ends_a_run_that_does_not_skip():
     assert driver.ended[0].end == end
 
 
+def test_items_that_cannot_begin_fail_the_loop_and_no_line_tolerates_that():
+    class Refusing(Driver):
+        def do(self, action: Any) -> Any:
+            answer = super().do(action)
+            return Joined(refused="`x` is lost") if isinstance(action, Fork) else answer
+
+    driver = Refusing({"a ?foreach": ("p", "q")})
+    driver.items = lambda _: ()
+
+    end = driver.run(parallel(" --on-error skip --retry 2"))
+
+    assert (end.status, end.cause, end.step) == ("failed", "`x` is lost", "a")
+    assert driver.log == ["a ?foreach", "fork a", "a = failed"]
+
+
+@pytest.mark.parametrize("line", [" --when w", " --foreach y in ys", " --while w"])
+def test_an_item_whose_kernel_cannot_be_had_fails_whatever_its_line_asks(line):
+    purpose = line.split()[0].strip("-")
+    where = "a[p]/b[0]" if purpose == "while" else "a[p]/b"
+    for more, status, items in (("", "failed", 1), (" --on-error skip", "success", 2)):
+        driver = Driver({"a ?foreach": ("p", "q"), f"{where} ?{purpose}": Told(died="no room")})
+        driver.answers |= {"a[q]/b ?foreach": (), "a[q]/b[0] ?while": False}
+
+        end = driver.run(parallel(more, line)[:2])
+
+        assert (end.status, end.cause) == (status, "" if more else "no room")
+        assert f"{where} = failed" + " accepted" * bool(more) in driver.log
+        assert len(driver.ended) == items
+
+
 def test_what_an_item_must_not_write_fails_the_run_whatever_is_tolerated():
     forbidden = Ended(ending="ok", forbidden="`x` was there")
     driver = Driver({"a ?foreach": ("p",), "a[p]/b": forbidden})

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellrail.errors import RestartRefused, StepNotFound
+from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Fate
-from cellrail.notebook.planner import plan_restart, plan_run
+from cellrail.notebook.planner import plan_beside, plan_restart, plan_run
 from cellrail_state.model import StepInfo, StepStatus, Variable, Verdict
 
 
@@ -139,6 +140,47 @@ def test_lost_names_that_are_read_refuse_with_the_cut_that_makes_them():
 
     assert found.refusals == ("`big` is lost: no",)
     assert found.earliest == "#2"
+
+
+@pytest.mark.parametrize("line", ["# step: made", "# step: made --always"])
+def test_a_cell_with_effects_makes_a_value_again_only_where_it_runs_anyhow(line):
+    made = flow(f"{line}\ncon = connect()", "x = 1", "con.run()")
+    then = [msgspec.structs.replace(origin(made)[0], effects=("once",)), *origin(made)[1:]]
+
+    found = plan(made, then, cut="#3", variables=lambda _: unstorable("con"))
+
+    if "--always" in line:
+        assert fates(found) == ["runs again", "kept", "executes"]
+        return
+    why = "`con` is lost: it cannot be stored, and step 'made', which made it, has recorded once"
+    assert (found.refusals, found.earliest) == ((why,), "made")
+
+
+def test_items_need_what_their_own_cells_read_and_nothing_else_of_the_line():
+    made = flow(
+        "con, other = connect(), connect()",
+        "# step: p --foreach x in con.rows() --when con --parallel 2 --collect y\nz = other",
+        "# step: q --in p\ny = x, z",
+        "con.close()",
+    )
+    (loop,) = [block for block in blocks_of(made.steps) if block.is_loop]
+    for evaluated, names in (([], ("other",)), ([loop.step], ("con", "other"))):
+        again, lost = plan_beside(
+            made, origin(made), loop=loop, evaluated=evaluated,
+            variables_before=lambda _: unstorable("con", "other", "x", "z"),
+        )  # fmt: skip
+        assert ([step.names for step in again], lost) == ([names], ())
+
+
+def test_what_cannot_be_had_is_lost_for_certain_only_where_code_shows_that_it_is_needed():
+    made = flow("con = connect()", "# step: p --foreach x in xs --parallel 2\ncon.run()",
+                "# step: q --foreach x in xs --parallel 2\nexec(x)")  # fmt: skip
+    then = [msgspec.structs.replace(origin(made)[0], effects=("call",)), *origin(made)[1:]]
+    for block, certain in zip(blocks_of(made.steps)[1:], (True, False), strict=True):
+        again, lost = plan_beside(
+            made, then, loop=block, evaluated=(), variables_before=lambda _: unstorable("con")
+        )
+        assert ([*again], [(one.name, one.certain) for one in lost]) == ([], [("con", certain)])
 
 
 SOURCES = st.lists(

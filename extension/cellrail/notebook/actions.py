@@ -141,6 +141,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[str, ...] = ()
     #: it raised
     error: StepError | None = None
+    #: why there is no kernel to ask, in words: an item's job has failed with it
+    died: str = ""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,3 +207,5 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     """What the items came to, in order; None for one that did not begin."""
 
     items: tuple[ItemEnd | None, ...] = ()
+    #: why none of them can begin: the loop itself has failed
+    refused: str = ""

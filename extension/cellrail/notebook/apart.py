@@ -14,8 +14,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Sequence
 
+import msgspec
+
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.model import Step
+from cellrail.notebook.reads import names_of, option_names
 from cellrail.notebook.shelllines import parsed
 
 _HINT = "only --collect names come back: collect it, or bind another name"
@@ -53,6 +56,41 @@ def forbidden(written: Collection[str], outer: Collection[str], own: Collection[
     names = ", ".join(f"`{name}`" for name in lost)
     was = "was" if len(lost) == 1 else "were"
     return f"{names} {was} there before the parallel loop and must not be changed in it; {_HINT}"
+
+
+def in_item(step: Step, loop: Step) -> Step:
+    """A step as an item of a parallel loop executes it: the loop is no loop there.
+
+    Args:
+        step: any of the notebook.
+        loop: the step of the loop's line.
+    """
+    options = step.options
+    if step.number == loop.number:
+        options = msgspec.structs.replace(
+            options, when="", branch=None, in_="", parallel=0, foreach="", key="", collect=(),
+            # behind its failure nothing else of the item is executed
+            on_error="stop" if options.on_error == "skip" else options.on_error,
+        )  # fmt: skip
+    elif loop.name and options.in_ == loop.name:
+        options = msgspec.structs.replace(options, in_="")
+    else:
+        return step
+    names, line = names_of(step.body), option_names(options)
+    return msgspec.structs.replace(
+        step, options=options, reads=names.reads | line.reads, opaque=names.opaque or line.opaque
+    )
+
+
+def evaluation(loop: Step, number: int) -> Step:
+    """A step that reads what the items of a loop, and their keys, are evaluated from."""
+    options = loop.options
+    body = f"for {options.foreach}:\n    ({options.key or None})"
+    names = names_of(body)
+    return Step(
+        number=number, body=body, reads=names.reads, writes=names.writes, opaque=names.opaque,
+        mentions=names.mentions, looks_up=names.looks_up,
+    )  # fmt: skip
 
 
 def mistakes(steps: Sequence[Step]) -> Iterator[tuple[Step, str]]:

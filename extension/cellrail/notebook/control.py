@@ -44,7 +44,8 @@ A failure is tolerated by the tag `raises-exception` (an error of the user's cod
 parallel item wrote beyond its own is `failed`, and never tolerated.
 
 Items of a parallel loop are conducted apart (`conduct_item`), each by a machine of its own; there a
-dead kernel is the item's failure and no more. The first machine waits for all of them (`Fork`).
+dead kernel is the item's failure and no more, and so is one that cannot be had. The first machine
+waits for all of them (`Fork`); where none of them can begin, the loop itself has failed.
 
 A step with `--on-failure` is skipped. Once a headless run has failed each of them is conducted by a
 machine of its own (`conduct_handler`); what becomes of it changes nothing of what the run came to.
@@ -220,7 +221,7 @@ class _Machine:
     def handler(self, step: Step) -> _Steps:
         """A step with `--on-failure`, of a run that has failed."""
         when = step.options.when
-        if when and not (yield from self._ask(step, (), Purpose.WHEN, when)):
+        if when and not (yield from self._ask(step, (), Purpose.WHEN, when)).value:
             yield Skip(step=step, reason=f"{when} is false")
             return
         yield from self._job(step, ())
@@ -235,8 +236,8 @@ class _Machine:
         if options.branch is not None and options.branch.group in taken:
             return f"branch {options.branch.group}: {taken[options.branch.group]} was taken"
         if options.when:
-            met = yield from self._ask(step, path, Purpose.WHEN, options.when)
-            if not met:
+            told = yield from self._ask(step, path, Purpose.WHEN, options.when)
+            if not told.value:
                 return f"{options.when} is false"
         if options.branch is not None:
             taken[options.branch.group] = step.label
@@ -248,12 +249,22 @@ class _Machine:
             yield from self._skip(inner, path, f"{block.step.label} is skipped")
 
     def _ask(
-        self, step: Step, path: Path, purpose: Purpose, expression: str
-    ) -> Generator[Action, Any, bool]:
-        told: Told = yield Ask(step=step, path=path, purpose=purpose, expression=expression)
+        self,
+        step: Step,
+        path: Path,
+        purpose: Purpose,
+        expression: str,
+        error: StepError | None = None,
+    ) -> Generator[Action, Any, Told]:
+        told: Told = yield Ask(
+            step=step, path=path, purpose=purpose, expression=expression, error=error
+        )
+        if told.died:
+            ended = Ended(ending="died", cause=told.died, alive=False)
+            yield from self._settle(step, path, 1, 1, ended)
         if told.error is not None:
             yield from self._broken(step, path, purpose, expression, told.error)
-        return told.value
+        return told
 
     def _broken(
         self, step: Step, path: Path, purpose: Purpose, expression: str, error: StepError
@@ -299,17 +310,9 @@ class _Machine:
             again = attempt <= options.retry and _may_go_on(ended)
             again = again and not (ended.exited or ended.forbidden)
             if again and options.retry_if:
-                told: Told = yield Ask(
-                    step=step,
-                    path=path,
-                    purpose=Purpose.RETRY_IF,
-                    expression=options.retry_if,
-                    error=ended.error,
+                told = yield from self._ask(
+                    step, path, Purpose.RETRY_IF, options.retry_if, ended.error
                 )
-                if told.error is not None:
-                    yield from self._broken(
-                        step, path, Purpose.RETRY_IF, options.retry_if, told.error
-                    )
                 again = told.value
             if not again:
                 return attempt, ended
@@ -379,8 +382,8 @@ class _Machine:
     def _afterwards(self, step: Step, path: Path, attempt: int, runs: int, ended: Ended) -> _Steps:
         options = step.options
         if options.stop_if:
-            stop = yield from self._ask(step, path, Purpose.STOP_IF, options.stop_if)
-            if stop:
+            told = yield from self._ask(step, path, Purpose.STOP_IF, options.stop_if)
+            if told.value:
                 cause = f"{options.stop_if} is true"
                 raise _Stop(
                     End(status=RunStatus.SUCCESS, cause=cause, step=job_address(step.label, path))
@@ -426,11 +429,7 @@ class _Machine:
     def _loop(self, block: Block, path: Path) -> _Steps:
         step, options = block.step, block.step.options
         if options.foreach:
-            told: Told = yield Ask(
-                step=step, path=path, purpose=Purpose.FOREACH, expression=options.foreach
-            )
-            if told.error is not None:
-                yield from self._broken(step, path, Purpose.FOREACH, options.foreach, told.error)
+            told = yield from self._ask(step, path, Purpose.FOREACH, options.foreach)
             items = tuple((*path, Turn(step.label, n, key)) for n, key in enumerate(told.keys))
             if (options.parallel and self._parallel) or step.label in self._apart:
                 ends = yield from self._fork(block, path, items)
@@ -448,7 +447,7 @@ class _Machine:
         self._mark(step, Did.LEFT)
 
     def _refuse(self, step: Step, path: Path, cause: str) -> _Steps:
-        """What a loop collects cannot be had."""
+        """What a loop's items need, or leave, cannot be had: the loop itself has failed."""
         yield Commit(step=step, path=path, status=StepStatus.FAILED, cause=cause)
         raise _Stop(End(status=RunStatus.FAILED, cause=cause, step=job_address(step.label, path)))
 
@@ -458,8 +457,8 @@ class _Machine:
         while True:
             yield from self._rest()
             inside = (*path, Turn(step.label, index, str(index)))
-            met = yield from self._ask(step, inside, Purpose.WHILE, options.while_)
-            if not met:
+            told = yield from self._ask(step, inside, Purpose.WHILE, options.while_)
+            if not told.value:
                 return ends
             if index == options.max_turns:
                 cause = f"{options.while_} is still true after {index} turns (--max-turns)"
@@ -476,6 +475,8 @@ class _Machine:
         joined: Joined = yield Fork(
             step=block.step, path=path, block=block, items=items, around=tuple(self._loops)
         )
+        if joined.refused:
+            yield from self._refuse(block.step, path, joined.refused)
         ended = [item for item in joined.items if item is not None]
         ends = [item.end for item in ended if item.end is not None]
         # what was interrupted counts before what failed, and that before an early end

@@ -18,19 +18,21 @@ for cells of `%flow` lines where the origin is a live run, which has not recorde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.address import find_step
+from cellrail.notebook.apart import evaluation, in_item, targets
+from cellrail.notebook.blocks import Block
 from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import is_blank
 from cellrail.notebook.model import PARAMETERS, Flow, Step, handles_failures
 from cellrail.notebook.options import duration_told
 from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
-from cellrail.notebook.rebuilding import Rebuilding
+from cellrail.notebook.rebuilding import Lost, Rebuilding
 from cellrail.notebook.staleness import changed, stale
 from cellrail.step_line import only_looks
 from cellrail_state.model import StepStatus, Variable
@@ -168,34 +170,40 @@ def plan_rebuilds(
     """
     both = _of_the_chain(flow, origin, RestartRequest(to=to))
     place = next(place for place, step in enumerate(both.steps) if step.number == cut)
-    makers, refusals = Rebuilding(both, variables_before).rebuilds(place)
-    names = {both.steps[p].number: tuple(sorted(found)) for p, found in makers.items()}
-    return names, tuple(told for _, told in refusals)
+    found = Rebuilding(both, variables_before).rebuilds(place)
+    names = {both.steps[p].number: tuple(sorted(made)) for p, made in found.makers.items()}
+    return names, tuple(dict.fromkeys(told.told for told in found.lost))
 
 
 def plan_beside(
     flow: Flow,
     origin: Sequence[OriginStep],
     *,
-    first: Step,
-    last: Step,
+    loop: Block,
+    evaluated: Sequence[Step],
     variables_before: Callable[[int], Mapping[str, Variable]],
-) -> tuple[list[PlannedStep], list[str]]:
-    """What a further kernel has to run before it can carry steps out on a run's namespace.
+) -> tuple[list[PlannedStep], tuple[Lost, ...]]:
+    """What a further kernel has to run before it can carry out items of a parallel loop.
 
     Args:
         flow: the run's steps.
         origin: the same steps as they have ended so far.
-        first: the first of the steps to be carried out.
-        last: the last of them.
+        loop: the loop.
+        evaluated: loops whose items the kernel has to evaluate, since they are not stored.
         variables_before: the namespace right before a step, by its number.
 
     Returns:
-        The cells that run again, in order, and why the namespace cannot be had.
+        The cells that run again, in order, and what cannot be made again.
     """
-    both = _of_the_chain(flow, origin, RestartRequest(cut=first.label, to=last.label))
+    first, last = loop.step, list(loop.steps())[-1]
+    place = flow.steps.index(first)
+    items = [in_item(step, first) for step in flow.steps]
+    items[place:place] = [evaluation(step, -n) for n, step in enumerate(evaluated, 1)]
+    request = RestartRequest(cut=items[place].label, to=last.label)
+    both = _of_the_chain(msgspec.structs.replace(flow, steps=tuple(items)), origin, request)
+    cut = both.steps.index(items[place])
     planner = _Planner(both, Rebuilding(both, variables_before))
-    return planner.beside(both.steps.index(find_step(first.label, both.steps)))
+    return planner.beside(cut, bound=targets(first.options.foreach))
 
 
 def plan_behind(
@@ -204,7 +212,7 @@ def plan_behind(
     *,
     handlers: Sequence[Step],
     variables_before: Callable[[int], Mapping[str, Variable]],
-) -> tuple[list[PlannedStep], list[str]]:
+) -> tuple[list[PlannedStep], tuple[Lost, ...]]:
     """What a further kernel has to run before it can carry out steps with `--on-failure`.
 
     Args:
@@ -242,7 +250,7 @@ class _Planner:
             if not refusals or not self.request.widen or earliest >= cut:
                 break
             cut = earliest
-        rebuilds = {} if refusals else self.rebuilding.rebuilds(cut)[0]
+        rebuilds = {} if refusals else self.rebuilding.rebuilds(cut).makers
         # in a live run every cut may be refused, the first as well
         legal = bool(refusals) and not self._refusals(earliest)[0]
         if self.request.force:
@@ -262,12 +270,14 @@ class _Planner:
             as_it_was=self.request.live or self.request.force,
         )
 
-    def beside(self, cut: int) -> tuple[list[PlannedStep], list[str]]:
-        """The cells before the cut that a further kernel runs again; why there can be none."""
-        rebuilds, refusals = self.rebuilding.rebuilds(cut)
-        planned = [self._planned(place, cut, rebuilds) for place in range(cut)]
+    def beside(
+        self, cut: int, *, bound: Collection[str] = ()
+    ) -> tuple[list[PlannedStep], tuple[Lost, ...]]:
+        """The cells before the cut that a further kernel runs again, and what it cannot have."""
+        rebuilds = self.rebuilding.rebuilds(cut, bound=bound)
+        planned = [self._planned(place, cut, rebuilds.makers) for place in range(cut)]
         again = [step for step in planned if step.fate in {Fate.RUNS_AGAIN, Fate.REBUILDS}]
-        return again, [told for _, told in refusals]
+        return again, rebuilds.lost
 
     # --- the cut -----------------------------------------------------------------------------
 
@@ -311,9 +321,9 @@ class _Planner:
                 refusals.append(reason)
                 places.append(place)
         if not refusals:
-            for place, reason in self.rebuilding.rebuilds(cut)[1]:
-                refusals.append(reason)
-                places.append(place)
+            lost = self.rebuilding.rebuilds(cut).lost
+            refusals += dict.fromkeys(told.told for told in lost)
+            places += [told.place for told in lost]
         if not refusals:
             return [], cut
         earliest = min([*places, cut])

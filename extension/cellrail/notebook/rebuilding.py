@@ -4,13 +4,20 @@ A stored name is loaded. One that cannot be stored is rebuilt if an executed ste
 the cell that bound it and the later ones that may have changed it, each on what it reads in turn.
 What cannot be changed in place (a string that is a secret) is made only by cells that bind it.
 A lost name that an executed step can reach refuses the cut; so does one whose cell has recorded an
-effect (state, `once`, shared files): that cell must not run again.
+effect (state, `once`, shared files): that cell must not run again. Only `--always` cells may, since
+they run in each new kernel, whatever is needed of them.
+
+The rule is the same for a restart, a recovery, the items of a parallel loop and what runs since a
+run has failed. What comes of it is not: a restart is refused in doubt, too, before anything of it
+has happened; in a run that is under way a cell that may use any name finds out (`Lost.certain`).
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import msgspec
 
 from cellrail.notebook.apart import targets
 from cellrail.notebook.firstuse import FirstUse, first_use
@@ -22,6 +29,26 @@ from cellrail_state.model import Variable, Verdict
 
 #: types whose values no code changes in place
 _IMMUTABLE = frozenset({"str", "bytes", "int", "float", "complex", "bool", "NoneType"})
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that steps to be executed need, or may need, and that cannot be made again."""
+
+    name: str
+    #: the step that would have to be executed, by place
+    place: int
+    #: why, in words
+    told: str
+    #: a step reaches it; else one is executed that may reach any name
+    certain: bool
+
+
+class Rebuilds(msgspec.Struct, frozen=True, kw_only=True):
+    """What is made again before a cut, and what cannot be."""
+
+    #: names by place of the cell
+    makers: dict[int, set[str]] = {}
+    lost: tuple[Lost, ...] = ()
 
 
 class Rebuilding:
@@ -38,6 +65,7 @@ class Rebuilding:
         """
         self._both = both
         self._variables_before = variables_before
+        self._variables_at: dict[int, Mapping[str, Variable]] = {}
 
     def not_restorable(self, cut: int) -> list[tuple[int, str]]:
         """Why there is no namespace right before the cut; empty where there is one."""
@@ -51,27 +79,45 @@ class Rebuilding:
             return []
         return []
 
-    def rebuilds(self, cut: int) -> tuple[dict[int, set[str]], list[tuple[int, str]]]:
-        """Names to rebuild by place of the cell, and why the cut cannot be put back."""
+    def rebuilds(self, cut: int, *, bound: Collection[str] = ()) -> Rebuilds:
+        """What has to be made again before a cut.
+
+        Args:
+            cut: its place.
+            bound: names that are bound anew right before the step at the cut.
+        """
         variables = self._variables(cut)
         if all(variable.verdict is Verdict.STORED for variable in variables.values()):
-            return {}, []
+            return Rebuilds()
         needed = self._needed(cut)
-        refusals: list[tuple[int, str]] = []
-        wanted: set[str] = set()
-        for name, variable in variables.items():
+        if needed is not None:
+            needed -= set(bound)
+        lost: list[Lost] = []
+        makers: dict[int, set[str]] = {}
+        for name, variable in sorted(variables.items()):
             if not name.isidentifier() or (needed is not None and name not in needed):
                 continue
             if variable.verdict is Verdict.REBUILT:
-                wanted.add(name)
-            elif needed is None or self._both.request.force:
-                continue
-            elif variable.verdict is Verdict.LOST:
-                place = self._binder(name, cut)
+                made, refusals = self._again(name, cut)
+                lost += [
+                    Lost(name=name, place=place, told=told, certain=needed is not None)
+                    for place, told in refusals
+                ]
+                for place, names in {} if refusals else made.items():
+                    makers.setdefault(place, set()).update(names)
+            elif variable.verdict is Verdict.LOST and needed is not None:
+                if self._both.request.force:
+                    continue
+                place = self._binder(name, cut) or 0
                 told = f"`{name}` is lost: {variable.reason}"
-                refusals.append((place if place is not None else 0, told))
+                lost.append(Lost(name=name, place=place, told=told, certain=True))
+        return Rebuilds(makers=makers, lost=tuple(lost))
+
+    def _again(self, name: str, cut: int) -> tuple[dict[int, set[str]], list[tuple[int, str]]]:
+        """The cells that make one name again, with what each of them needs; why they must not."""
+        refusals: list[tuple[int, str]] = []
         makers: dict[int, set[str]] = {}
-        waiting = [(name, cut) for name in sorted(wanted)]
+        waiting = [(name, cut)]
         seen: set[tuple[str, int]] = set()
         while waiting:
             name, until = waiting.pop()
@@ -87,7 +133,7 @@ class Rebuilding:
                     refusals.append((place, f"`{name}` is lost: it cannot be stored, and {told}"))
                 makers.setdefault(place, set()).add(name)
                 waiting += [(other, place) for other in self._unstorable_reads(place)]
-        return makers, list(dict.fromkeys(refusals))
+        return makers, refusals
 
     def _needed(self, cut: int) -> set[str] | None:
         """Names that a step to be executed can reach as they are; None for any name.
@@ -116,10 +162,12 @@ class Rebuilding:
 
     def _variables(self, place: int) -> Mapping[str, Variable]:
         """The origin's variables right before a place of today's notebook."""
-        for step in self._both.steps[place:]:
-            if step.number in self._both.pairs:
-                return self._variables_before(self._both.pairs[step.number].number)
-        return self._variables_before(max((old.number for old in self._both.origin), default=0) + 1)
+        if place not in self._variables_at:
+            behind = max((old.number for old in self._both.origin), default=0) + 1
+            pairs = (self._both.pairs.get(step.number) for step in self._both.steps[place:])
+            number = next((old.number for old in pairs if old is not None), behind)
+            self._variables_at[place] = self._variables_before(number)
+        return self._variables_at[place]
 
     def _binder(self, name: str, until: int) -> int | None:
         for place in range(until - 1, -1, -1):
@@ -206,7 +254,7 @@ class Rebuilding:
     def _effects(self, place: int, how: str) -> str:
         """Why a cell must not run again for what it made; "" where it may."""
         old = self._both.old(place)
-        if old is None or not old.effects:
+        if old is None or not old.effects or self._both.steps[place].options.always:
             return ""
         label, what = self._both.steps[place].label, " and ".join(old.effects)
         return f"step {label!r}, {how}, has recorded {what}"

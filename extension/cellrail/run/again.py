@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +17,12 @@ import msgspec
 
 from cellrail.errors import RestartRefused
 from cellrail.notebook.apart import targets
+from cellrail.notebook.collecting import error_name
 from cellrail.notebook.firstuse import first_use
+from cellrail.notebook.model import Step
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
 from cellrail.notebook.plan import Fate, PlannedStep
+from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.orders import Order, items, root_of
 from cellrail.step_line import blank_step_line
 from cellrail_state.chains import names_of
@@ -131,6 +135,55 @@ def _check(entering: Entering, answer: Mapping[str, Any], label: str) -> None:
 
 def _is_stored(variable: Variable | None) -> bool:
     return variable is not None and variable.verdict is Verdict.STORED
+
+
+def execute_again(
+    client: CellClient,
+    segment: Segment,
+    step: Step,
+    cells: Sequence[Any],
+    *,
+    sources: Mapping[int, str],
+    before: list[Order],
+    seconds: float | None,
+) -> CellResult | None:
+    """Execute a step's cells once more, for what they make: nothing of it is shown or committed.
+
+    Args:
+        client: the kernel's; it has the namespace before the step.
+        segment: what they are executed for.
+        step: the step.
+        cells: of the notebook.
+        sources: what is executed where a cell's own source is masked, by cell index.
+        before: what is to be done right before the first of them.
+        seconds: that each of them may take; None for no limit.
+
+    Returns:
+        How one ended that did not end well, nor as it did when the flow went on; None for none.
+    """
+    for index in step.cell_indices:
+        cell = copy.deepcopy(cells[index])
+        message_id = client.start(
+            sources.get(index, cell["source"]),
+            cell_id=step.cell_id or step.label,
+            orders={
+                "before": before, "checkpoint": False, "on_error": False,
+                "binds_error": error_name(step),
+            },
+        )  # fmt: skip
+        before = []
+        result = client.finish(message_id, cell, index, seconds)
+        tolerated = (segment.failed or step.may_fail) and result.ending is Ending.ERROR
+        if not (result.ending is Ending.OK or tolerated):
+            return result
+    return None
+
+
+def how_it_ended(result: CellResult) -> str:
+    """How a cell that was executed again ended, in words."""
+    if result.ending is Ending.ERROR and result.error is not None:
+        return f"{result.error.name}: {result.error.value}"
+    return "the kernel died" if result.ending is Ending.DIED else str(result.ending)
 
 
 # --- which jobs ------------------------------------------------------------------------------

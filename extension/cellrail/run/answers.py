@@ -26,7 +26,14 @@ from cellrail.notebook.actions import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
 from cellrail.run.orders import loop_root
-from cellrail.run.replay import ItemPlan, Replay, Stage, Teller
+from cellrail.run.replay import (
+    KERNEL_DIED,
+    REBUILD_FAILED,
+    ItemPlan,
+    Replay,
+    Stage,
+    Teller,
+)
 from cellrail.run.waits import in_words, woke
 from cellrail_state.chains import is_good
 from cellrail_state.model import (
@@ -45,9 +52,6 @@ from cellrail_state.waits import RERUN, RETRY, SLEEP, SUSPEND
 
 #: number of a step, its turns, its execution and its attempt
 _Place = tuple[int, Path, int, int]
-#: causes of jobs that have told nothing
-KERNEL_DIED = "the kernel died"
-REBUILD_FAILED = "rebuild failed"
 
 
 class Answers:
@@ -211,13 +215,23 @@ class Answers:
             return ended_as(job) if job is not None else None
         if isinstance(action, actions.Commit):
             self._committed(action, stage)
-        elif isinstance(action, actions.Leave):
-            stage.settle()
-        elif isinstance(action, actions.Fork) and self._own is not None:
-            return self._own.keep_items(action, stage, Nobody())
+        elif isinstance(action, actions.Leave | actions.Fork):
+            return self._looped(action, stage)
         elif isinstance(action, (actions.Enter, actions.Turned)):
             stage.perform(action)
         return None
+
+    def _looped(self, action: actions.Leave | actions.Fork, stage: Stage) -> Any:
+        job = self._left(action)
+        # it failed though its items had not: they did not begin, or left nothing
+        refused = job.cause if job is not None and job.status is StepStatus.FAILED else None
+        if isinstance(action, actions.Leave):
+            if refused is None:
+                stage.settle()
+            return refused
+        if refused is not None:
+            return actions.Joined(refused=refused)
+        return self._own.keep_items(action, stage, Nobody()) if self._own is not None else None
 
     def _of_origin(self, action: actions.Action, stage: Stage, teller: Teller) -> Any:
         return None if self._before is None else self._before.perform(action, stage, teller)

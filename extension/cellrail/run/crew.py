@@ -4,11 +4,13 @@ A kernel serves several items one after another only where its namespace was put
 (`cellrail.run.fitness`); after a failure, or where cells had to run again for what cannot be
 stored, the next item gets a fresh one. Kernels are started by the thread that may: on Linux a
 process dies with the thread that started it.
+
+What cannot be stored, and must not be made again (`cellrail.notebook.rebuilding`), no further
+kernel can have: where the items need it, none of them begins.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,22 +22,25 @@ from cellrail.errors import InternalError
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook.actions import Path
 from cellrail.notebook.address import find_step
-from cellrail.notebook.collecting import error_name
+from cellrail.notebook.blocks import Block
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.origin import OriginStep
 from cellrail.notebook.plan import Fate
 from cellrail.notebook.planner import plan_beside
-from cellrail.run.again import Segment, segments_of
-from cellrail.run.client import CellClient, Ending
+from cellrail.run.again import Segment, execute_again, how_it_ended, segments_of
+from cellrail.run.client import CellClient
 from cellrail.run.desk import Desk
 from cellrail.run.items_again import ItemsAgain, items_again
-from cellrail.run.orders import Order
+from cellrail.run.orders import Order, loop_root
+from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail_state.errors import CannotRestore
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Variable
 from cellrail_state.steps import Sources
+
+#: what to do where items need what cannot be had
+INSTEAD = "make it in the loop, or in a cell of its own that does nothing else"
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +57,9 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[ItemsAgain, ...] = ()
     #: why no further kernel can have it; empty where one can
     refusals: tuple[str, ...] = ()
+    #: names that a further kernel does not have, and nobody knows whether it needs: why, and what
+    #: to do
+    lost: dict[str, str] = {}
     lazy_above: int | None = None
 
     def putback(self, further: Sequence[JobFinished]) -> PutBack:
@@ -85,7 +93,7 @@ def ground_of(
     flow: Flow,
     history: RunHistory,
     jobs: Sequence[JobFinished],
-    steps: Sequence[Step],
+    loop: Block,
     path: Path = (),
     *,
     lazy_above: int | None = None,
@@ -96,38 +104,39 @@ def ground_of(
         flow: the notebook's steps.
         history: the run, read up to the beginning of the loop.
         jobs: the chain of jobs up to there.
-        steps: of the loop.
+        loop: the loop.
         path: the turns that it is in.
         lazy_above: bytes; larger values may be put back when they are needed.
     """
     checkpoint = Checkpoint.fold(job.delta for job in jobs)
-    states = history.states
-    origin = [
-        OriginStep(
-            info=state.info,
-            status=state.status,
-            job_id=state.job_id if state.job is not None else "",
-            written=history.written_by(state.info.number),
-        )
-        for state in states
-    ]
+    states, step = history.states, loop.step
+    outermost = find_step(path[0].loop, flow.steps) if path else step
 
     def variables_before(number: int) -> Mapping[str, Variable]:
         if number >= outermost.number:
             return checkpoint.variables
         return history.checkpoint_before(number).variables
 
-    outermost = find_step(path[0].loop, flow.steps) if path else steps[0]
-    beside, refusals = plan_beside(
-        flow, origin, first=steps[0], last=steps[-1], variables_before=variables_before
-    )
-    loops: list[tuple[Step, Path, int | None]] = [
+    around: list[tuple[Step, Path, int | None]] = [
         (find_step(turn.loop, flow.steps), path[:depth], turn.index)
         for depth, turn in enumerate(path)
     ]
     items = items_again(
-        flow, history, [*loops, (steps[0], path, None)], checkpoint=checkpoint, jobs=jobs
+        flow, history, [*around, (step, path, None)], checkpoint=checkpoint, jobs=jobs
     )
+    again = {told.order["root"] for told in items}
+    beside, lost = plan_beside(
+        flow,
+        [origin_step(history, state) for state in states],
+        loop=loop,
+        evaluated=[
+            found
+            for found, turns, _ in [*around, (step, path, None)]
+            if loop_root(found, turns) in again
+        ],
+        variables_before=variables_before,
+    )
+    refusals = [told.told for told in lost if told.certain]
     refusals += [told.refusal for told in items if told.refusal]
     sources = {state.job_id: state.info.source for state in states}
     return Ground(
@@ -140,7 +149,8 @@ def ground_of(
             if job.execution_count is not None
         },
         items=tuple(items),
-        refusals=tuple(refusals),
+        refusals=tuple(dict.fromkeys(refusals)),
+        lost={told.name: f"{told.told}; {INSTEAD}" for told in lost if not told.certain},
         lazy_above=lazy_above,
     )
 
@@ -159,6 +169,7 @@ class Place:
         ahead: list[str] | None,
         start: Callable[[], Kernel],
         stop: threading.Event,
+        seconds: Callable[[Step], float | None],
         what: str = "a parallel item",
     ) -> None:
         """Prepare.
@@ -172,9 +183,10 @@ class Place:
             ahead: names that the loop's steps use; None where they may use any.
             start: starts a kernel.
             stop: once it is set, what runs is interrupted.
+            seconds: that a cell may take that runs again; None for no limit.
             what: that the kernel is for, in words.
         """
-        self._what = what
+        self._what, self._seconds = what, seconds
         self._ground, self._recorder, self._notebook = ground, recorder, notebook
         self._steps = {step.number: step for step in flow.steps}
         self._sources, self._ahead, self._start, self._stop = sources, ahead, start, stop
@@ -208,10 +220,12 @@ class Place:
         Raises:
             CellrailError: no kernel can be had.
             CannotRestore: a cell that has to run again fails.
+            RestartRefused: what is stored cannot be put back, or the items are others by now.
+            ChannelClosed: the kernel died meanwhile.
         """
         if self._kernel is not None and not self.worn and self._kernel.alive():
             client = CellClient(self._kernel, notebook, reply=desk.reply, stop=self._stop)
-            if not self._put_back(client, further):
+            if not self._put_back(client, desk, further):
                 return client
         self.close()
         self._kernel, self.worn = self._start(), bool(self._ground.segments)
@@ -225,16 +239,20 @@ class Place:
             packages=hello["packages"],
         )
         client = CellClient(self._kernel, notebook, reply=desk.reply, stop=self._stop)
-        self._put_back(client, further)
+        self._put_back(client, desk, further)
         return client
 
-    def _put_back(self, client: CellClient, further: Sequence[JobFinished]) -> list[str]:
+    def _put_back(
+        self, client: CellClient, desk: Desk, further: Sequence[JobFinished]
+    ) -> list[str]:
         """Put the ground back; what is not as in a fresh kernel."""
         putback = self._ground.putback(further)
         for segment in putback.segments:
+            desk.stands_before(segment.planned.job_id)
             orders = putback.before(client, segment)
             self._run_again(client, segment, orders)
             putback.after(segment)
+        desk.stands_before("")
         putback.finish(client, self._ahead, keyed=self._recorder.key)
         answer = client.command({"command": "fit"})
         if "error" in answer:
@@ -246,22 +264,14 @@ class Place:
         """Run a cell again for what cannot be stored; nothing of it is committed."""
         planned = segment.planned
         step, began = self._steps[planned.number], time.monotonic()
-        for index in step.cell_indices:
-            cell = copy.deepcopy(self._notebook["cells"][index])
-            message_id = client.start(
-                self._sources.get(index, cell["source"]),
-                cell_id=step.cell_id or step.label,
-                orders={
-                    "before": before, "checkpoint": False, "on_error": False,
-                    "binds_error": error_name(step),
-                },
-            )  # fmt: skip
-            before = []
-            result = client.finish(message_id, cell, index, step.options.timeout)
-            if result.ending is not Ending.OK and not (step.may_fail or segment.failed):
-                error = result.error
-                told = f"{error.name}: {error.value}" if error is not None else result.ending.value
-                raise CannotRestore(f"step {planned.label!r} ran again for {self._what}: {told}")
+        result = execute_again(
+            client, segment, step, self._notebook["cells"], sources=self._sources, before=before,
+            seconds=self._seconds(step),
+        )  # fmt: skip
+        if result is not None:
+            made = f", to make {', '.join(planned.names)}" if planned.names else ""
+            told = f"step {planned.label!r} ran again for {self._what}{made}"
+            raise CannotRestore(f"{told}: {how_it_ended(result)}")
         if planned.fate is Fate.REBUILDS:
             self._recorder.rebuilt(planned.number, planned.names, time.monotonic() - began)
 

@@ -21,15 +21,15 @@ import msgspec
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import actions, control
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.origin import OriginStep
 from cellrail.notebook.planner import plan_behind
 from cellrail.run.again import segments_of
-from cellrail.run.answers import KERNEL_DIED
 from cellrail.run.client import Ending
 from cellrail.run.crew import Ground, Place, own_history
 from cellrail.run.desk import Desk
-from cellrail.run.performer import Performer, RunLimits
+from cellrail.run.origins import origin_step
+from cellrail.run.performer import Performer, RunLimits, seconds_of
 from cellrail.run.recorder import Recorder
+from cellrail.run.replay import KERNEL_DIED
 from cellrail_state.chains import ends_the_run, is_good
 from cellrail_state.history import RunHistory
 from cellrail_state.model import (
@@ -144,6 +144,7 @@ def _place(means: Means, todo: Sequence[Step]) -> Place:
         ahead=None if names is None else sorted(names),
         start=means.start,
         stop=threading.Event(),
+        seconds=lambda step: seconds_of(step, means.limits, None),
         what="what runs since the run has failed",
     )
 
@@ -159,15 +160,8 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
     known = {job.job_id for job in jobs} | {job.lays for job in jobs}
     states = history.states
     origin = [
-        OriginStep(
-            info=state.info,
-            status=state.status,
-            accepted=state.accepted,
-            job_id=state.job_id if state.job is not None and state.job_id in known else "",
-            written=history.written_by(state.info.number),
-            effects=history.effects_of(state.info.number) if state.job is not None else (),
-        )
-        for state in states
+        step if step.job_id in known else msgspec.structs.replace(step, job_id="")
+        for step in (origin_step(history, state) for state in states)
     ]
     ended = {step.number for step in origin if step.job_id}
 
@@ -175,17 +169,15 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
         found = history.checkpoint_before(number) if number in ended else checkpoint
         return found.variables
 
-    again, refusals = plan_behind(
-        means.flow, origin, handlers=todo, variables_before=variables_before
-    )
-    if refusals:
-        told = "; ".join(refusals)
+    again, lost = plan_behind(means.flow, origin, handlers=todo, variables_before=variables_before)
+    if lost:
+        told = "; ".join(dict.fromkeys(one.told for one in lost))
         _LOGGER.warning("not made again for what runs since the run has failed: %s", told)
     sources = {state.job_id: state.info.source for state in states}
     return Ground(
         checkpoint=checkpoint,
         jobs=tuple(jobs),
-        segments=() if refusals else tuple(segments_of(again, jobs, history)),
+        segments=tuple(segments_of(again, jobs, history)),
         inputs={
             job.execution_count: job.source or sources.get(job.job_id, "")
             for job in jobs

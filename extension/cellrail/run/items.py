@@ -4,6 +4,11 @@ Each worker is a thread with a kernel; the thread that conducts the run waits fo
 their kernels and hears Ctrl-C. Each item is conducted by a machine of its own (`conduct_item`), and
 its jobs are a branch in the run's journal. When an item ends the run, no further one begins, and
 those that run are waited for; Ctrl-C interrupts them all, a second one kills their kernels.
+
+What items need of the namespace and cannot have is told as early as it can be known: where the code
+shows that they need it, the loop fails before the first one begins; where it does not, the cell
+that misses it fails (`Ground.lost`). A cell that fails when it makes a value again in an item's
+kernel is that item's failure.
 """
 
 from __future__ import annotations
@@ -12,31 +17,31 @@ import copy
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 from typing import Any
 
 import msgspec
 
+from cellrail.errors import RestartRefused
+from cellrail.kernels.channel import ChannelClosed
 from cellrail.kernels.cold import close_thread
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import actions, control
-from cellrail.notebook.apart import forbidden, own_names
-from cellrail.notebook.collecting import error_name
 from cellrail.notebook.model import Flow, Step
 from cellrail.run.answers import Nobody
 from cellrail.run.caching import Cache
-from cellrail.run.client import CellClient, CellResult
-from cellrail.run.crew import Ground, Place, ground_of, own_history
+from cellrail.run.client import CellResult
+from cellrail.run.crew import INSTEAD, Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
 from cellrail.run.interrupts import heard_by
-from cellrail.run.performer import ItemError, Performer, RunLimits
+from cellrail.run.oneitem import ItemPerformer, NoClient
+from cellrail.run.performer import ItemError, Performer, RunLimits, seconds_of, signal_name
 from cellrail.run.recorder import Recorder
-from cellrail.run.replay import ItemPlan, Teller
-from cellrail_state.chains import is_good
-from cellrail_state.model import Checkpoint, Delta, JobFinished, RunStatus, Verdict
-from cellrail_state.turns import job_address
+from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, ItemPlan, Teller
+from cellrail_state.errors import CannotRestore
+from cellrail_state.model import Checkpoint, JobFinished, RunStatus
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,99 +75,6 @@ class _Word(Enum):
     DONE = "done"
     #: Ctrl-C
     INTERRUPT = "interrupt"
-
-
-class NoClient:
-    """The kernel of an item of which nothing is executed."""
-
-    def command(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Do nothing: what would be done lies in a kept checkpoint."""
-        del order
-        return {}
-
-
-class ItemPerformer(Performer):
-    """Carries one item out; what it wrote stays its own."""
-
-    def __init__(
-        self,
-        fork: actions.Fork,
-        ground: Checkpoint,
-        *,
-        stop: threading.Event,
-        kept: Sequence[JobFinished],
-        **rest: Any,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            fork: the loop.
-            ground: the namespace that it began on.
-            stop: once it is set nothing is waited for.
-            kept: jobs of the item that are kept.
-            rest: as for `Performer`.
-        """
-        super().__init__(**rest)
-        self._fork, self._ground, self._stop = fork, ground, stop
-        #: variables that the flow goes on with after an error
-        self._error_names = {error_name(step) for step in fork.block.steps()} - {""}
-        self._own = own_names(fork.block) | self._error_names
-        self._deltas: list[Delta] = [job.delta for job in kept]
-        #: what it raised, and goes on with, in words
-        self.errors: dict[str, str] = {}
-        for job in kept:
-            self._note_error(job)
-        #: every job ended well: its kernel may serve another item
-        self.clean = True
-
-    def _fire(self, action: actions.Fire) -> actions.Ended:
-        ended = super()._fire(action)
-        self.clean = self.clean and ended.ending == "ok"
-        delta = (self.reported() or {}).get("delta", {})
-        told = forbidden(delta.get("written", ()), self._ground.variables, self._own)
-        return msgspec.structs.replace(ended, forbidden=told)
-
-    def _record(self, job: JobFinished, step: Step) -> None:
-        super()._record(job, step)
-        if is_good(job):
-            self._deltas.append(job.delta)
-            self._note_error(job)
-
-    def _note_error(self, job: JobFinished) -> None:
-        if job.accepted and job.error is not None:
-            told = f"{job.error.name}: {job.error.value}"
-            self.errors |= dict.fromkeys(self._error_names & {*job.delta.written}, told)
-
-    def _wait(self, action: actions.Wait) -> None:
-        # an item cannot be given up while it waits: it keeps its kernel
-        self._stop.wait(action.seconds)
-        self._waited(action.seconds)
-
-    def _enter(self, action: actions.Enter) -> None:
-        super()._enter(action)
-        if action.step.number == self._fork.step.number:
-            # items that draw random numbers draw different ones, the same ones each time
-            self._before[-1]["spread"] = str(action.path[-1])
-
-    def _turned(self, action: actions.Turned) -> str | None:
-        if action.step.number != self._fork.step.number:
-            return super()._turned(action)
-        collect = action.step.options.collect
-        if action.skipped or not collect:
-            return None
-        failures = [delta.failure for delta in self._deltas if delta.failure]
-        if failures:
-            return f"what it collects is lost with its checkpoint: {failures[0]}"
-        for name, variable in self.left(action.missing).variables.items():
-            if name in collect and variable.verdict is not Verdict.STORED:
-                return f"`{name}` cannot be collected: {variable.reason}"
-        return None
-
-    def left(self, missing: Collection[str]) -> Checkpoint:
-        """What the loop collects of it but for some names, and the errors that it goes on with."""
-        collected = [name for name in self._fork.step.options.collect if name not in missing]
-        checkpoint = Checkpoint.fold(self._deltas, before=self._ground)
-        return checkpoint.only([*collected, *(n for n in self.errors if n not in missing)])
 
 
 class Items:
@@ -286,6 +198,7 @@ class Items:
             ahead=None if names is None else sorted(names),
             start=self._start_kernel,
             stop=self._stop,
+            seconds=lambda step: seconds_of(step, means.limits, means.deadline),
         )
         self._places.append(place)
         return place
@@ -321,7 +234,7 @@ class Items:
         notebook = self._scratch()
         desk = self._means.desk.another()
         desk.started_on([*self._ground.jobs, *plan.jobs])
-        client: Any = NoClient() if place is None else place.ready(notebook, desk, plan.jobs)
+        client = self._client(place, notebook, desk, plan.jobs)
         performer = self._performer(client, notebook, plan, place, desk)
         try:
             ended = self._conduct(path, performer, plan)
@@ -341,13 +254,29 @@ class Items:
             self._shows[index] = {n: notebook["cells"][n] for n in self._cells}
             self._show()
 
+    def _client(
+        self, place: Place | None, notebook: Any, desk: Desk, kept: Sequence[JobFinished]
+    ) -> Any:
+        """An item's kernel on the loop's ground, where it can have one."""
+        if place is None:
+            return NoClient()
+        try:
+            return place.ready(notebook, desk, kept)
+        except (CannotRestore, RestartRefused) as error:
+            lacks = f"{REBUILD_FAILED}: {error}"
+        except ChannelClosed:
+            lacks = KERNEL_DIED + signal_name(place.exit_code())
+        if self._stop.is_set():  # it was interrupted, and has not begun
+            raise KeyboardInterrupt
+        return NoClient(lacks)
+
     def _performer(
-        self, client: CellClient, notebook: Any, plan: ItemPlan, place: Place | None, desk: Desk
+        self, client: Any, notebook: Any, plan: ItemPlan, place: Place | None, desk: Desk
     ) -> ItemPerformer:
         means = self._means
         return ItemPerformer(
             self._fork,
-            self._ground.checkpoint,
+            self._ground,
             stop=self._stop,
             kept=plan.jobs,
             client=client,
@@ -421,28 +350,26 @@ def carry_out(
         performer: of the kernel that the loop stands in.
         means: the run's.
     """
+    plans = plans or [ItemPlan()] * len(fork.items)
     delta = performer.fork(fork)
     if delta.failure:
-        return _no_items(fork, delta.failure)
+        return actions.Joined(refused=_refusal(delta.failure))
     history = own_history(means.recorder)
     ground = ground_of(
         means.flow,
         history,
         history.chain_of_fork(fork.step.number, fork.path),
-        tuple(fork.block.steps()),
+        fork.block,
         fork.path,
         lazy_above=means.limits.lazy_above,
     )
-    if ground.refusals:
-        return _no_items(fork, "; ".join(ground.refusals))
-    items = Items(fork, plans or [ItemPlan()] * len(fork.items), ground, means)
+    if ground.refusals and not all(plan.kept for plan in plans):
+        return actions.Joined(refused=_refusal(*ground.refusals, INSTEAD))
+    items = Items(fork, plans, ground, means)
     joined = items.run()
     performer.take(fork, items.left, items.errors, items.result)
     return joined
 
 
-def _no_items(fork: actions.Fork, why: str) -> actions.Joined:
-    cause = f"{fork.step.label}: its items cannot have kernels of their own: {why}"
-    where = job_address(fork.step.label, fork.path)
-    end = actions.End(status=RunStatus.FAILED, cause=cause, step=where)
-    return actions.Joined(items=(actions.ItemEnd(end=end),))
+def _refusal(*why: str) -> str:
+    return f"its items cannot have kernels of their own: {'; '.join(why)}"

@@ -386,11 +386,7 @@ class Performer:
 
     def limit(self, step: Step) -> float | None:
         """Seconds the step's code may take."""
-        limits = [step.options.timeout, self._limits.cell_timeout]
-        if self.deadline is not None:
-            limits.append(max(0.0, self.deadline - time.monotonic()))
-        known = [limit for limit in limits if limit is not None]
-        return min(known) if known else None
+        return seconds_of(step, self._limits, self.deadline)
 
     def _cause(self, step: Step, result: CellResult) -> str:
         """Why the step's code ended, where its own error does not tell."""
@@ -661,6 +657,21 @@ class Performer:
             cell["outputs"] = [*self._shown.get(index, ()), *cell["outputs"]]
             if final:
                 self._shown.pop(index, None)
+
+
+def seconds_of(step: Step, limits: RunLimits, deadline: float | None) -> float | None:
+    """Seconds that a step's code may take; None for no limit.
+
+    Args:
+        step: the step.
+        limits: the run's.
+        deadline: `time.monotonic()` at which the whole run has to end.
+    """
+    found = [step.options.timeout, limits.cell_timeout]
+    if deadline is not None:
+        found.append(max(0.0, deadline - time.monotonic()))
+    known = [limit for limit in found if limit is not None]
+    return min(known) if known else None
 
 
 def _tolerates(action: actions.Fire) -> bool:

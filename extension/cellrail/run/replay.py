@@ -26,6 +26,8 @@ from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, StepError, StepKept, StepStatus, Turn
 from cellrail_state.turns import job_address
 
+#: causes of jobs that have told nothing
+KERNEL_DIED, REBUILD_FAILED = "the kernel died", "rebuild failed"
 #: no action has this place: a replay with this target answers everything
 _NOWHERE = (-1, ())
 
@@ -241,7 +243,7 @@ class Replay:
     def _ended(job: JobFinished) -> actions.Ended:
         if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
             return actions.Ended(ending="ok")
-        if job.error is None and job.cause.startswith("the kernel died"):
+        if job.error is None and job.cause.startswith((KERNEL_DIED, REBUILD_FAILED)):
             return actions.Ended(ending="died", alive=False)
         return actions.Ended(ending="error", error=job.error)
 

@@ -33,16 +33,15 @@ from cellrail.notebook.actions import (
     Skip,
 )
 from cellrail.notebook.blocks import Block, blocks_of
-from cellrail.notebook.collecting import error_name
 from cellrail.notebook.control import conduct
 from cellrail.notebook.fingerprint import file_digests, local_modules
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.run import failing
-from cellrail.run.again import Segment
-from cellrail.run.answers import KERNEL_DIED, REBUILD_FAILED, Answers
+from cellrail.run.again import Segment, execute_again, how_it_ended
+from cellrail.run.answers import Answers
 from cellrail.run.caching import Cache
-from cellrail.run.client import CellClient, CellResult, Ending
+from cellrail.run.client import CellClient, CellResult
 from cellrail.run.desk import Desk
 from cellrail.run.interrupts import unheard
 from cellrail.run.items import Means, carry_out
@@ -51,7 +50,7 @@ from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
-from cellrail.run.replay import Replay
+from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, Replay
 from cellrail.run.rerun import Rerun, RerunPlan
 from cellrail_state.errors import RunTakenOver, StateError
 from cellrail_state.history import RunHistory
@@ -585,33 +584,21 @@ class Session:
         limit: Callable[[Step], float | None],
     ) -> Outcome | None:
         """Run a kept step's cell again for what cannot be stored; nothing of it is committed."""
-        import copy
-
         planned = segment.planned
         step = self._steps[planned.number]
         began = time.monotonic()
         self._recorder.begin()
-        for index, cell in self._cells(step):
-            scratch = copy.deepcopy(cell)
-            message_id = client.start(
-                self._sources.get(index, cell["source"]),
-                cell_id=step.cell_id or step.label,
-                orders={
-                    "before": before, "checkpoint": False, "on_error": False,
-                    "binds_error": error_name(step),
-                },
-            )  # fmt: skip
-            before = []
-            result = client.finish(message_id, scratch, index, limit(step))
-            tolerated = segment.failed and result.ending is Ending.ERROR
-            if not (result.ending is Ending.OK or tolerated or "raises-exception" in step.tags):
-                return self._fail_rebuild(planned, result)
+        result = execute_again(
+            client, segment, step, self._notebook["cells"], sources=self._sources, before=before,
+            seconds=limit(step),
+        )  # fmt: skip
+        if result is not None:
+            return self._fail_rebuild(planned, result)
         self._recorder.rebuilt(planned.number, planned.names, time.monotonic() - began)
         return None
 
     def _fail_rebuild(self, planned: PlannedStep, result: CellResult) -> Outcome:
-        error = result.error
-        told = f"{error.name}: {error.value}" if error is not None else result.ending.value
+        told = how_it_ended(result)
         cause = f"step {planned.label} ran again to rebuild {', '.join(planned.names)}: {told}"
         job_id = self._recorder.next_job_id()
         now = self._clock()
@@ -623,7 +610,7 @@ class Session:
                 job_id=job_id,
                 status=StepStatus.FAILED,
                 started=now,
-                error=error,
+                error=result.error,
                 cause=REBUILD_FAILED,
             )
         )

@@ -74,6 +74,8 @@ class Waiter(Clerk):
         #: what the current job has asked for, and the URLs that it got
         self._asked: WaitInfo | None = None
         self._seconds, self._urls = 0.0, dict[str, str | None]()
+        #: whether it has asked: that is told with its effects when the wait is taken already
+        self._has_asked = False
         #: how often its `flow.rerun` lets it be executed, beside the first time
         self._most: int | None = None
         #: how the wait right before the current step ended
@@ -167,7 +169,7 @@ class Waiter(Clerk):
             cancel_hash=waits.digest(tokens["cancel"]), context=context,
         )  # fmt: skip
         self._inbox.tell(info)
-        self._asked, self._seconds = info, asked["seconds"]
+        self._asked, self._seconds, self._has_asked = info, asked["seconds"], True
         self._urls = {f"{name}_url": self._url(info, name, t) for name, t in tokens.items()}
         return {"urls": self._urls, "told": not self._base_url}
 
@@ -209,6 +211,7 @@ class Waiter(Clerk):
     def begin(self, job: Job) -> None:
         """A job begins: it is told which execution of its step it is, and what woke it."""
         self._void()
+        self._has_asked = False
         facts = self._desk.facts
         facts["runs"] = job.runs
         for name in ("context", "resume_data", "callback_request", "woke_by"):
@@ -221,9 +224,8 @@ class Waiter(Clerk):
             facts["context"] = from_text(info.context)
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
-        """The job must not be executed again for what it made."""
-        del success
-        if self._asked is None:
+        """The job must not be executed again for what it made; a failed one waits for nothing."""
+        if not (success and self._has_asked):
             return effects
         return msgspec.structs.replace(effects, marks=(*effects.marks, MARK))
 
