@@ -15,7 +15,7 @@ from cellrail.errors import RestartRefused
 from cellrail.inside import InnerCut
 from cellrail.kernels.supply import Wanted, cold
 from cellrail.notebook.address import find_step
-from cellrail.notebook.apart import targets
+from cellrail.notebook.foreach import split
 from cellrail.notebook.model import Flow
 from cellrail.notebook.plan import Plan
 from cellrail.rehearsing import rehearse
@@ -109,6 +109,7 @@ def _evaluated(
         RestartRefused: they cannot be evaluated, or the namespace cannot be had.
     """
     loop, around = find_step(cut.turns[-1].loop, flow.steps), cut.turns[:-1]
+    target, items = split(loop.options.foreach)
     made = cold(wanted).kernel
     try:
         made.wait_ready(settings)
@@ -117,8 +118,8 @@ def _evaluated(
         answer = client.command(
             {
                 "command": "items",
-                "source": loop.options.foreach.partition(" in ")[2].strip(),
-                "names": targets(loop.options.foreach),
+                "source": items,
+                "target": target,
                 "key": loop.options.key,
                 "root": loop_root(loop, around),
             }

@@ -288,6 +288,21 @@ def test_a_failed_item_is_where_a_restart_begins(make, app, tmp_path):
     assert printed(again, "#4") == "3\n"
 
 
+@pytest.mark.parametrize("more", ["", " --parallel 2"])
+def test_items_are_taken_apart_as_a_for_does(more, make, app):
+    run = app.run(
+        make(
+            "pairs = {'a': (1, 2, 3), 'b': (4, 5, 6)}",
+            f"%%step s --foreach n, (k, (first, *rest)) in enumerate(pairs.items()){more}"
+            " --key k --collect got\ngot = (n, k, first, rest)",
+            "print(got)",
+        )
+    )
+    expected = "[(0, 'a', 1, [2, 3]), (1, 'b', 4, [5, 6])]\n"
+    assert printed(run, "#3") == expected, run.cause
+    assert printed(app.restart(run.id, from_step="s[b]"), "#3") == expected
+
+
 def test_a_loop_goes_on_past_failed_items(make, app):
     run = app.run(
         make(
@@ -388,7 +403,8 @@ def test_several_targets_take_an_item_apart(make, app):
         ("--foreach x in 5", "TypeError: 'int' object is not iterable"),
         ("--foreach x in [[1], [2]] --key x", "a list is no key; make it a string"),
         ("--foreach x in [1, 2] --key 'same'", "'same' is the key of two items"),
-        ("--foreach x, y in [(1, 2, 3)]", "an item has 3 parts"),
+        ("--foreach x, y in [(1, 2, 3)]", "--foreach x, y: too many values to unpack"),
+        ("--foreach x, (y, z) in [(1, 2)]", "--foreach x, (y, z): cannot unpack"),
     ],
 )
 def test_bad_items_are_named(line, told, make, app):

@@ -17,17 +17,12 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.reads import names_of, option_names
 from cellrail.notebook.shelllines import parsed
 
 _HINT = "only --collect names come back: collect it, or bind another name"
-
-
-def targets(text: str) -> list[str]:
-    """The variables of `VARIABLE, … in EXPRESSION`."""
-    names = text.partition(" in ")[0].strip().strip("()").split(",")
-    return [name.strip() for name in names if name.strip()]
 
 
 def own_names(block: Block) -> frozenset[str]:

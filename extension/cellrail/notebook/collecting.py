@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 
-from cellrail.notebook.apart import targets
 from cellrail.notebook.blocks import Block, blocks_of
+from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.reads import names_of
 

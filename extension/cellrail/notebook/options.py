@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from cellrail.notebook.foreach import split, targets
+
 NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|w)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -209,8 +211,8 @@ def _positive(text: str) -> int:
 
 
 def _foreach(text: str) -> str:
-    names, found, items = text.strip().partition(" in ")
-    if not found or not all(n.strip().isidentifier() for n in names.strip("() ").split(",")):
+    _, items = split(text)
+    if not items or not targets(text):
         message = f"{text.strip()!r}: write VARIABLE in EXPRESSION"
         raise ValueError(message)
     _expression(items)

@@ -24,10 +24,11 @@ import msgspec
 
 from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.address import find_step
-from cellrail.notebook.apart import evaluation, in_item, targets
+from cellrail.notebook.apart import evaluation, in_item
 from cellrail.notebook.blocks import Block
 from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import is_blank
+from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import PARAMETERS, Flow, Step, handles_failures
 from cellrail.notebook.options import duration_told
 from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide

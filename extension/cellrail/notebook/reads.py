@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from cellrail.notebook.foreach import split, targets
 from cellrail.notebook.options import StepOptions
 from cellrail.notebook.scopes import scope_names
 from cellrail.notebook.shelllines import ShellLines, parsed
@@ -84,11 +85,11 @@ def names_of(body: str) -> CellNames:
 
 def option_names(options: StepOptions) -> CellNames:
     """The names that the expressions of a step's line use, and those that the line binds."""
-    variables, _, items = options.foreach.partition(" in ")
+    _, items = split(options.foreach)
     expressions = (options.when, items, options.key, options.while_, options.stop_if)
     code = [f"({text})" for text in (*expressions, options.retry_if) if text]
-    bound = [*variables.strip("() ").split(","), *options.collect] if options.foreach else []
-    code += [f"{name.strip()} = None" for name in bound if name.strip()]
+    bound = [*targets(options.foreach), *options.collect] if options.foreach else []
+    code += [f"{name} = None" for name in bound]
     return names_of("\n".join(code))
 
 

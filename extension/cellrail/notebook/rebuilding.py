@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
-from cellrail.notebook.apart import targets
 from cellrail.notebook.firstuse import FirstUse, first_use
+from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.origin import SideBySide
 from cellrail.notebook.reads import lineage, option_names

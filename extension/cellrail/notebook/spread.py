@@ -27,6 +27,7 @@ from cellrail.notebook.blocks import Block
 from cellrail.notebook.changes import Changes
 from cellrail.notebook.fingerprint import is_blank
 from cellrail.notebook.firstuse import FirstUse, first_use
+from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import PARAMETERS, Step
 from cellrail.notebook.reads import lineage, option_names
 from cellrail_state import ambient_parts
@@ -185,13 +186,8 @@ def _uses(step: Step, first: FirstUse) -> frozenset[str]:
     if first.uses is None:
         return step.reads
     line = option_names(step.options)
-    bound = frozenset(_loop_targets(step))
+    bound = frozenset(targets(step.options.foreach))
     return (step.reads & first.uses - bound) | (line.reads - bound)
-
-
-def _loop_targets(step: Step) -> Iterable[str]:
-    names = step.options.foreach.partition(" in ")[0]
-    return [name.strip() for name in names.strip("() ").split(",") if name.strip()]
 
 
 def reach_of(unit: Unit, old: OldUnit | None) -> frozenset[str] | None:

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import RestartRefused
-from cellrail.notebook.apart import targets
 from cellrail.notebook.collecting import error_name
 from cellrail.notebook.firstuse import first_use
+from cellrail.notebook.foreach import split, targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
 from cellrail.notebook.plan import Fate, PlannedStep
@@ -110,7 +110,7 @@ class Again:
             before.append(
                 {
                     "what": "enter", "root": entering.root, "index": entering.turn.index,
-                    "names": entering.names,
+                    "target": split(entering.foreach)[0],
                 }
             )  # fmt: skip
         return before

@@ -16,7 +16,7 @@ import msgspec
 from cellrail.errors import RestartRefused
 from cellrail.notebook.actions import Ask, Path, Purpose
 from cellrail.notebook.address import find_step
-from cellrail.notebook.apart import targets
+from cellrail.notebook.foreach import split, targets
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.reads import names_of
 from cellrail.run import orders
@@ -86,7 +86,7 @@ def items_again(
             continue
         ask = Ask(step=step, path=around, purpose=Purpose.FOREACH, expression=step.options.foreach)
         order = orders.ask(ask)
-        stored = [checkpoint.variables.get(name) for name in order["names"]]
+        stored = [checkpoint.variables.get(name) for name in targets(step.options.foreach)]
         if index is not None and any(v is None or v.verdict is not Verdict.STORED for v in stored):
             order["bind"] = index
         variable = checkpoint.variables.get(order["root"])
@@ -116,7 +116,7 @@ def _changed(
 ) -> str:
     options = loop.options
     bound = set(targets(options.foreach))
-    reads = set(names_of(f"({options.foreach.partition(' in ')[2].strip()})").reads)
+    reads = set(names_of(f"({split(options.foreach)[1]})").reads)
     if options.key:
         reads |= names_of(f"({options.key})").reads - bound
     steps = [loop, *(step for step in flow.steps if _lies_in(flow, step, loop))]

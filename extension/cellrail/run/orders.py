@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook import actions
-from cellrail.notebook.apart import targets
+from cellrail.notebook.foreach import split
 from cellrail.notebook.model import Step
 from cellrail_state.model import StepError, Turn
 
@@ -33,11 +33,11 @@ def ask(action: actions.Ask) -> Order:
 
 def items(foreach: str, key: str, *, root: str) -> Order:
     """Take the items of `VARIABLE, … in EXPRESSION`."""
-    source = foreach.partition(" in ")[2]
+    target, source = split(foreach)
     return {
         "command": "items",
-        "source": source.strip(),
-        "names": targets(foreach),
+        "source": source,
+        "target": target,
         "key": key,
         "root": root,
     }
@@ -60,7 +60,7 @@ def enter(action: actions.Enter) -> Order | None:
         "what": "enter",
         "root": loop_root(step, action.path[:-1]),
         "index": action.path[-1].index,
-        "names": targets(step.options.foreach),
+        "target": split(step.options.foreach)[0],
     }
 
 

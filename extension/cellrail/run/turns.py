@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import functools
 import traceback
+import types
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,8 @@ from typing import Any
 from cellrail.run import shellspace
 from cellrail_state.ambient import spread_generators
 
+#: an item, while it is taken apart
+_ITEM = "__cellrail_item__"
 #: kinds of items that are their own keys
 _OWN_KEYS = (str, int, float, bool, type(None), dt.date, dt.timedelta, decimal.Decimal, uuid.UUID)
 
@@ -70,8 +74,8 @@ class Turns:
         """Take the items of a loop; their keys.
 
         Args:
-            order: `source`, `root`, `names` that are bound to an item, and `key` (an expression);
-                with `bind` they are bound to the item at that place.
+            order: `source`, `root`, `target` that is bound to an item, and `key` (an expression);
+                with `bind` it is bound to the item at that place.
         """
         return self._attempt("foreach", lambda: {"keys": self._keys(order)})
 
@@ -87,11 +91,11 @@ class Turns:
             keys = _default_keys(items)
         shellspace.loop_roots(self._shell)[order["root"]] = items
         if "bind" in order:
-            self._bind(order["names"], items[order["bind"]])
+            self._bind(order["target"], items[order["bind"]])
         return keys
 
     def _key(self, item: object, order: Mapping[str, Any]) -> str:
-        self._bind(order["names"], item)
+        self._bind(order["target"], item)
         key = self._value(order["key"], "key")
         if not isinstance(key, _OWN_KEYS):
             message = f"--key {order['key']}: a {type(key).__name__} is no key; make it a string"
@@ -121,23 +125,23 @@ class Turns:
         for order in orders:
             if order["what"] == "enter":
                 items: Any = shellspace.loop_roots(self._shell)[order["root"]]
-                self._bind(order["names"], items[order["index"]])
+                self._bind(order["target"], items[order["index"]])
                 if order.get("spread"):
                     spread_generators(order["spread"])
             else:
                 self._gather(order)
 
-    def _bind(self, names: Sequence[str], item: Any) -> None:
-        space = self._shell.user_ns
-        self.bound.update(names)
-        if len(names) == 1:
-            space[names[0]] = item
-            return
-        parts = tuple(item)
-        if len(parts) != len(names):
-            message = f"--foreach {', '.join(names)}: an item has {len(parts)} parts"
-            raise ValueError(message)
-        space.update(zip(names, parts, strict=True))
+    def _bind(self, target: str, item: Any) -> None:
+        found = {target: item}
+        if not target.isidentifier():
+            found = {_ITEM: item}
+            try:
+                exec(_assignment(target), {}, found)  # noqa: S102 - it names variables alone
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"--foreach {target}: {error}") from None
+            del found[_ITEM]
+        self._shell.user_ns.update(found)
+        self.bound.update(found)
 
     def _gather(self, order: Mapping[str, Any]) -> None:
         roots = shellspace.loop_roots(self._shell)
@@ -188,6 +192,11 @@ class Turns:
     def _collected(self, order: Mapping[str, Any], name: str) -> list[Any]:
         roots = shellspace.loop_roots(self._shell)
         return [roots.get(f"{order['root']}.{name}[{n}]") for n in range(order["count"])]
+
+
+@functools.lru_cache(maxsize=64)
+def _assignment(target: str) -> types.CodeType:
+    return compile(f"{target} = {_ITEM}", "<--foreach>", "exec")
 
 
 def _default_keys(items: Sequence[object]) -> list[str]:
