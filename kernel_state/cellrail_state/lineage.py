@@ -32,6 +32,7 @@ from cellrail_state.model import (
 )
 from cellrail_state.steps import StepState
 from cellrail_state.telling import Told
+from cellrail_state.turns import lies_in
 
 
 class Lineage(Told):
@@ -85,17 +86,31 @@ class Lineage(Told):
         return []
 
     def chain_before_turn(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
-        """The jobs that made the namespace right before a turn's job of a step."""
+        """The jobs that made the namespace right before a step begins in these turns.
+
+        A loop begins before its first turn; the job that it has in the turns around it ends it.
+        """
         fork = self.fork_of(turns)
         if fork is not None:
             item = turns[: len(fork[1]) + 1]
             return [*self.chain_of_fork(*fork), *self.item_jobs(item, before=(number, turns))]
         chain = self._chain_of(self.turns.get((number, turns), ""))
         places = {job.lays or job.job_id: place for place, job in enumerate(chain)}
-        at = self._began.get((number, turns), len(self._order))
+        met = self._order[: self._beginning(number, turns)]
         # an `--always` cell that ran again stands where it stood before
-        before = (places[job_id] for job_id in self._order[:at] if job_id in places)
+        before = (places[job_id] for job_id in met if job_id in places)
         return chain[: max(before, default=-1) + 1]
+
+    def _beginning(self, number: int, turns: tuple[Turn, ...]) -> int:
+        """How many jobs there were when a step began in these turns."""
+        state = self._states.get(number)
+        loop = state.info.label if state is not None else ""
+        own = (
+            place
+            for (step, path), place in self._began.items()
+            if (step == number and path == turns) or lies_in(path, loop, turns)
+        )
+        return min(own, default=len(self._order))
 
     def _item_of(self, job: JobFinished) -> tuple[Turn, ...]:
         """The item of a parallel loop that a job belongs to; empty for the flow itself."""
@@ -125,17 +140,26 @@ class Lineage(Told):
             item: its turns.
             before: a step and its turns: only what came before that job.
         """
-        at = len(self._order) if before is None else self._began.get(before, len(self._order))
+        at = len(self._order) if before is None else self._beginning(*before)
         mine = [i for i in self._order[:at] if self._turns_of.get(i, ())[: len(item)] == item]
         jobs = [self.job_by_id(job_id) for job_id in mine]
         return [job for job in jobs if is_good(job)]
 
     def checkpoint_after_turn(self, number: int, turns: tuple[Turn, ...]) -> Checkpoint:
         """The namespace right after a turn's job of a step."""
-        chain = self.chain_before_turn(number, turns)
-        job = self.job_by_id(self.turns[number, turns])
-        more = [job] if is_good(job) and job not in chain else []
-        return Checkpoint.fold(found.delta for found in [*chain, *more])
+        job_id = self.turns[number, turns]
+        chain = self._chain_around(job_id, turns)
+        place = place_of(chain, job_id)
+        # one that ended the run is in none
+        upto = chain if place is None else chain[: place + 1]
+        return Checkpoint.fold(job.delta for job in upto)
+
+    def _chain_around(self, job_id: str, turns: tuple[Turn, ...]) -> list[JobFinished]:
+        """The chain that has a job; in an item of a parallel loop, that of the item."""
+        fork = self.fork_of(turns)
+        if fork is None:
+            return self._chain_of(job_id)
+        return [*self.chain_of_fork(*fork), *self.item_jobs(turns[: len(fork[1]) + 1])]
 
     def chain_through(self, number: int) -> list[JobFinished]:
         """The jobs up to and with a step's job, and parameters assigned behind it."""
@@ -144,16 +168,11 @@ class Lineage(Told):
         if own is not None and own.handles:
             return self._chain_of_handler(own)
         turns = self._turns_of.get(job_id, ())
-        fork = self.fork_of(turns)
-        if fork is not None:
-            jobs = self.item_jobs(turns[: len(fork[1]) + 1])
-            place = place_of(jobs, job_id)
-            last = len(jobs) if place is None else place + 1
-            return [*self.chain_of_fork(*fork), *jobs[:last]]
-        chain = self._chain_of(job_id)
-        if place_of(chain, job_id) is None:
-            return self.chain_before(number)
-        return through_jobs(chain, [job_id])
+        chain = self._chain_around(job_id, turns)
+        place = place_of(chain, job_id)
+        if self.fork_of(turns) is not None:
+            return chain if place is None else chain[: place + 1]
+        return self.chain_before(number) if place is None else through_jobs(chain, [job_id])
 
     def _chain_of_handler(self, last: JobFinished) -> list[JobFinished]:
         """The jobs up to and with one that ran since the run had failed."""

@@ -46,6 +46,7 @@ from cellrail_state.model import (
     Woken,
 )
 from cellrail_state.steps import Sources, StepState
+from cellrail_state.turns import lies_in
 from cellrail_state.waits import SUSPEND
 
 
@@ -266,12 +267,9 @@ class Told:
             loop = self._states[record.step].info.label
         elif record.purpose == "while" and around[-1].index == 0:
             around, loop = around[:-1], around[-1].loop
-        depth = len(around)
 
         def stays(turns: tuple[Turn, ...]) -> bool:
-            return not (
-                len(turns) > depth and turns[:depth] == around and turns[depth].loop == loop
-            )
+            return not lies_in(turns, loop, around)
 
         if loop:
             self.turns = {key: job for key, job in self.turns.items() if stays(key[1])}

@@ -25,6 +25,18 @@ class Turn(msgspec.Struct, frozen=True, kw_only=False, omit_defaults=True):
         return f"{self.loop}[{key}]"
 
 
+def lies_in(turns: tuple[Turn, ...], loop: str, around: tuple[Turn, ...]) -> bool:
+    """Whether these turns are of a loop, or of what is in it.
+
+    Args:
+        turns: those of a job.
+        loop: the loop's label.
+        around: the turns that the loop itself is in.
+    """
+    depth = len(around)
+    return len(turns) > depth and turns[depth].loop == loop and turns[:depth] == around
+
+
 def job_address(label: str, turns: Sequence[Turn] = ()) -> str:
     """How a job is called: `load`, `score[north]`, `outer[k]/inner[0]/load`.
 

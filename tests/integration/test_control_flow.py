@@ -268,6 +268,17 @@ def test_a_restart_inside_loops_executes_nothing_before_its_cut(cut, executed, m
     assert app.diff(run.id, third.id).equal
 
 
+def test_a_kept_turn_shows_the_names_from_before_its_loop_too(make, app):
+    run = app.run(make("n, m = 0, 5", "%%step a --foreach x in 'abc'\nn += 1", "print(n)"))
+
+    again = app.restart(run.id, from_step="a[b]")
+
+    for item, n in (("a[a]", 1), ("a[b]", 2)):
+        shown = again[item].variables
+        assert set(shown) == set(run[item].variables) >= {"n", "m", "x"}
+        assert shown["n"].load() == n
+
+
 def test_a_failed_item_is_where_a_restart_begins(make, app, tmp_path):
     notebook = make(
         "n = 0",

@@ -22,7 +22,7 @@ from cellrail.notebook.reads import names_of
 from cellrail.run import orders
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, Variable, Verdict
-from cellrail_state.turns import job_address
+from cellrail_state.turns import job_address, lies_in
 
 
 class ItemsAgain(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ def items_again(
         number = (numbers or {}).get(step.number, step.number)
         decided = history.decided.get((number, str(Purpose.FOREACH), around))
         where = job_address(step.label, around)
-        inside = [job for job in jobs if _is_in(job, step, around)]
+        inside = [job for job in jobs if lies_in(job.turns, step.label, around)]
         found.append(
             ItemsAgain(
                 order=order, keys=decided.keys if decided is not None else (), where=where,
@@ -103,12 +103,6 @@ def items_again(
             )
         )  # fmt: skip
     return found
-
-
-def _is_in(job: JobFinished, loop: Step, around: Path) -> bool:
-    depth = len(around)
-    turns = job.turns
-    return len(turns) > depth and turns[:depth] == around and turns[depth].loop == loop.label
 
 
 def _changed(

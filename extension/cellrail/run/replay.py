@@ -24,7 +24,7 @@ from cellrail_state.chains import is_good
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, StepError, StepKept, StepStatus, Turn
-from cellrail_state.turns import job_address
+from cellrail_state.turns import job_address, lies_in
 
 #: causes of jobs that have told nothing
 KERNEL_DIED, REBUILD_FAILED = "the kernel died", "rebuild failed"
@@ -135,7 +135,7 @@ class Replay:
         """
         if isinstance(action, actions.Fork) and self._is_target(action):
             return False
-        if (action.step.number, action.path) == self._target:
+        if self._is_at_cut(action.step, action.path):
             self._reached = True
         if self._reached:
             return False
@@ -150,7 +150,12 @@ class Replay:
         """Whether a job was asked for: it is at the cut, or of an item that is executed again."""
         depth = len(self._target[1])
         asked = depth and any(turn.key in self._again for turn in path[depth - 1 : depth])
-        return (step.number, path) == self._target or bool(asked)
+        return self._is_at_cut(step, path) or bool(asked)
+
+    def _is_at_cut(self, step: Step, path: actions.Path) -> bool:
+        """Whether something is of the step at the cut: of a loop that is cut whole, any turn."""
+        number, turns = self._target
+        return step.number == number and (path == turns or lies_in(path, step.label, turns))
 
     def _is_target(self, action: actions.Action) -> bool:
         """Whether the loop of the action is one that the cut lies in."""
@@ -384,9 +389,9 @@ class Replay:
             )
         teller.kept_turn(fork.step.number, fork_id, fork.path, fork.step.label)
         numbers = {self._numbers.get(s.number, s.number): s for s in fork.block.steps()}
-        loop = (fork.path, fork.step.label)
+        label = fork.step.label
         for decided in self._history.decided.values():
-            if decided.step in numbers and _is_in(loop, decided.turns):
+            if decided.step in numbers and lies_in(decided.turns, label, fork.path):
                 ask = actions.Ask(
                     step=numbers[decided.step], path=decided.turns,
                     purpose=actions.Purpose(decided.purpose), expression=decided.expression,
@@ -395,7 +400,7 @@ class Replay:
         records = [
             record
             for record in self._history.turn_records
-            if record.step in numbers and _is_in(loop, record.turns)
+            if record.step in numbers and lies_in(record.turns, label, fork.path)
         ]
         records.sort(key=lambda record: [turn.index for turn in record.turns[: depth + 1]])
         for record in records:
@@ -452,9 +457,3 @@ def _did(step: Step, job: JobFinished) -> Did:
         return Did.FAILED
     ends_a_loop = step.options.loops and job.turns[-1].loop != step.label
     return Did.LEFT if ends_a_loop else Did.WELL
-
-
-def _is_in(loop: tuple[actions.Path, str], turns: Sequence[Turn]) -> bool:
-    around, label = loop
-    depth = len(around)
-    return len(turns) > depth and tuple(turns[:depth]) == around and turns[depth].loop == label
