@@ -102,6 +102,22 @@ def test_a_step_at_the_cut_is_executed(make, app, times):
     assert (times(), behind["slow"].status) == (0, "kept")
 
 
+def test_an_inner_loop_at_the_cut_is_executed(make, app, times):
+    sources = (
+        "%%step L --foreach k in 'pq'\npass",
+        f"%%step M --in L --foreach y in [1, 2] --cache 1d\nv = f'{{k}}{{y}}'{COUNT}",
+    )
+    run = app.run(make(*sources))
+    assert times() == 4
+
+    executed = [
+        app.restart(run.id, from_step=cut) and times()
+        for cut in ("L[q]/M", "L[q]/M[1]", "L[q]/M[2]", "L[q]")
+    ]
+
+    assert executed == [2, 2, 1, 0]
+
+
 @pytest.mark.parametrize(
     "body",
     [

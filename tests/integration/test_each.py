@@ -300,6 +300,27 @@ def test_items_of_loops_go_on_and_a_failed_one_alone(
     assert set(found.values()) == {1}, found
 
 
+@pytest.mark.parametrize("more", ["", "--parallel 2"])
+def test_the_first_item_of_an_inner_loop_goes_on(make, app, tmp_path, more):
+    cell = (
+        "%%step fit --in lp --foreach region in ['n', 's'] --collect w\nw = []\n"
+        "for k in flow.each('k', range(3), save='w'):\n"
+        "    witness(f'{x}{region}{k}'); w.append(k)\n"
+        "    if (x, region, k) == (2, 'n', 1): crash('item', 'error')\n"
+    )
+    loop = f"%%step lp --foreach x in [1, 2] --collect w {more}\nw = 0"
+    run = app.run(make(SETUP, loop, cell, "%%step after\nprint(w)"))
+    assert run.status == "failed"
+
+    again = app.restart(run.id)
+
+    assert again.status == "success", again.cause
+    assert printed(again, "after") == f"{[[[0, 1, 2]] * 2] * 2}\n"
+    found = counts(tmp_path)
+    assert found.pop("2n1") == 2
+    assert set(found.values()) == {1}, found
+
+
 def test_classes_and_functions_from_anywhere_stay_the_notebooks_own(make, app, calm):
     cells = (
         SETUP,

@@ -271,8 +271,10 @@ def killed(was: Undisturbed, offset: int) -> App:
     [
         # the job that a loop has in the turns around it ends it
         (TWO, "L[q]/M[0] L[p]/M L[q]/W[1] L[r]/E"),
+        (OUTER, "L[q]/M[0] L[p]/M[1]/N L[q]/M L[p]/W"),
+        (INNER, "L[q]/P[0]/Q[a] L[q]/P[1]/Q"),
     ],
-    ids=["two"],
+    ids=["two", "outer", "inner"],
 )
 def test_a_run_that_was_killed_there_is_recovered_to_the_same(cells, jobs, make, app):
     was = Undisturbed(app, make(*cells))

@@ -586,6 +586,30 @@ def test_timeouts_retries_and_conditions_work_in_items(make, app, tmp_path):
     assert (tmp_path / "b").read_text() == ".."
 
 
+def test_items_that_failed_at_the_first_turn_of_a_loop_in_them_go_on_there(make, app, tmp_path):
+    body = (
+        "with open(f'begun-{k}', 'w'): pass\n"
+        "while not (os.path.exists('begun-p') and os.path.exists('begun-q')): time.sleep(0.01)\n"
+        "if not os.path.exists('ok'): raise ValueError(k)\nr.append(y)"
+    )
+    run = app.run(
+        make(
+            "import os, time",
+            "%%step L --foreach k in 'pq' --parallel 2 --collect r\nr = [k]",
+            f"%%step M --in L --foreach y in [1, 2]\n{body}",
+            "print(r)",
+        )
+    )
+    assert run.status == "failed"
+    (tmp_path / "ok").touch()
+
+    again = app.restart(run.id)
+
+    assert again.status == "success", again.cause
+    assert printed(again, "#4") == "[['p', 1, 2], ['q', 1, 2]]\n"
+    assert {str(item.status) for item in again["L"].turns_here} == {"kept"}
+
+
 def test_an_item_that_ends_the_run_ends_it_as_a_success(make, app):
     run = app.run(
         make("%%step s --foreach x in 'ab' --parallel 2 --stop-if x == 'a'\ny = x", "print(1)")

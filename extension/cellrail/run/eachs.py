@@ -183,12 +183,13 @@ def inherited(
 
 def _goes_on(history: RunHistory, record: EachStored, cut: Origin, number: int, label: str) -> bool:
     """Whether a restart goes on with the very job that has stored the record."""
-    at_cut = number == cut.step and record.turns == cut.turns
+    around, inside = record.turns[: len(cut.turns)], record.turns[len(cut.turns) :]
+    # a loop's own cell is the first of its first item
+    first = all(turn.index == 0 and turn.loop == label for turn in inside)
+    at_cut = number == cut.step and around == cut.turns and first
     fork = history.fork_of(record.turns)
     if not cut.turns or (fork is None and not cut.apart):
-        # a loop's own cell is the first of its first item
-        first = all(turn.index == 0 and turn.loop == label for turn in record.turns)
-        return at_cut or (number == cut.step and not cut.turns and first)
+        return at_cut
     # of a parallel loop each item goes on by itself; one that failed is executed from its beginning
     depth = len(fork[1]) if fork is not None else len(cut.turns) - 1
     if record.turns[:depth] != cut.turns[:depth] or len(record.turns) <= depth:

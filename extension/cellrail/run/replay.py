@@ -28,8 +28,20 @@ from cellrail_state.turns import job_address, lies_in
 
 #: causes of jobs that have told nothing
 KERNEL_DIED, REBUILD_FAILED = "the kernel died", "rebuild failed"
+
+
+class _Cut(msgspec.Struct, frozen=True):
+    """Where a replay ends."""
+
+    #: the step that is executed next
+    number: int
+    turns: Path
+    #: only the job that ends it is left: the step is a loop
+    ends: bool = False
+
+
 #: no action has this place: a replay with this target answers everything
-_NOWHERE = (-1, ())
+_NOWHERE = _Cut(-1, ())
 
 
 class Stage(Protocol):
@@ -89,6 +101,7 @@ class Replay:
         numbers: Mapping[int, int],
         step: int,
         turns: tuple[Turn, ...],
+        ends: bool = False,
         again: Collection[str] | None = None,
         apart: str = "",
         reeval: bool = False,
@@ -101,13 +114,14 @@ class Replay:
             numbers: the origin's number of each step of today's notebook.
             step: number of the step at the cut, today.
             turns: the turns that it belongs to.
+            ends: it is a loop, and only the job that ends it is left.
             again: keys of items that are executed again, of the outermost loop of `turns`.
             apart: label of that loop, where its items ran one after another and run apart now.
             reeval: the items of the innermost loop of `turns` are evaluated anew.
             old: the turns as the origin has them; None where they are told here.
         """
         self._history, self._numbers = history, numbers
-        self._target = (step, turns)
+        self._target = _Cut(step, turns, ends)
         self._reached = False
         self._again = frozenset(again or ())
         self.apart = apart
@@ -118,7 +132,7 @@ class Replay:
     @property
     def target(self) -> actions.Path:
         """The turns that the cut lies in."""
-        return self._target[1]
+        return self._target.turns
 
     @property
     def reached(self) -> bool:
@@ -135,7 +149,7 @@ class Replay:
         """
         if isinstance(action, actions.Fork) and self._is_target(action):
             return False
-        if self._is_at_cut(action.step, action.path):
+        if self._is_cut(action):
             self._reached = True
         if self._reached:
             return False
@@ -148,18 +162,24 @@ class Replay:
 
     def forces(self, step: Step, path: actions.Path) -> bool:
         """Whether a job was asked for: it is at the cut, or of an item that is executed again."""
-        depth = len(self._target[1])
+        depth = len(self.target)
         asked = depth and any(turn.key in self._again for turn in path[depth - 1 : depth])
         return self._is_at_cut(step, path) or bool(asked)
 
+    def _is_cut(self, action: actions.Action) -> bool:
+        """Whether everything before an action is told."""
+        ends = not self._target.ends or isinstance(action, actions.Leave)
+        return ends and self._is_at_cut(action.step, action.path)
+
     def _is_at_cut(self, step: Step, path: actions.Path) -> bool:
         """Whether something is of the step at the cut: of a loop that is cut whole, any turn."""
-        number, turns = self._target
-        return step.number == number and (path == turns or lies_in(path, step.label, turns))
+        if step.number != self._target.number:
+            return False
+        return path == self.target or lies_in(path, step.label, self.target)
 
     def _is_target(self, action: actions.Action) -> bool:
         """Whether the loop of the action is one that the cut lies in."""
-        depth, turns = len(action.path), self._target[1]
+        depth, turns = len(action.path), self.target
         inside = turns[:depth] == action.path and len(turns) > depth
         if not inside or turns[depth].loop != action.step.label or self._reached:
             return False
@@ -167,7 +187,7 @@ class Replay:
 
     def _check_items(self, action: actions.Action) -> None:
         """Items before the cut of a loop that is no parallel one are what they were, in order."""
-        place, turns = self._anew, self._target[1]
+        place, turns = self._anew, self.target
         if place is None or turns[:place] != action.path[:place]:
             return
         loop = turns[place].loop
@@ -212,7 +232,7 @@ class Replay:
     def _known_turns(self, turns: actions.Path) -> actions.Path:
         """The turns as the origin has them: an item is known by its key."""
         place = self._anew
-        if place is None or len(turns) <= place or turns[:place] != self._target[1][:place]:
+        if place is None or len(turns) <= place or turns[:place] != self.target[:place]:
             return turns
         keys, turn = self._keys(turns[place].loop, turns[:place]), turns[place]
         if turn.key not in keys:
@@ -308,12 +328,10 @@ class Replay:
     def _item_plan(self, fork: actions.Fork, path: actions.Path) -> ItemPlan:
         old = self._old(path)
         known = old[-1].key in self._keys(fork.step.label, fork.path)
-        number, turns = self._target
-        here = (fork.step.number, path)
+        here = _Cut(fork.step.number, path)
         if path[-1].key in self._again or self._target == here or not known:
             return ItemPlan()
-        aimed = turns[: len(path)] == path and len(path) <= len(turns)
-        cut = self._target if aimed else self._open_end(fork, path)
+        cut = self._target if self.target[: len(path)] == path else self._open_end(fork, path)
         if cut == here:
             return ItemPlan()
         if cut is None:
@@ -321,20 +339,20 @@ class Replay:
             if any(job.delta.failure for job in jobs):
                 return ItemPlan()
             return ItemPlan(replay=self._up_to(_NOWHERE), kept=True, jobs=tuple(jobs))
-        number, turns = cut
-        before = (self._numbers.get(number, number), self._old(turns))
-        jobs = self._history.item_jobs(old, before)
+        before = (self._numbers.get(cut.number, cut.number), self._old(cut.turns))
+        jobs = self._history.item_jobs(old, None if cut.ends else before)
         if any(job.delta.failure for job in jobs[-1:]):
             return ItemPlan()
         return ItemPlan(replay=self._up_to(cut), jobs=tuple(jobs))
 
-    def _up_to(self, target: tuple[int, actions.Path]) -> Replay:
+    def _up_to(self, target: _Cut) -> Replay:
         """A replay of one item."""
         return Replay(
-            self._history, numbers=self._numbers, step=target[0], turns=target[1], old=self._old
-        )
+            self._history, numbers=self._numbers, step=target.number, turns=target.turns,
+            ends=target.ends, old=self._old,
+        )  # fmt: skip
 
-    def _open_end(self, fork: actions.Fork, path: actions.Path) -> tuple[int, actions.Path] | None:
+    def _open_end(self, fork: actions.Fork, path: actions.Path) -> _Cut | None:
         """Where an item did not end well in the origin; None where it did."""
         machine = control.conduct_item(fork, path)
         answer: Any = None
@@ -343,18 +361,33 @@ class Replay:
                 action = machine.send(answer)
             except StopIteration as stop:
                 end = stop.value.end
-                return None if end is None else (fork.step.number, path)
-            place, answer = (action.step.number, action.path), None
+                return None if end is None else _Cut(fork.step.number, path)
+            here, answer = _Cut(action.step.number, action.path), None
             if isinstance(action, actions.Ask):
                 answer = self._recorded(action)
-                if answer is None:
-                    return place
+                if answer is None or not self._has_items(action, answer):
+                    return here
             elif isinstance(action, actions.Fire):
-                job_id = self._history.turns.get((self._number(action), self._old(action.path)))
-                job = self._history.job_by_id(job_id) if job_id is not None else None
-                if job is None or not is_good(job):
-                    return place
+                job = self._good_job(action.step, action.path)
+                if job is None:
+                    return here
                 answer = self._ended(job)
+            elif isinstance(action, actions.Leave) and not self._good_job(action.step, action.path):
+                return msgspec.structs.replace(here, ends=True)
+
+    def _has_items(self, ask: actions.Ask, told: actions.Told) -> bool:
+        """Whether a kept job holds the items that were evaluated: the loop's first one does."""
+        if ask.purpose is not actions.Purpose.FOREACH:
+            return True
+        first = [(*ask.path, Turn(ask.step.label, 0, key)) for key in told.keys[:1]]
+        return any(self._good_job(ask.step, path) is not None for path in (ask.path, *first))
+
+    def _good_job(self, step: Step, path: actions.Path) -> JobFinished | None:
+        """A job of the origin that the flow went on behind; None where it has none."""
+        number = self._numbers.get(step.number, step.number)
+        job_id = self._history.turns.get((number, self._old(path)))
+        job = self._history.job_by_id(job_id) if job_id is not None else None
+        return job if job is not None and is_good(job) else None
 
     def _sequential_ends(self, fork: actions.Fork) -> dict[actions.Path, Checkpoint]:
         """What each item of a loop that was not parallel left, by its turns."""
