@@ -21,12 +21,13 @@ from cellrail.notebook.plan import Plan
 from cellrail.run import prepare
 from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
-from cellrail.run.desks import Waiting, desk_of, past_of
+from cellrail.run.desks import Waiting, desk_of
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
 from cellrail.run.interrupts import unheard
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
+from cellrail.run.past import past_of
 from cellrail.run.performer import RunLimits
 from cellrail.run.previously import Previously
 from cellrail.run.putback import PutBack
@@ -313,7 +314,10 @@ def open_desk(
     """The desk of a run, with everybody who answers there."""
     past = None
     if history is not None and request.told.get("state") != "current":
-        past = past_of(recorder.store, history, numbers=request.numbers, flow=request.flow_id)
+        past = past_of(
+            recorder.store, history, numbers=request.numbers, flow=request.flow_id,
+            began=recorder.began,
+        )  # fmt: skip
     once = history.once if history is not None else {}
     desk = desk_of(
         recorder, flow=request.flow_id, scope=request.scope, past=past, once=once,

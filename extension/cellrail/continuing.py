@@ -28,11 +28,12 @@ from cellrail.restarting import numbers_of
 from cellrail.run import keptmodules, prepare
 from cellrail.run.calls import CallRules, Calls, taken_over
 from cellrail.run.desk import Desk
-from cellrail.run.desks import Waiting, desk_of, past_of
+from cellrail.run.desks import Waiting, desk_of
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
+from cellrail.run.past import past_of
 from cellrail.run.performer import RunLimits
 from cellrail.run.previously import Previously
 from cellrail.run.recorded import Recorded, recorded_notebook
@@ -349,7 +350,9 @@ class Continuer(msgspec.Struct, kw_only=True):
         flow = self.store.current_flow(history.started)
         numbers = numbers_of(continuation.flow, origin.states) if origin is not None else {}
         if origin is not None and history.started.options.get("state") != "current":
-            past = past_of(self.store, origin, numbers=numbers, flow=flow)
+            past = past_of(
+                self.store, origin, numbers=numbers, flow=flow, began=history.started.time
+            )
         # it may have been killed before it wrote down what it inherits
         once = {**(origin.once if origin is not None else {}), **history.once}
         jobs = continuation.jobs

@@ -98,6 +98,16 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
             reeval=self.inner.reeval,
         )
 
+    def kept_items(self) -> dict[Path, tuple[JobFinished, ...]]:
+        """Of a cut in a parallel loop, the kept jobs of each of its items."""
+        inner, replay = self.inner, self.replay()
+        if inner is None or inner.fork is None or inner.sequential or replay is None:
+            return {}
+        if self.plan.refusals:
+            return {}
+        plans = zip(inner.fork.items, replay.item_plans(inner.fork), strict=True)
+        return {path: plan.jobs for path, plan in plans}
+
     def stored_in_cells(self, flow: Flow, changed: Sequence[str] = ()) -> list[EachStored]:
         """What `flow.each` has stored in the step at the cut, which goes on from there.
 

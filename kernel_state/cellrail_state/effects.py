@@ -49,6 +49,8 @@ class Effects(_Struct, frozen=True):
     writes: tuple[Written, ...] = ()
     #: the resources it read, as it saw them
     reads: tuple[Written, ...] = ()
+    #: the resources that it set without having read them, as they stood before
+    replaced: tuple[Written, ...] = ()
     #: flow user state that it set: JSON text by key
     user: dict[str, str] = {}
     #: files of the shared folder that it made or changed, by path
@@ -67,6 +69,6 @@ class Effects(_Struct, frozen=True):
 
     def refs(self) -> tuple[ObjectRef, ...]:
         """Every object that these effects need."""
-        values = [w.value for w in (*self.writes, *self.reads)]
+        values = [w.value for w in (*self.writes, *self.reads, *self.replaced)]
         files = [file.ref for file in self.shared.values()]
         return tuple(ref for ref in (*values, *files) if isinstance(ref, ObjectRef))

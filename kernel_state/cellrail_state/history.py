@@ -8,6 +8,7 @@ for it (its own, or the kept job of an earlier run).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from cellrail_state.model import (
     Written,
 )
 from cellrail_state.steps import StepState, with_source
+from cellrail_state.turns import job_address
 
 
 class RunHistory(Lineage):
@@ -172,12 +174,28 @@ class RunHistory(Lineage):
 
     def reads_of(self, number: int, turns: tuple[Turn, ...] = ()) -> tuple[Written, ...]:
         """The resources that a step (in these turns) read, as it saw them."""
-        for job in reversed(self.jobs):
-            if (job.step, job.turns) == (number, turns) and job.effects is not None:
-                return job.effects.reads
-        state = self._states.get(number)
-        job_id = self.turns.get((number, turns)) if turns else state and state.job_id
-        if not job_id or job_id.rpartition("/")[0] == self.run_id:
-            return ()
-        effects = self.job_by_id(job_id).effects
-        return effects.reads if effects is not None else ()
+        job = self._asked.get((number, turns))
+        if job is None:
+            state = self._states.get(number)
+            job_id = self.turns.get((number, turns)) if turns else state and state.job_id
+            if not job_id or job_id.rpartition("/")[0] == self.run_id:
+                return ()
+            job = self.job_by_id(job_id)
+        return job.effects.reads if job.effects is not None else ()
+
+    @functools.cached_property
+    def _asked(self) -> dict[tuple[int, tuple[Turn, ...]], JobFinished]:
+        """Of each step and its turns, the last own job that asked for something."""
+        return {(job.step, job.turns): job for job in self.jobs if job.effects is not None}
+
+    def jobs_of(self, run_id: str) -> list[JobFinished]:
+        """What it has committed, or a run that it was restarted from, in order."""
+        if run_id == self.run_id:
+            return self.jobs
+        return [job for job in self._sources.jobs(run_id).values() if not job.lays]
+
+    def address_of(self, job: JobFinished) -> str:
+        """How a job is called, of this run or of one that it points to."""
+        info = None if job.job_id in self._own else self._sources.info(job.job_id)
+        label = info.label if info is not None else self.label_of(job.step)
+        return job_address(label, job.turns)

@@ -76,8 +76,10 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What a writer saw of a key."""
 
     version: int
-    #: a run that wrote it in between already; the write is refused
+    #: who wrote it in between already, in words; the write is refused
     spoilt_by: str = ""
+    #: what to do about that, where it is nothing usual
+    hint: str = ""
 
 
 class Claim:
@@ -174,6 +176,12 @@ class Ledger:
             self._look()
             writers = self._writers.get((kind, path), {})
             return [writers.get(v, "") for v in range(version + 1, self.version(kind, path) + 1)]
+
+    def has_written(self, run_id: str, kind: str, path: str) -> bool:
+        """Whether a run has written a key, as far as that is remembered."""
+        with self._mutex:
+            self._look()
+            return run_id in self._writers.get((kind, path), {}).values()
 
     def references(self) -> set[str]:
         """The digests of the object files that it points to."""
@@ -361,7 +369,8 @@ class Ledger:
         raise StateConflict(
             f"the {what} {path!r} was written by {who} in the meantime (version {version}{seen}); "
             "nothing was written",
-            hint="read it again and decide anew: restart the step (--state current), or --retry it",
+            hint=expected.hint
+            or "read it again and decide anew: restart the step (--state current), or --retry it",
         )
 
     def state(

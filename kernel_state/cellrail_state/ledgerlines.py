@@ -87,6 +87,12 @@ def moved(written: Written, old: str, new: str) -> Iterator[Written]:
             yield msgspec.structs.replace(written, value=None)
 
 
+def path_of(written: Written, old: str, new: str) -> str:
+    """The path that a resource has under the flow's new id."""
+    of_flow = written.type == "state" and old and new and written.path.startswith(f"{old}/")
+    return new + written.path.removeprefix(old) if of_flow else written.path
+
+
 def moment(line: Line) -> float:
     """When a line was written (seconds since the epoch)."""
     return line.entry.time if isinstance(line, Carried) else getattr(line, "time", 0.0)

@@ -68,6 +68,10 @@ class Lineage(Told):
         """Whether an open notebook went back to before a job."""
         return bool(self._backs and job_id) and place_of(self.chain, job_id) is None
 
+    def has(self, job_id: str) -> bool:
+        """Whether a job of an earlier run stands for something here."""
+        return job_id in self.turns.values() or place_of(self.chain, job_id) is not None
+
     def chain_before(self, number: int) -> list[JobFinished]:
         """The jobs that made the namespace right before a step (its last execution)."""
         state = self._states.get(number)
@@ -124,6 +128,25 @@ class Lineage(Told):
             for (number, turns), job_id in self.turns.items()
             if (numbers is None or number in numbers) and self.fork_of(turns) is not None
         ]
+
+    def loop_ends(self) -> dict[str, str]:
+        """Of each job of a parallel loop's item, the job that ended its loop, where one did."""
+        found: dict[str, str] = {}
+        for (_, turns), job_id in self.turns.items():
+            fork = self.fork_of(turns)
+            end = self._end_of(*fork) if fork is not None else ""
+            if end:
+                found[job_id] = end
+        return found
+
+    def _end_of(self, number: int, around: tuple[Turn, ...]) -> str:
+        """The job that ended a loop; "" where none did."""
+        state = self._states.get(number)
+        job_id = self.turns.get((number, around), "") if around else state and state.job_id
+        # until it has ended, the job that forks or one of its items stands for it
+        if not job_id or job_id == self.forks[number, around]:
+            return ""
+        return job_id if self._turns_of.get(job_id, ()) == around else ""
 
     def chain_of_fork(self, number: int, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The jobs that made the namespace that a parallel loop's items begin on."""

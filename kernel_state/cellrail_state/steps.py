@@ -68,16 +68,20 @@ class Sources:
         self._infos: dict[str, StepInfo] = {}
         self._calls: dict[str, list[Called]] = {}
 
+    def jobs(self, run_id: str) -> dict[str, JobFinished]:
+        """The committed jobs of a run by their ids, in order."""
+        jobs = self._runs.get(run_id)
+        if jobs is None:
+            jobs = self._runs[run_id] = self._jobs_of(run_id)
+        return jobs
+
     def job(self, job_id: str) -> JobFinished:
         """A committed job of any run.
 
         Raises:
             JournalDamaged: its journal holds no such job.
         """
-        run_id = job_id.rpartition("/")[0]
-        jobs = self._runs.get(run_id)
-        if jobs is None:
-            jobs = self._runs[run_id] = self._jobs_of(run_id)
+        jobs = self.jobs(job_id.rpartition("/")[0])
         if job_id not in jobs:
             raise JournalDamaged(
                 f"the job {job_id} is missing in its journal",

@@ -169,3 +169,22 @@ def test_interrupted_live_runs_are_said_not_to_be_recoverable(opened, cellrail):
     assert done.stdout == "no run can be recovered\n"
     assert "1 interrupted live run: a kernel's cannot be recovered" in done.stderr
     assert "no run is interrupted" not in cellrail("recover", "--all").stdout
+
+
+def test_a_step_sees_the_resource_that_it_saw_when_the_notebook_had_gone_back(make, front, app):
+    """Going back puts the namespace back; what cells have set of a resource stays set."""
+    cells = (
+        START + "\nfrom cellrail import get_resource, set_resource",
+        "%%step add\nn = get_resource('n', 0)\nset_resource(n + 1, 'n')\nprint(n)",
+        "%%step show\nprint(get_resource('n'))",
+    )
+    make(*cells)
+    notebook = Notebook(front, cells)
+    assert notebook.run(1, 2, 3) == "1\n"
+    notebook.flow("restart --from add")
+    assert (notebook.run(2), notebook.run(3)) == ("1\n", "2\n")
+    front.close()
+
+    again = app.restart("last", from_step="add")
+    assert (printed(again, "add"), printed(again, "show")) == ("1\n", "2\n"), again.cause
+    assert printed(app.restart(again.id, from_step="show"), "show") == "2\n"

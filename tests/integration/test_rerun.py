@@ -15,6 +15,7 @@ import pytest
 
 from cellrail.errors import BadSelector, RestartRefused
 from cellrail_state.errors import RunIsOwned
+from reading import printed, statuses
 
 
 @pytest.fixture
@@ -664,6 +665,28 @@ def test_a_step_with_an_effect_is_not_executed_for_what_cannot_be_stored(make, a
 
     assert "--changed step:connect" in plan.refusals[0]
     assert run["#4"].variables["r"].load() == 5
+
+
+def test_a_step_that_counts_on_what_a_step_before_it_has_set_anew_counts_again(make, app, edit):
+    """The values are equal; but what the second one had set is no longer there."""
+    add = "n = get_resource('n', 0)\nset_resource(n + 1, 'n')"
+    path = make(
+        "from cellrail import get_resource, set_resource", f"{add}; x = 1",
+        f"%%step second\n{add}", "%%step blind\nset_resource(get_resource('n'), 'copy')",
+        "%%step end\nprint(get_resource('n'), get_resource('copy'))",
+    )  # fmt: skip
+    origin = app.run(path)
+    assert printed(origin, "end") == "2 2\n", origin.cause
+    edit(path, "x = 1", "x = 2")
+
+    again = app.rerun(origin.id)
+
+    assert again.status == "success", again.cause
+    assert app.resource_get("n") == 2
+    assert printed(again, "end") == "2 2\n"
+    assert statuses(again) == {
+        "#1": "kept", "#2": "success", "second": "success", "blind": "kept", "end": "kept"
+    }  # fmt: skip
 
 
 def test_flow_user_state_and_shared_files_of_kept_steps_are_there(make, app, edit):

@@ -193,6 +193,96 @@ def test_a_restart_is_refused_a_state_that_somebody_else_has_written_since(make,
     assert app.state_list()[0].value == 3
 
 
+COUNT = "n = get_resource('n', 0)\nset_resource(n + 1, 'n')\nprint(n)"
+
+
+def test_a_step_that_runs_for_the_first_time_sees_what_stood_at_its_cut(make, app, edit):
+    """What the origin's steps behind the cut have set is undone, whether it was read or not."""
+    path = make(
+        RESOURCE, "%%step look\nx = 1", "%%step blind\nset_resource(5, 'm')",
+        f"%%step add\n{COUNT}", "%%step end\nprint(get_resource('n'), get_resource('m', 0))",
+    )  # fmt: skip
+    origin = app.run(path)
+    assert printed(origin, "end") == "1 5\n"
+    edit(path, "x = 1", "print(get_resource('n', 0), get_resource('m', 0))")
+    edit(path, "set_resource(5, 'm')", "x = 1")
+
+    again = app.restart(origin.id, from_step="look")
+
+    assert printed(again, "look") == "0 0\n"
+    assert (printed(again, "add"), printed(again, "end")) == ("0\n", "1 0\n")
+    third = app.restart(again.id, from_step="end")
+    assert printed(third, "end") == "1 0\n"
+
+
+def test_a_condition_at_the_cut_sees_what_stood_there(make, app):
+    path = make(
+        RESOURCE,
+        "%%step go --when not get_resource('gone', False)\nset_resource(True, 'gone')\nprint(1)",
+    )
+    origin = app.run(path)
+    again = app.restart(origin.id, from_step="go")
+    assert printed(again, "go") == printed(origin, "go") == "1\n"
+
+
+def test_a_step_that_had_run_several_times_begins_on_what_stood_before_the_first(make, app):
+    path = make(
+        RESOURCE + "from cellrail import flow",
+        f"%%step turns\n{COUNT}\nif flow.runs < 3: flow.rerun(0)",
+        "%%step end\nprint(get_resource('n'))",
+    )
+    origin = app.run(path)
+    assert printed(origin, "end") == "3\n", origin.cause
+    again = app.restart(origin.id, from_step="turns")
+    assert (printed(again, "turns"), printed(again, "end")) == ("2\n", "3\n"), again.cause
+
+
+def test_an_origin_that_goes_on_beside_its_restart_is_another_run(make, app):
+    path = make(
+        RESOURCE + "from cellrail import flow\nimport os",
+        "%%step ask\nn = get_resource('n', 0)\nif not os.path.exists('asked'):\n"
+        "    open('asked', 'w').close(); flow.suspend('1h')\nelse: set_resource(n + 10, 'n')",
+        f"%%step add\n{COUNT}",
+    )
+    origin = app.run(path)
+    assert origin.status == "suspended"
+    first = app.restart(origin.id, from_step="ask", keep_waiting=True, to="ask")
+    assert app.resource_get("n") == 10, first.cause
+    app.resume(origin.id)
+    assert app.resource_get("n") == 11
+
+    again = app.restart(first.id, from_step="ask")
+
+    assert f"written by run {origin.id}" in again.cause
+    assert app.resource_get("n") == 11
+
+
+def test_what_a_pruned_origin_had_set_is_undone_as_before(make, app):
+    path = make(f"{RESOURCE}{COUNT}")
+    origin = app.run(path)
+    first = app.restart(origin.id, from_step="#1")
+    app.prune(keep_last=1)
+    assert app.store.run_ids() == [first.id]
+    again = app.restart(first.id, from_step="#1")
+    assert (printed(again, "#1"), app.resource_get("n")) == ("0\n", 1), again.cause
+
+
+def test_a_cell_that_always_runs_does_not_replace_what_a_kept_step_has_set_behind_it(make, app):
+    path = make(
+        RESOURCE, f"%%step again --always\n{COUNT}", f"%%step add\n{COUNT}",
+        "%%step end\nprint(get_resource('n'))",
+    )  # fmt: skip
+    origin = app.run(path)
+    assert printed(origin, "end") == "2\n"
+    refused = app.restart(origin.id, from_step="end")
+    assert "the resource 'n' was written by add, which is kept, in the meantime" in refused.cause
+    assert app.resource_get("n") == 2
+    again = app.restart(origin.id, from_step="add")
+    assert printed(again, "end") == "2\n", again.cause
+    third = app.restart(again.id, from_step="add")
+    assert printed(third, "end") == "2\n", third.cause
+
+
 def test_a_state_conflict_can_be_tried_again(make, app, cellrail):
     """Another process writes between the cell's write and its end; the second attempt succeeds."""
     run = app.run(

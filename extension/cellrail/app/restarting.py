@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-import msgspec
-
 from cellrail.app.starting import Starting, Ticked, options_told
 from cellrail.errors import RestartRefused, StepNotFound, UserError
 from cellrail.foreseeing import check_versions, foreseen
@@ -16,13 +14,14 @@ from cellrail.launch import check_places, kernel_settings
 from cellrail.locate import flow_id
 from cellrail.notebook.address import find_step
 from cellrail.notebook.changes import read_selectors
-from cellrail.notebook.plan import Fate, Plan
+from cellrail.notebook.plan import Plan
 from cellrail.rerunning import plan_rerun_of
 from cellrail.restarting import RestartPlan, check_objects, plan_restart_of
 from cellrail.run import prepare
 from cellrail.run.calls import PARENT
-from cellrail.run.desks import changed_since
+from cellrail.run.past import past_of
 from cellrail.run.session import Progress
+from cellrail.state_since import with_state_since
 from cellrail.views import Run
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunStarted, RunStatus
@@ -182,7 +181,10 @@ class Restarting(Starting):
             failed_only=failed_only, reeval=reeval,
         )  # fmt: skip
         if state == "origin":
-            decided = self._with_changes(decided, flow_id(path, self.store_path))
+            past = past_of(
+                self.store, decided.history, numbers={}, flow=flow_id(path, self.store_path)
+            )
+            decided = with_state_since(decided, past, self.store.ledger, failed_only=failed_only)
         origin = history.started
         folder = Path(cwd) if cwd is not None else Path(origin.cwd)
         secret = {p.name for p in flow.parameters if p.secret} | set(origin.secrets)
@@ -392,18 +394,6 @@ class Restarting(Starting):
             ):
                 return run_id
         return ""
-
-    def _with_changes(self, decided: RestartPlan, flow: str) -> RestartPlan:
-        """The plan, with what its steps will see though it is no longer so."""
-        labels = {
-            decided.numbers[step.number]: step.label
-            for step in decided.plan.steps
-            if step.fate is Fate.EXECUTES and step.number in decided.numbers
-        }
-        news = changed_since(self.store, decided.history, labels, flow=flow)
-        warnings = (*decided.plan.warnings, *news)
-        plan = msgspec.structs.replace(decided.plan, warnings=warnings)
-        return msgspec.structs.replace(decided, plan=plan)
 
     def _with_items(
         self, decided: RestartPlan, flow: Flow, cwd: Path, assignment: str, secrets: dict[str, Any]

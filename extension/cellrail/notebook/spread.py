@@ -397,6 +397,8 @@ class Judge:
         self.strange: set[str] = set()
         #: parts of flow user state and resources that changed units set
         self.other_state: set[str] = set()
+        #: resources and variables that steps have set here, to whatever
+        self.set_anew: set[str] = set()
 
     def why(self, unit: Unit, old: OldUnit) -> Cause | None:
         """Why the unit executes here; None where it is kept."""
@@ -543,6 +545,10 @@ class Judge:
         read = {f"{r.kind} {r.path}" for found in effects for r in found.reads}
         for what in sorted(read & self.other_state):
             return f"reads the {what}, which is another"
+        # what it had set stood above what the step before it has set again
+        sets = {f"{w.kind} {w.path}" for found in effects for w in found.writes}
+        for what in sorted(sets & self.set_anew):
+            return f"sets the {what}, as a step before it has done again"
         user = sorted(s for s in self.other_state if s.startswith("flow user state"))
         if user and any("flow_user_state" in step.body for step in unit.steps):
             return f"may read {user[0]}, which is another"

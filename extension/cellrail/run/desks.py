@@ -11,14 +11,12 @@ from cellrail.run.desk import Desk
 from cellrail.run.eachs import Eachs
 from cellrail.run.folder import Folder
 from cellrail.run.onces import Onces
+from cellrail.run.past import Past
 from cellrail.run.recorder import Recorder
-from cellrail.run.states import Past, States
+from cellrail.run.states import States
 from cellrail.run.waits import Waiter, WaitRules
 from cellrail_state.eachs import EachBook
-from cellrail_state.errors import StateError
-from cellrail_state.history import RunHistory
 from cellrail_state.model import EachStored, OnceDone, Tick, WaitInfo, Woken
-from cellrail_state.store import Store
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,58 +85,3 @@ def desk_of(
         )  # fmt: skip
         desk.add(desk.waiter)
     return desk
-
-
-def past_of(store: Store, history: RunHistory, *, numbers: Mapping[int, int], flow: str) -> Past:
-    """What the steps of a run that restarts another one saw there.
-
-    Args:
-        store: the store.
-        history: the origin.
-        numbers: the origin's number of each step.
-        flow: the flow's id today.
-    """
-    return Past(
-        lambda number, turns: history.reads_of(numbers[number], turns) if number in numbers else (),
-        runs=frozenset(ancestors(store, history)),
-        moved=(history.started.flow, flow),
-    )
-
-
-def changed_since(
-    store: Store, history: RunHistory, labels: Mapping[int, str], *, flow: str
-) -> list[str]:
-    """What steps will see as their origin saw it, though somebody else has written it since.
-
-    Args:
-        store: the store.
-        history: the origin.
-        labels: of the steps that will execute, by their numbers there.
-        flow: the flow's id today.
-    """
-    runs, told = set(ancestors(store, history)), []
-    past = Past(moved=(history.started.flow, flow))
-    for number, label in sorted(labels.items()):
-        for read in history.reads_of(number):
-            path = past.today(read)
-            writers = store.ledger.writers_since(read.kind, path, read.version)
-            other = next((run_id for run_id in writers if run_id not in runs), None)
-            if other is not None:
-                who = f"run {other}" if other else "a person"
-                told.append(
-                    f"step {label!r} sees {path!r} as run {history.run_id} saw it, though {who} "
-                    "has written it since (--state current: as it is now)"
-                )
-    return told
-
-
-def ancestors(store: Store, history: RunHistory) -> list[str]:
-    """The run and those that it was restarted from, as far as they are known, newest first."""
-    found, origin = [history.run_id], history.started.origin
-    while origin is not None and origin.run_id not in found:
-        found.append(origin.run_id)
-        try:
-            origin = store.started(origin.run_id).origin
-        except StateError:  # it was pruned
-            break
-    return found

@@ -103,6 +103,8 @@ class Recorder:
         self._jobs = _jobs_of(records)
         #: steps of the run, by the names that it knows them by
         self.steps = started.steps
+        #: when it began, in seconds since the epoch
+        self.began = started.time
         self._waits = sum(isinstance(record, Waits) for record in records)
         #: what was kept, skipped and decided by an owner before
         self._told = {_fact(record) for record in records} - {None}

@@ -226,6 +226,8 @@ class Rerun:
 
     def _committed(self, job: JobFinished) -> None:
         """A job of this run is in its journal."""
+        writes = job.effects.writes if job.effects is not None else ()
+        self._judge.set_anew |= {f"{written.kind} {written.path}" for written in writes}
         if self._is_apart(job):
             self._judge.other_state |= other_effects(job, self._plan.olds[self._place])
             return

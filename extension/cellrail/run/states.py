@@ -5,15 +5,14 @@ the jobs before it have set. Resources (a step's state is one, of type `state`) 
 outlive runs and lie in the store's ledger.
 
 A cell sees what it has set itself. Otherwise it sees what is there when it reads; its write is made
-if nobody has written since it last read, or since it wrote where it did not read. A step of a
-restarted run sees a resource as the step has seen it in the origin, unless this run itself has
-written it since; its write is made if only the origin and the runs that that was restarted from
-have written since. Variables are settings: what is there now is what is seen.
+if nobody has written since it last read, or since it wrote where it did not read. What a step of a
+restarted run sees instead, and which write is made then, tells `past`. Variables are settings: what
+is there now is what is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,10 +21,12 @@ import msgspec
 from cellrail.errors import BadState, HoldsSecret, NotSet
 from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail.run.jsontext import from_text, to_text
+from cellrail.run.past import Past
+from cellrail_state.chains import names_of
 from cellrail_state.keys import KeyRing
 from cellrail_state.ledger import Expected, Key, Ledger
 from cellrail_state.ledgerlines import Entry
-from cellrail_state.model import Effects, JobFinished, ObjectRef, Turn, Written
+from cellrail_state.model import Effects, JobFinished, ObjectRef, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
 from cellrail_state.texts import encodable
 
@@ -35,42 +36,6 @@ STATE = "state"
 #: the type of a resource whose maker named none
 ANY = "any"
 _PATH_LENGTH = 500
-
-
-class Past:
-    """What the steps of a run saw in its origin."""
-
-    def __init__(
-        self,
-        reads: Callable[[int, tuple[Turn, ...]], Iterable[Written]] = lambda *_: (),
-        *,
-        runs: frozenset[str] = frozenset(),
-        moved: tuple[str, str] = ("", ""),
-    ) -> None:
-        """Know the origin.
-
-        Args:
-            reads: what a step of this run read there, by its number here and its turns.
-            runs: the origin and the runs that it was restarted from.
-            moved: the flow's id then and now.
-        """
-        self._reads, self.runs = reads, runs
-        self._then, self._now = (f"{flow}/" if flow else "" for flow in moved)
-
-    def read(self, job: Job | None, key: Key) -> Written | None:
-        """What the job's step saw under a key; None where it did not look."""
-        if job is None:
-            return None
-        for written in self._reads(job.number, job.turns):
-            if (written.kind, self.today(written)) == key:
-                return written
-        return None
-
-    def today(self, written: Written) -> str:
-        """The path that it has under the flow's id of today."""
-        if written.type == STATE and self._then and written.path.startswith(self._then):
-            return self._now + written.path.removeprefix(self._then)
-        return written.path
 
 
 class States(Clerk):
@@ -90,18 +55,38 @@ class States(Clerk):
         self._ledger: Ledger = store.ledger
         self._objects: Objects = store.objects
         self._keys: KeyRing = store.keyring
-        self._past = past or Past()
+        self._past = past
         #: flow user state that each job of the chain has set
         self._chain: list[tuple[str, dict[str, str]]] = []
         self._upto = ""
+        #: the ids of each job of the chain that the run began on
+        self._stands: list[set[str]] = []
+        #: ids of kept jobs that do not stand before what executes
+        self._beside: frozenset[str] = frozenset()
+        #: the same for the items that are carried out now
+        self._of_items = self._beside
+        self._forget()
+
+    def _forget(self) -> None:
         self.seen: dict[Key, Expected] = {}
         self._writes: dict[Key, Written] = {}
         self._reads: dict[Key, Written] = {}
+        #: what was written without having been read, as it stood before
+        self._replaced: dict[Key, Written] = {}
         self._user: dict[str, str] = {}
+
+    def forked(self, kept: Iterable[JobFinished]) -> None:
+        """Items of a loop are carried out beside these kept ones now."""
+        known = list(kept)
+        if self._past is not None:
+            self._past.keep(known)
+        self._of_items = frozenset(name for job in known for name in names_of(job))
 
     def another(self, desk: Desk) -> States:
         """What an item of a parallel loop sets of the run's own state ends with it."""
-        return States(desk, flow=self._flow, scope=self._scope, past=self._past)
+        made = States(desk, flow=self._flow, scope=self._scope, past=self._past)
+        made._beside = self._of_items
+        return made
 
     def belongs_to(self, flow: str) -> None:
         """The flow has a name now."""
@@ -184,32 +169,18 @@ class States(Clerk):
         key = (RESOURCE, path)
         if key in self._writes:
             return self._text(self._writes[key])
+        self._reads[key], self.seen[key] = self._look(job, key)
+        return self._text(self._reads[key])
+
+    def _look(self, job: Job | None, key: Key) -> tuple[Written, Expected]:
+        """What the job sees under a key, and what its write replaces."""
+        if self._past is not None and key[0] == RESOURCE:
+            return self._past.sees(
+                job, key, self._ledger, run_id=self._desk.recorder.run_id, beside=self._beside
+            )
         entry = self._ledger.last(*key)
-        old = self._past.read(job, key)
-        if old is not None and not self._is_ours(entry, old):
-            self.seen[key] = self._since(key, entry, old)
-            self._reads[key] = msgspec.structs.replace(old, path=path)
-            return self._text(old)
-        now = entry.written if entry is not None else Written(kind=RESOURCE, path=path, version=0)
-        self.seen[key] = Expected(version=now.version)
-        self._reads[key] = now
-        return self._text(now)
-
-    def _is_ours(self, entry: Entry | None, old: Written) -> bool:
-        """Whether this run has written it since the origin read it."""
-        run_id = self._desk.recorder.run_id
-        return entry is not None and entry.run_id == run_id and entry.written.version > old.version
-
-    def _since(self, key: Key, entry: Entry | None, old: Written) -> Expected:
-        """What has become of a key since the origin's step read it."""
-        version = entry.written.version if entry is not None else 0
-        others = [
-            run_id
-            for run_id in self._ledger.writers_since(*key, old.version)
-            if run_id not in self._past.runs
-        ]
-        spoilt = (f"run {others[0]}" if others[0] else "a person") if others else ""
-        return Expected(version=version, spoilt_by=spoilt)
+        now = entry.written if entry is not None else Written(kind=key[0], path=key[1], version=0)
+        return now, Expected(version=now.version)
 
     def _write(self, job: Job | None, path: str, value: str, kind: str | None) -> None:
         self._desk.current("setting a state or a resource")
@@ -236,12 +207,13 @@ class States(Clerk):
             StateConflict: somebody has written it since it was read.
         """
         if key not in self.seen:
-            old = self._past.read(job, key) if key[0] == RESOURCE else None
-            entry = self._ledger.last(*key)
-            if old is not None and not self._is_ours(entry, old):
-                self.seen[key] = self._since(key, entry, old)
-            else:
-                self.seen[key] = Expected(version=self._ledger.version(*key))
+            seen, expected = self._look(job, key)
+            if key[0] == RESOURCE:
+                self._replaced[key] = seen
+            if self._past is not None and not self._past.looked(job, key):
+                # whatever stood there: it would have been replaced in the origin, too
+                expected = Expected(version=expected.version)
+            self.seen[key] = expected
         self._ledger.check({key: self.seen[key]}, run_id=self._desk.recorder.run_id)
 
     # --- variables ---------------------------------------------------------------------------
@@ -305,7 +277,7 @@ class States(Clerk):
     def begin(self, job: Job) -> None:
         """Nothing has been read or set."""
         del job
-        self.seen, self._writes, self._reads, self._user = {}, {}, {}, {}
+        self._forget()
 
     def check(self) -> None:
         """Whether what was set can be committed.
@@ -323,13 +295,15 @@ class States(Clerk):
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         """What was set, where the job succeeded; what was read."""
-        reads = tuple(self._reads[key] for key in sorted(self._reads))
-        if any(isinstance(w.value, ObjectRef) for w in (*reads, *self._writes.values())):
+        done = {key: seen for key, seen in self._replaced.items() if key in self._writes}
+        reads, replaced, writes = map(_in_order, (self._reads, done, self._writes))
+        if any(isinstance(w.value, ObjectRef) for w in (*reads, *replaced, *writes)):
             self._objects.flush()
         if not success:
             return msgspec.structs.replace(effects, reads=reads)
-        writes = tuple(self._writes[key] for key in sorted(self._writes))
-        return msgspec.structs.replace(effects, reads=reads, writes=writes, user=dict(self._user))
+        return msgspec.structs.replace(
+            effects, reads=reads, replaced=replaced, writes=writes, user=dict(self._user)
+        )
 
     def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
         """What the job set is the run's from now on."""
@@ -338,17 +312,29 @@ class States(Clerk):
             self._chain[place] = (job.job_id, effects.user)
         elif effects.user:
             self._chain.append((job.job_id, effects.user))
-        self.seen, self._writes, self._reads, self._user = {}, {}, {}, {}
+        self._forget()
 
     def started_on(self, jobs: Iterable[JobFinished]) -> None:
         """What these jobs have set is there."""
+        known = list(jobs)
         self._chain = [
-            (job.job_id, dict(job.effects.user) if job.effects is not None else {}) for job in jobs
+            (job.job_id, dict(job.effects.user) if job.effects is not None else {}) for job in known
         ]
+        self._stands = [names_of(job) for job in known]
+        self._beside = self._beside.difference(*self._stands)
+        if self._past is not None:
+            self._past.keep(known)
 
     def stands_before(self, job_id: str) -> None:
         """Cells see flow user state as it stood before this job."""
         self._upto = job_id
+        place = next((n for n, names in enumerate(self._stands, 1) if job_id in names), None)
+        behind = self._stands[place:] if place is not None else []
+        self._beside = frozenset().union(*behind)
+
+
+def _in_order(values: Mapping[Key, Written]) -> tuple[Written, ...]:
+    return tuple(values[key] for key in sorted(values))
 
 
 # --- what cells, the command line and an unrecorded notebook share ---------------------------
