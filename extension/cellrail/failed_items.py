@@ -1,8 +1,10 @@
 """Restarts of the failed items of a loop (`--failed-only`), where its items are independent.
 
-Items of a parallel loop are. Items that ran one after another are where the journal shows that they
-wrote nothing but the loop's variable and what it collects, and changed nothing else of the process,
-and where the code shows that they read nothing that an item before them may have collected.
+Items of a parallel loop are, unless the journal shows that they share a resource (`state_since`).
+Items that ran one after another are where the journal shows that they wrote nothing but the loop's
+variable and what it collects, set no state, resource, variable or flow user state, and changed
+nothing else of the process, and where the code shows that they read nothing that an item before
+them may have collected.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from cellrail.notebook.blocks import Block
 from cellrail.notebook.firsts import first_uses
 from cellrail.notebook.model import Flow
 from cellrail.notebook.shelllines import parsed
+from cellrail.run.states import STATE
 from cellrail_state.history import RunHistory
-from cellrail_state.model import JobFinished, ObjectRef, StepStatus, Turn
+from cellrail_state.model import Effects, JobFinished, ObjectRef, StepStatus, Turn
 
 
 def failed_items(
@@ -100,6 +103,8 @@ def _ties(history: RunHistory, block: Block) -> Iterator[str]:
         ambient, before = before, job.delta.ambient or before
         if not job.turns or job.turns[0].loop != block.step.label:
             continue
+        for what in _set(job.effects):
+            yield f"{job.turns[0]} set the {what}"
         written = [n for n in job.delta.written if n not in own and _counts(n, job)]
         if written:
             names = ", ".join(f"`{name}`" for name in written)
@@ -107,6 +112,16 @@ def _ties(history: RunHistory, block: Block) -> Iterator[str]:
         for what in _changes(history, ambient, before):
             yield f"{job.turns[0]} changed {what}"
     yield from _carried(block)
+
+
+def _set(effects: Effects | None) -> Iterator[str]:
+    """What a job has set beyond its kernel that another item may see."""
+    if effects is None:
+        return
+    for written in effects.writes:
+        yield f"{STATE if written.type == STATE else written.kind} {written.path!r}"
+    for key in sorted(effects.user):
+        yield f"flow user state {key!r}"
 
 
 def _counts(name: str, job: JobFinished) -> bool:

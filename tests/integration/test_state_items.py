@@ -240,6 +240,63 @@ def test_a_failed_item_that_came_last_finds_what_the_kept_ones_have_set(make, ap
     assert printed(again, "end") == "[0, 2, 1] 3\n", again.cause
 
 
+SETS = {
+    "resource": ("set_resource(k, f'f/{k}')", "resource 'f/0'"),
+    "state": ("set_state(k)", "state 'flow.ipynb/P/"),
+    "variable": ("set_variable('v', str(k))", "variable 'v'"),
+    "user": ("set_flow_user_state('u', k)", "flow user state 'u'"),
+}
+
+
+@pytest.mark.parametrize("how", SETS)
+def test_items_in_sequence_that_set_anything_but_what_they_collect_are_refused_alone(
+    how, make, app, tmp_path
+):
+    call, told = SETS[how]
+    path = make(
+        IMPORT,
+        "%%step P --foreach k in range(3) --collect r --on-error skip\n"
+        f"if k == 1 and there('boom'): raise ValueError\n{call}\nr = k",
+        "%%step end\nprint(r)",
+    )
+    (tmp_path / "boom").touch()
+    run = app.run(path)
+    assert printed(run, "end") == "[0, None, 2]\n", run.cause
+    (tmp_path / "boom").unlink()
+
+    with pytest.raises(RestartRefused) as raised:
+        app.restart(run.id, failed_only=True)
+
+    assert f"the items of 'P' depend on one another: P[0] set the {told}" in str(raised.value)
+    assert raised.value.hint.endswith("--from 'P[1]'")
+    again = app.restart(run.id, from_step="P[1]")
+    assert printed(again, "end") == "[0, 1, 2]\n", again.cause
+
+
+@pytest.mark.parametrize("how", SETS)
+def test_an_item_in_sequence_that_runs_alone_cannot_set_what_those_behind_it_have_not_seen(
+    how, make, app, tmp_path
+):
+    """No record tells of it: only the item that failed sets something."""
+    path = make(
+        IMPORT,
+        "%%step P --foreach k in range(3) --collect r --on-error skip\n"
+        f"if k == 1 and there('boom'): raise ValueError\nif k == 1: {SETS[how][0]}\nr = k",
+        "%%step end\nset_flow_user_state('end', 1)\nset_resource(1, 'end')\nprint(r)",
+    )
+    (tmp_path / "boom").touch()
+    run = app.run(path)
+    (tmp_path / "boom").unlink()
+
+    again = app.restart(run.id, failed_only=True)
+
+    assert printed(again, "end") == "[0, None, 2]\n", again.cause
+    [error] = [job.error for job in jobs_of(app, again) if job.error is not None]
+    assert "cannot be set here: P[1] runs behind the items that are kept" in error.value
+    whole = app.restart(run.id, from_step="P[1]")
+    assert printed(whole, "end") == "[0, 1, 2]\n", whole.cause
+
+
 def test_after_a_failure_in_a_parallel_loop_the_plan_tells_what_kept_items_have_set(
     make, app, order, tmp_path
 ):

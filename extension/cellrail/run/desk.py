@@ -120,7 +120,7 @@ class Clerk:
     def close(self) -> None:
         """The run has ended."""
 
-    def forked(self, kept: Iterable[JobFinished]) -> None:
+    def forked(self, kept: Iterable[JobFinished], *, in_sequence: bool) -> None:
         """Items of a loop are carried out beside one another now; these jobs of theirs are kept."""
 
     def another(self, desk: Desk) -> Clerk:
@@ -330,15 +330,16 @@ class Desk:
         for clerk in self._clerks:
             clerk.stands_before(job_id)
 
-    def forked(self, kept: Iterable[JobFinished]) -> None:
+    def forked(self, kept: Iterable[JobFinished], *, in_sequence: bool) -> None:
         """Items of a loop are carried out beside one another now.
 
         Args:
             kept: their jobs that are kept, in the order in which they ended.
+            in_sequence: those of a loop that runs its items one after another.
         """
         known = list(kept)
         for clerk in self._clerks:
-            clerk.forked(known)
+            clerk.forked(known, in_sequence=in_sequence)
 
     def close(self) -> None:
         """The run has ended."""

@@ -72,8 +72,9 @@ class Folder(Clerk):
         del desk
         return _Beside(self)
 
-    def forked(self, kept: Iterable[JobFinished]) -> None:
+    def forked(self, kept: Iterable[JobFinished], *, in_sequence: bool) -> None:
         """The files of items that are kept are there before the others begin."""
+        del in_sequence
         files = files_after(kept, on=self.files)
         if files != self.files:
             self._fill(files)

@@ -122,7 +122,10 @@ class Items:
             BaseException: what is no fault of the user's code.
         """
         kept = [job for plan in self._plans for job in plan.jobs]
-        self._means.desk.forked(sorted(kept, key=lambda job: job.time))
+        self._means.desk.forked(
+            sorted(kept, key=lambda job: job.time),
+            in_sequence=not self._fork.step.options.parallel,
+        )
         for index, plan in enumerate(self._plans):
             if plan.kept:
                 self._carry_out(index, None)

@@ -8,6 +8,10 @@ A cell sees what it has set itself. Otherwise it sees what is there when it read
 if nobody has written since it last read, or since it wrote where it did not read. What a step of a
 restarted run sees instead, and which write is made then, tells `past`. Variables are settings: what
 is there now is what is seen.
+
+What an item of a parallel loop sets of the run's own state ends with the item. An item of a loop in
+sequence that runs apart from it (`--failed-only`) can set nothing: items behind it, which are kept,
+have not seen it.
 """
 
 from __future__ import annotations
@@ -63,8 +67,10 @@ class States(Clerk):
         self._stands: list[set[str]] = []
         #: ids of kept jobs that do not stand before what executes
         self._beside: frozenset[str] = frozenset()
-        #: the same for the items that are carried out now
-        self._of_items = self._beside
+        #: it is for an item of a loop in sequence that runs apart from it
+        self._apart = False
+        #: both for the items that are carried out now
+        self._of_items = (self._beside, self._apart)
         self._forget()
 
     def _forget(self) -> None:
@@ -75,17 +81,17 @@ class States(Clerk):
         self._replaced: dict[Key, Written] = {}
         self._user: dict[str, str] = {}
 
-    def forked(self, kept: Iterable[JobFinished]) -> None:
+    def forked(self, kept: Iterable[JobFinished], *, in_sequence: bool) -> None:
         """Items of a loop are carried out beside these kept ones now."""
         known = list(kept)
         if self._past is not None:
             self._past.keep(known)
-        self._of_items = frozenset(name for job in known for name in names_of(job))
+        self._of_items = (frozenset(n for job in known for n in names_of(job)), in_sequence)
 
     def another(self, desk: Desk) -> States:
         """What an item of a parallel loop sets of the run's own state ends with it."""
         made = States(desk, flow=self._flow, scope=self._scope, past=self._past)
-        made._beside = self._of_items
+        made._beside, made._apart = self._of_items
         return made
 
     def belongs_to(self, flow: str) -> None:
@@ -123,7 +129,7 @@ class States(Clerk):
     def set_user_state(self, job: Job | None, key: str, value: str) -> None:
         """Set a key of the run, when the step succeeds."""
         del job
-        self._desk.current("set_flow_user_state()")
+        self._may_set(f"the flow user state {key!r}", "set_flow_user_state()")
         if encodable(key) != key:
             raise BadState(f"the key {key!r} is no Unicode text", hint="use another one")
         self._refuse_secrets(f"the flow user state {key!r}", key, value)
@@ -183,7 +189,7 @@ class States(Clerk):
         return now, Expected(version=now.version)
 
     def _write(self, job: Job | None, path: str, value: str, kind: str | None) -> None:
-        self._desk.current("setting a state or a resource")
+        self._may_set(f"the resource {path!r}", "setting a state or a resource")
         key = (RESOURCE, path)
         self._refuse_secrets(f"the resource {path!r}", path, value)
         self._expect(job, key)
@@ -242,7 +248,7 @@ class States(Clerk):
 
     def set_variable(self, job: Job | None, path: str, value: str, secret: bool) -> None:
         """Set a variable, when the step succeeds; one that was secret stays it."""
-        self._desk.current("set_variable()")
+        self._may_set(f"the variable {path!r}", "set_variable()")
         key = (VARIABLE, checked_path(path))
         self._expect(job, key)
         there = self._writes.get(key)
@@ -260,6 +266,21 @@ class States(Clerk):
         )  # fmt: skip
 
     # --- values ------------------------------------------------------------------------------
+
+    def _may_set(self, what: str, asks: str) -> None:
+        """Refuse what cannot be committed with the job.
+
+        Raises:
+            OutsideStep: there is none.
+            BadState: its item runs behind others that should have seen it.
+        """
+        job = self._desk.current(asks)
+        if self._apart:
+            raise BadState(
+                f"{what} cannot be set here: {job.turns[0]} runs behind the items that are kept, "
+                "which have not seen it (--failed-only)",
+                hint=f"restart from this item on: --from '{job.turns[0]}'",
+            )
 
     def _refuse_secrets(self, what: str, *texts: str, or_else: str = "") -> None:
         if any(self._desk.recorder.masker.finds(text) for text in texts):
