@@ -65,8 +65,10 @@ class States(Clerk):
         self._upto = ""
         #: the ids of each job of the chain that the run began on
         self._stands: list[set[str]] = []
-        #: ids of kept jobs that do not stand before what executes
+        #: ids of kept jobs that do not stand before what executes: of other items, and of what
+        #: comes behind a cell that runs again
         self._beside: frozenset[str] = frozenset()
+        self._behind: frozenset[str] = frozenset()
         #: it is for an item of a loop in sequence that runs apart from it
         self._apart = False
         #: both for the items that are carried out now
@@ -182,7 +184,11 @@ class States(Clerk):
         """What the job sees under a key, and what its write replaces."""
         if self._past is not None and key[0] == RESOURCE:
             return self._past.sees(
-                job, key, self._ledger, run_id=self._desk.recorder.run_id, beside=self._beside
+                job,
+                key,
+                self._ledger,
+                run_id=self._desk.recorder.run_id,
+                beside=self._beside | self._behind,
             )
         entry = self._ledger.last(*key)
         now = entry.written if entry is not None else Written(kind=key[0], path=key[1], version=0)
@@ -351,7 +357,7 @@ class States(Clerk):
         self._upto = job_id
         place = next((n for n, names in enumerate(self._stands, 1) if job_id in names), None)
         behind = self._stands[place:] if place is not None else []
-        self._beside = frozenset().union(*behind)
+        self._behind = frozenset().union(*behind)
 
 
 def _in_order(values: Mapping[Key, Written]) -> tuple[Written, ...]:
