@@ -54,6 +54,7 @@ def changes_inside(
     loop = find_step(cut.turns[0].loop, flow.steps)
     infos = {state.info.number: state.info for state in history.states}
     steps = list(block_of(flow, loop).steps())
+    places = {step.label: step.number for step in steps}
     shape, stale, told = [], [], []
     for step in steps:
         old = infos.get(numbers.get(step.number, -1))
@@ -74,7 +75,7 @@ def changes_inside(
             else:
                 told.append(f"step {step.label!r}: source changed; kept items keep what it made")
         else:
-            half, whole = _made_otherwise(history, old, step, cut)
+            half, whole = _made_otherwise(history, old, step, cut, places)
             stale += [f"step {step.label!r}: {why}" for why in half[:1]]
             told += [
                 f"step {step.label!r}: {why}; kept items keep what was made" for why in whole[:1]
@@ -90,12 +91,12 @@ def changes_inside(
 
 
 def _made_otherwise(
-    history: RunHistory, old: StepInfo, step: Step, cut: InnerCut
+    history: RunHistory, old: StepInfo, step: Step, cut: InnerCut, places: Mapping[str, int]
 ) -> tuple[list[str], list[str]]:
     """Of the jobs that are kept, those that other code made: of the item at the cut, of others."""
     half, whole = list[str](), list[str]()
     for path, job in history.turns_of(old.number):
-        kept = _kept(path, step, cut)
+        kept = _kept(path, step, cut, places)
         if kept is None:
             continue
         made = Made(address=job_address(step.label, path), info=history.made_with(old.number, job))
@@ -105,19 +106,27 @@ def _made_otherwise(
     return half, whole
 
 
-def _kept(path: Path, step: Step, cut: InnerCut) -> bool | None:
-    """Whether a kept job is of the item at the cut; None where it is not kept."""
-    turns = cut.turns
-    if path == turns[: len(path)]:
-        # a step before the cut, or a loop that ended there
-        began = step.label not in {turn.loop for turn in turns[len(path) :]}
-        return True if began and step.number < cut.step.number else None
-    if cut.fork is not None and path[: len(cut.fork.path)] == cut.fork.path:
-        depth = len(cut.fork.path)
-        if path[depth].key != turns[depth].key:
-            return None if path[depth].key in cut.again else False
-    before = [turn.index for turn in path] < [turn.index for turn in turns]
-    return False if before else None
+def _kept(path: Path, step: Step, cut: InnerCut, places: Mapping[str, int]) -> bool | None:
+    """Whether a kept job is of the item at the cut; None where it is not kept.
+
+    Args:
+        path: the job's turns.
+        step: its step.
+        cut: where the restart goes on.
+        places: numbers of the loop's steps, by label.
+    """
+    depth = 0
+    while depth < min(len(path), len(cut.turns)) and path[depth] == cut.turns[depth]:
+        depth += 1
+    rest, there = path[depth:], cut.turns[depth:]
+    if rest and there and rest[0].loop == there[0].loop:  # another item of a loop around the cut
+        if cut.fork is not None and depth == len(cut.fork.path):
+            return None if rest[0].key in cut.again else False
+        return False if rest[0].index < there[0].index else None
+    # of the same item: in a step of it, or in a loop of it, that ended before the cut
+    mine = places.get(rest[0].loop, 0) if rest else step.number
+    other = places.get(there[0].loop, 0) if there else cut.step.number
+    return True if mine < other else None
 
 
 def _options(info: StepInfo) -> StepOptions:

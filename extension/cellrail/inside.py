@@ -70,7 +70,8 @@ def inner_cut(
         from cellrail.failed_items import failed_items
 
         return failed_items(flow, history, wanted, reeval=reeval)
-    cut = _named(flow, history, wanted) if wanted is not None else _failed(flow, history)
+    at = _named(flow, history, wanted) if wanted is not None else _failed(flow, history)
+    cut = _from_its_loop(history, at) if isinstance(at, InnerCut) else at
     if not isinstance(cut, InnerCut):
         if reeval and (cut is None or not find_step(cut, flow.steps).options.foreach):
             raise RestartRefused(
@@ -78,9 +79,12 @@ def inner_cut(
                 hint="name an item with --from 'LOOP[key]'",
             )
         return _new_items(flow, history, str(cut)) or cut if reeval else cut
-    if reeval and not find_step(cut.turns[-1].loop, flow.steps).options.foreach:
-        raise RestartRefused(f"--reeval: {cut.turns[-1].loop!r} is a --while loop, without items")
-    return in_fork(flow, history, msgspec.structs.replace(cut, reeval=reeval))
+    loop = at.turns[-1].loop if isinstance(at, InnerCut) else ""
+    if reeval and not find_step(loop, flow.steps).options.foreach:
+        raise RestartRefused(f"--reeval: {loop!r} is a --while loop, without items")
+    # those of a loop that is cut at its beginning are evaluated in any case
+    anew = reeval and at is cut
+    return in_fork(flow, history, msgspec.structs.replace(cut, reeval=anew))
 
 
 def _new_items(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | None:
@@ -112,7 +116,7 @@ def _named(flow: Flow, history: RunHistory, wanted: str) -> InnerCut | str:
     turns: Path = ()
     for loop, (_, key) in zip(loops, named, strict=True):
         turns = (*turns, _turn(history, loop, turns, key))
-    return _from_its_loop(history, step, turns)
+    return InnerCut(step=step, number=origin_number(history, step), turns=turns)
 
 
 def _check_outermost(flow: Flow, step: Step) -> None:
@@ -176,21 +180,19 @@ def origin_number(history: RunHistory, step: Step) -> int:
     return step.number
 
 
-def _from_its_loop(history: RunHistory, step: Step, turns: Path) -> InnerCut | str:
+def _from_its_loop(history: RunHistory, cut: InnerCut) -> InnerCut | str:
     """The first job of a loop's first turn is the beginning of the loop itself.
 
     Not of a parallel loop: its other items do not follow.
     """
-    while turns and turns[-1].loop == step.label and turns[-1].index == 0:
-        if (origin_number(history, step), turns[:-1]) in history.forks:
-            break
-        turns = turns[:-1]
-    if not turns:
-        return step.name or f"#{step.number}"
-    return InnerCut(step=step, number=origin_number(history, step), turns=turns)
+    step, around, turn = cut.step, cut.turns[:-1], cut.turns[-1]
+    first = turn.loop == step.label and turn.index == 0
+    if not first or (cut.number, around) in history.forks:
+        return cut
+    return msgspec.structs.replace(cut, turns=around) if around else step.label
 
 
-def _failed(flow: Flow, history: RunHistory) -> InnerCut | str | None:
+def _failed(flow: Flow, history: RunHistory) -> InnerCut | None:
     """The turn that failed, where the first step that did not end well is in a loop."""
     for state in history.states:
         if handles_failures(state.info):
@@ -210,7 +212,7 @@ def _failed(flow: Flow, history: RunHistory) -> InnerCut | str | None:
         number, turns = failing[-1]
         info = history.state(number).info
         step = find_step(info.name or f"#{info.number}", flow.steps)
-        return _from_its_loop(history, step, turns)
+        return InnerCut(step=step, number=number, turns=turns)
     return None
 
 

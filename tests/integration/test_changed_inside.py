@@ -223,6 +223,44 @@ def test_an_item_that_other_code_began_in_an_earlier_run_is_not_finished(make, a
     )
 
 
+NESTED = (
+    "g = []",
+    "%%step L --foreach k in 'pqr'\ng.append(k)",
+    "%%step M --in L --foreach y in 'ab'\ng.append(y)",
+    "%%step N --in M\ng.append('old')",
+    "%%step T --in L --foreach z in 'cd'\ng.append(z)",
+    "%%step B --in L\ng.append('B')",
+    "%%step end\nprint(''.join(g))",
+)
+
+
+@pytest.mark.parametrize(
+    ("cut", "refused"),
+    [
+        ("L[q]/T", True),
+        ("L[q]/T[d]", True),
+        ("L[q]/B", True),
+        # those turns are whole
+        ("L[q]/M[b]", False),
+        ("L[r]", False),
+        # of that item it was made by the code of today
+        ("L[r]/B", False),
+    ],
+)
+def test_a_loop_that_other_code_made_in_the_item_at_the_cut_is_part_of_it(cut, refused, make, app):
+    run = app.run(make(*NESTED))
+    make(*(cell.replace("'old'", "'new'") for cell in NESTED))
+    with pytest.raises(RestartRefused, match="step 'N': source changed"):
+        app.restart(run.id, from_step="L[q]/B")
+    forced = app.restart(run.id, from_step="L[q]/B", force=True)
+
+    plan = app.restart(forced.id, from_step=cut, plan=True)
+
+    why = "step 'N': source changed since L[{}]/M[a]/N was made"
+    assert [told.startswith(why.format("q")) for told in plan.refusals] == [True] * refused
+    assert [told.startswith(why.format("p")) for told in plan.warnings] == [True]
+
+
 @pytest.mark.parametrize(
     ("cells", "why", "result"),
     [

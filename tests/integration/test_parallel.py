@@ -721,6 +721,35 @@ def test_items_of_a_sequential_loop_may_only_change_behind_the_cut(make, app, tm
         app.restart(run.id, from_step="#3", reeval=True)
 
 
+def test_the_items_that_are_evaluated_anew_are_those_of_the_innermost_loop_that_is_named(
+    make, app, tmp_path
+):
+    def items(**now: str) -> None:
+        for name, text in now.items():
+            (tmp_path / name).write_text(text)
+
+    items(outer="ab", inner="xy")
+    cells = (
+        "done = []",
+        "%%step L --foreach k in open('outer').read()\npass",
+        "%%step M --in L --foreach y in open('inner').read()\ndone.append(k + y)",
+        "%%step W --in L --while done[-1] != 'w'\ndone.append('w')",
+        "print(*done)",
+    )
+    run = app.run(make(*cells))
+    items(outer="abc", inner="xyz")
+
+    def found(cut: str) -> str:
+        return printed(app.restart(run.id, from_step=cut, reeval=True), "#5")
+
+    before = "ax ay w bx by"
+    assert found("L[b]/M[x]") == found("L[b]/M[y]") == f"{before} bz w\n"
+    assert found("L[b]/M") == found("L[b]") == f"{before} bz w cx cy cz w\n"
+    for cut in ("L[b]/W[0]", "L[a]/W[0]"):
+        with pytest.raises(RestartRefused, match="'W' is a --while loop, without items"):
+            app.restart(run.id, from_step=cut, reeval=True)
+
+
 # --- interruptions ---------------------------------------------------------------------------
 
 
