@@ -19,9 +19,11 @@ from cellrail.notebook.address import find_step
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import NO_CHECKPOINT
+from cellrail.notebook.origin import RestartRequest
 from cellrail.notebook.parameters import from_json
 from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.planner import plan_rebuilds
+from cellrail.notebook.underway import Going
 from cellrail.restarting import inputs_of, numbers_of, plan_restart_of
 from cellrail.run import prepare
 from cellrail.run.again import segments_of
@@ -29,6 +31,7 @@ from cellrail.run.answers import Answers, where_it_ends
 from cellrail.run.orders import loop_root
 from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
+from cellrail.run.remaking import remade, told_remade
 from cellrail.run.replay import Replay
 from cellrail.run.session import branches_taken
 from cellrail_state.history import RunHistory
@@ -62,6 +65,8 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
     #: the jobs whose deltas are the namespace
     jobs: tuple[JobFinished, ...]
     checkpoint: Checkpoint
+    #: of a loop that it goes on with, the jobs that run again for what cannot be stored, by place
+    remade: dict[int, PlannedStep] = {}
     #: why it cannot go on
     refusals: tuple[str, ...] = ()
 
@@ -108,7 +113,7 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
             return None
         parameters = next((s for s in self.flow.steps if s.label == "parameters"), None)
         return PutBack(
-            segments=segments_of(self.plan.steps, self.jobs, self.history),
+            segments=segments_of(self.plan.steps, self.jobs, self.history, self.remade),
             checkpoint=self.checkpoint,
             jobs=self.jobs,
             inputs=inputs_of(self.history, self.jobs),
@@ -148,8 +153,7 @@ def plan_continuation(
     if isinstance(at, actions.End):
         plan = msgspec.structs.replace(whole, steps=_done(whole, history))
         return msgspec.structs.replace(found, plan=plan, done=True)
-    plan, refusals = _Remaining(found, at).plan()
-    return msgspec.structs.replace(found, plan=plan, refusals=tuple(refusals))
+    return _Remaining(found, at).planned()
 
 
 def blocks(flow: Flow, plan: Plan) -> tuple[Block, ...]:
@@ -268,24 +272,40 @@ class _Remaining:
         #: number of the step, or of the outermost loop, that the journal ends in
         self._cut = find_step(loop, found.flow.steps).number
         self._address = job_address(at.step.label, at.path)
+        #: where in a loop it goes on; None where it is in none
+        self._going: Going | None = None
+        if at.path or isinstance(at, actions.Leave):
+            loops = tuple(turn.loop for turn in at.path)
+            ends = isinstance(at, actions.Leave)
+            self._going = Going(loops=loops, step=at.step.label, ends=ends)
+        self._remade: dict[int, PlannedStep] = {}
 
-    def plan(self) -> tuple[Plan, list[str]]:
-        """The plan, and why it cannot be carried out."""
+    def planned(self) -> Continuation:
+        """What is left, planned; with why it cannot be carried out."""
+        to = self._history.started.options.get("to")
+        origin = [origin_step(self._history, state) for state in self._history.states]
         names, refusals = plan_rebuilds(
-            self._flow,
-            [origin_step(self._history, state) for state in self._history.states],
-            self._cut,
-            to=self._history.started.options.get("to"),
-            variables_before=self._variables_before,
+            self._flow, origin, self._cut, to=to, variables_before=self._variables_before
         )
+        if self._going is not None:
+            self._remade, unmade = remade(
+                self._flow, self._history, self._found.jobs, self._going,
+                origin=origin, request=RestartRequest(to=to),
+            )  # fmt: skip
+            refusals = (*refusals, *unmade)
         steps = tuple(self._planned(p, names) for p in self._found.whole.steps)
-        plan = Plan(steps=steps, cut=self._address)
-        return plan, [*self._no_checkpoint(), *self._no_items(), *refusals]
+        return msgspec.structs.replace(
+            self._found,
+            plan=Plan(steps=steps, cut=self._address),
+            remade=self._remade,
+            refusals=(*self._no_checkpoint(), *self._no_items(), *refusals),
+        )
 
     def _variables_before(self, number: int) -> Mapping[str, Variable]:
-        if number >= self._cut:
+        # what a loop that is under way has made, its own turns make again
+        if number >= self._cut and self._going is None:
             return self._found.checkpoint.variables
-        return self._history.checkpoint_before(number).variables
+        return self._history.checkpoint_before(min(number, self._cut)).variables
 
     def _no_checkpoint(self) -> list[str]:
         jobs = self._found.jobs
@@ -336,6 +356,7 @@ class _Remaining:
         path = self._at.path
         if step.number == self._cut:
             told = "interrupted" if not path else f"goes on at {self._address}"
+            told += told_remade(self._remade)
             return Fate.EXECUTES, told, False
         if step.options.always and job_id and not step.options.loops and path:
             turns = self._history.job_by_id(job_id).turns

@@ -13,9 +13,10 @@ from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import local_modules
 from cellrail.notebook.match import match
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.origin import RestartRequest
-from cellrail.notebook.plan import Fate, Plan
+from cellrail.notebook.origin import OriginStep, RestartRequest
+from cellrail.notebook.plan import Fate, Plan, PlannedStep
 from cellrail.notebook.planner import plan_restart
+from cellrail.notebook.underway import Going
 from cellrail.rehearsing import why_not_led
 from cellrail.run.again import segments_of
 from cellrail.run.eachs import inherited
@@ -23,6 +24,7 @@ from cellrail.run.folder import files_after
 from cellrail.run.items_again import ItemsAgain, items_again
 from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
+from cellrail.run.remaking import remade, told_remade
 from cellrail.run.replay import ItemPlan, Rehearsal, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory
@@ -45,6 +47,8 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[int, int] = {}
     #: of the loops that the cut lies in, the items that have to be evaluated again
     items: tuple[ItemsAgain, ...] = ()
+    #: and the kept jobs that run again for what cannot be stored, by their places in the chain
+    remade: dict[int, PlannedStep] = {}
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -129,7 +133,7 @@ class RestartPlan(msgspec.Struct, frozen=True, kw_only=True):
         """
         parameters = next((s for s in self.plan.steps if s.label == "parameters"), None)
         return PutBack(
-            segments=segments_of(self.plan.steps, self.jobs, self.history),
+            segments=segments_of(self.plan.steps, self.jobs, self.history, self.remade),
             checkpoint=Checkpoint.fold(job.delta for job in self.jobs),
             jobs=self.jobs,
             inputs=inputs_of(self.history, self.jobs),
@@ -212,9 +216,10 @@ def plan_restart_of(
             if step.imports
         },
     )
+    origin = [origin_step(history, state) for state in states]
     plan = plan_restart(
         flow,
-        [origin_step(history, state) for state in states],
+        origin,
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
     )
@@ -240,8 +245,9 @@ def plan_restart_of(
                 flow, history, from_step=loop, to=to, changed=changed, force=force, widen=widen
             )
         items = _items_inside(decided, flow, inner)
-        decided = msgspec.structs.replace(decided, items=tuple(items))
-        refused = (*refused, *(told.refusal for told in items if told.refusal))
+        again, unmade = _remade(decided, flow, inner, origin, request)
+        decided = msgspec.structs.replace(decided, items=tuple(items), remade=again)
+        refused = (*refused, *(told.refusal for told in items if told.refusal), *unmade)
         plan = decided.plan if refused else _told_inside(decided, inner)
         plan = msgspec.structs.replace(
             plan,
@@ -291,6 +297,24 @@ def _items_inside(decided: RestartPlan, flow: Flow, cut: InnerCut) -> list[Items
     )  # fmt: skip
 
 
+def _remade(
+    decided: RestartPlan,
+    flow: Flow,
+    cut: InnerCut,
+    origin: Sequence[OriginStep],
+    request: RestartRequest,
+) -> tuple[dict[int, PlannedStep], tuple[str, ...]]:
+    """The kept jobs of the outermost loop of a cut that run again, and why that cannot be."""
+    step, path = (cut.step, cut.turns) if cut.fork is None else (cut.fork.step, cut.fork.path)
+    if cut.sequential or not path:
+        return {}, ()
+    going = Going(loops=tuple(turn.loop for turn in path), step=step.label)
+    return remade(
+        flow, decided.history, decided.jobs, going, origin=origin, request=request,
+        numbers=decided.numbers,
+    )  # fmt: skip
+
+
 def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
     """The plan of a restart inside a loop."""
     plan, jobs = decided.plan, decided.jobs
@@ -304,9 +328,10 @@ def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
         label, reason = cut.label, told_items(cut, replay.item_plans(cut.fork))
     else:
         kept = sum(bool(job.turns) for job in jobs)
-        reason = f"goes on at {label}; {kept} of its jobs are kept"
+        reason = f"goes on at {label}; {kept} of its jobs {'is' if kept == 1 else 'are'} kept"
     if cut.reeval and not _is_anew(cut):
         reason += "; its items are evaluated anew"
+    reason += told_remade(decided.remade)
     steps = [
         msgspec.structs.replace(step, reason=reason) if step.label == cut.turns[0].loop else step
         for step in plan.steps

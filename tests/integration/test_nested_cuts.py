@@ -172,7 +172,7 @@ class Undisturbed:
         forks = isinstance(record, JobFinished) and record.forks
         return bool(forks) and (record.step, record.turns) == (number, turns)
 
-    def executed_from(self, number: int, turns: tuple) -> dict[str, int]:
+    def executed_from(self, number: int, turns: tuple) -> collections.Counter[str]:
         """How often each job is executed at a place and behind it."""
         at, fork = self.first(number, turns), self.history.fork_of(turns)
         behind = self.records[at:]
@@ -184,13 +184,28 @@ class Undisturbed:
                 for record in behind
                 if record.turns[: len(item)] == item or self.history.fork_of(record.turns) != fork
             ]
-        return dict(self.counted(behind))
+        return self.counted(behind)
 
     def counted(self, records) -> collections.Counter[str]:
         """How often each job was executed."""
         return collections.Counter(word for record in records for word in self.words(record))
 
-    def check(self, app: App, run, executed: dict[str, int], where: str) -> None:
+    def killed_at(self, address: str) -> tuple[App, collections.Counter[str]]:
+        """The store as a kill right before a job left it, and what was to be executed still."""
+        job = self.run[address].job_id
+        place = next(n for n, r in enumerate(self.told) if getattr(r, "job_id", "") == job)
+        folder = self.folder / f"killed-{place}"
+        folder.mkdir()
+        shutil.copytree(self.app.store_path, folder / self.app.store_path.name)
+        shutil.copy(self.folder / "flow.ipynb", folder)
+        app = App(folder / self.app.store_path.name)
+        os.truncate(app.store.journal_path(self.run.id), self.entries[place].offset)
+        # it was not told of what came later
+        for index in app.store_path.glob("catalog.duckdb*"):
+            index.unlink()
+        return app, self.counted(self.told) - self.counted(self.told[:place])
+
+    def check(self, app: App, run, executed: collections.Counter[str], where: str) -> None:
         """A run of the same notebook came to the same, and executed this."""
         assert run.status == "success", (where, run.cause)
         assert counts(self.folder) == executed, where
@@ -253,19 +268,6 @@ def test_a_restart_at_any_place_of_nested_loops_ends_as_the_undisturbed_run(name
 # --- where it was killed ---------------------------------------------------------------------
 
 
-def killed(was: Undisturbed, offset: int) -> App:
-    """The store as a kill left it before a record was written; what was told until then."""
-    folder = was.folder / f"killed-{offset}"
-    folder.mkdir()
-    shutil.copytree(was.app.store_path, folder / was.app.store_path.name)
-    shutil.copy(was.folder / "flow.ipynb", folder)
-    app = App(folder / was.app.store_path.name)
-    os.truncate(app.store.journal_path(was.run.id), offset)
-    for index in app.store_path.glob("catalog.duckdb*"):
-        index.unlink()
-    return app
-
-
 @pytest.mark.parametrize(
     ("cells", "jobs"),
     [
@@ -279,14 +281,65 @@ def killed(was: Undisturbed, offset: int) -> App:
 def test_a_run_that_was_killed_there_is_recovered_to_the_same(cells, jobs, make, app):
     was = Undisturbed(app, make(*cells))
     for address in jobs.split():
-        job = was.run[address].job_id
-        place = next(n for n, r in enumerate(was.told) if getattr(r, "job_id", "") == job)
+        store, left = was.killed_at(address)
 
-        other = killed(was, was.entries[place].offset)
-        again = other.recover(was.run.id)
+        again = store.recover(was.run.id)
 
-        left = was.counted(was.told) - was.counted(was.told[:place])
-        was.check(other, again, dict(left), address)
+        was.check(store, again, left, address)
+
+
+# --- what cannot be stored -------------------------------------------------------------------
+
+#: a connection that every turn of two loops changes, a file that a turn opens and others read
+UNSTORED = (
+    SETUP + "with open('lines', 'w') as lines: print(*range(9), sep='\\n', file=lines)",
+    "import sqlite3\ncon = sqlite3.connect(':memory:')\ncon.execute('create table t(x)')\n"
+    "def add(): con.execute('insert into t values(1)')\n"
+    "def n(): return con.execute('select count(*) from t').fetchone()[0]",
+    "%%step L --foreach k in 'pqr'\nit = open('lines'); did('L', k)",
+    "%%step A --in L\nadd(); did('A', k)",
+    "%%step M --in L --foreach y in range(2)\ng.append(next(it)); did('M', k, y)",
+    "%%step W --in L --while n() % 3\nadd(); did('W', k, n())",
+    "%%step Z --in L\nit.close(); del it; did('Z', k)",
+    "%%step end\ndid('end'); print(g, n())",
+)
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_kept_turns_run_again_for_what_cannot_be_stored_and_no_others(recovered, make, app):
+    was = Undisturbed(app, make(*UNSTORED))
+    rows = "A-p W-p-2 W-p-3"
+    for address, again in {
+        "L[p]/M[1]": "L-p A-p M-p-0",
+        "L[q]": rows,
+        "L[q]/W[1]": f"{rows} L-q A-q M-q-0 M-q-1 W-q-5",
+        # the files are gone
+        "end": f"{rows} A-q W-q-5 W-q-6 A-r W-r-8 W-r-9",
+    }.items():
+        if recovered:
+            store, left = was.killed_at(address)
+            run = store.recover(was.run.id)
+        else:
+            store, left = app, was.executed_from(*was.places()[address])
+            run = app.restart(was.run.id, from_step=address)
+        was.check(store, run, left + collections.Counter(again.split()), address)
+
+
+def test_items_in_a_loop_begin_on_what_its_turns_have_made_of_what_cannot_be_stored(make, app):
+    cells = (
+        f"{SETUP}import threading\nheld = [threading.Lock()]",
+        "%%step L --foreach i in range(3) --collect res\nres = None",
+        "%%step P --in L --foreach y in 'ab' --parallel 2 --collect seen\nseen = y, held[1:]",
+        "%%step Q --in L\nheld.append(i); res = seen",
+        "%%step end\nprint(res)",
+    )
+    run = app.run(make(*cells))
+    expected = [[("a", list(range(n))), ("b", list(range(n)))] for n in range(3)]
+    assert run["end"].outputs[0]["text"] == f"{expected}\n", run.cause
+
+    for cut in ("L[1]", "L[2]/P", "L[2]/P[b]", "L[2]/Q"):
+        again = app.restart(run.id, from_step=cut)
+        assert again["end"].outputs == run["end"].outputs, (cut, again.cause)
 
 
 # --- in an open notebook ---------------------------------------------------------------------

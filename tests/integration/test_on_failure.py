@@ -96,6 +96,19 @@ def test_what_cannot_be_stored_is_made_again_in_the_fresh_kernel(make, app):
     assert statuses(run)["later"] == "pending"
 
 
+def test_what_the_turns_of_a_loop_made_of_it_is_made_again_there_too(make, app):
+    notebook = make(
+        "import os, signal, threading\nheld = [threading.Lock()]",
+        "%%step L --foreach i in range(4)\nheld.append(i)",
+        "%%step bad --in L\nif i == 2: os.kill(os.getpid(), signal.SIGKILL)",
+        "%%step tell --on-failure\nprint(i, held[1:])",
+    )
+
+    run = app.run(notebook)
+
+    assert printed(run, "tell") == "2 [0, 1, 2]\n", run["tell"].cause
+
+
 @pytest.mark.parametrize(
     ("cell", "told"),
     [

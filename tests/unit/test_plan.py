@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellrail.errors import RestartRefused, StepNotFound
+from cellrail.notebook.beside import plan_beside
 from cellrail.notebook.blocks import blocks_of
 from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.parse import parse
 from cellrail.notebook.plan import Fate
-from cellrail.notebook.planner import plan_beside, plan_restart, plan_run
+from cellrail.notebook.planner import plan_restart, plan_run
 from cellrail_state.model import StepInfo, StepStatus, Variable, Verdict
 
 
@@ -165,11 +166,11 @@ def test_items_need_what_their_own_cells_read_and_nothing_else_of_the_line():
     )
     (loop,) = [block for block in blocks_of(made.steps) if block.is_loop]
     for evaluated, names in (([], ("other",)), ([loop.step], ("con", "other"))):
-        again, lost = plan_beside(
+        found = plan_beside(
             made, origin(made), loop=loop, evaluated=evaluated,
             variables_before=lambda _: unstorable("con", "other", "x", "z"),
         )  # fmt: skip
-        assert ([step.names for step in again], lost) == ([names], ())
+        assert ([step.names for step in found.again], found.lost) == ([names], ())
 
 
 def test_what_cannot_be_had_is_lost_for_certain_only_where_code_shows_that_it_is_needed():
@@ -177,10 +178,13 @@ def test_what_cannot_be_had_is_lost_for_certain_only_where_code_shows_that_it_is
                 "# step: q --foreach x in xs --parallel 2\nexec(x)")  # fmt: skip
     then = [msgspec.structs.replace(origin(made)[0], effects=("call",)), *origin(made)[1:]]
     for block, certain in zip(blocks_of(made.steps)[1:], (True, False), strict=True):
-        again, lost = plan_beside(
+        found = plan_beside(
             made, then, loop=block, evaluated=(), variables_before=lambda _: unstorable("con")
         )
-        assert ([*again], [(one.name, one.certain) for one in lost]) == ([], [("con", certain)])
+        assert (found.again, [(one.name, one.certain) for one in found.lost]) == (
+            [],
+            [("con", certain)],
+        )
 
 
 SOURCES = st.lists(

@@ -24,11 +24,8 @@ import msgspec
 
 from cellrail.errors import RestartRefused, StepNotFound
 from cellrail.notebook.address import find_step
-from cellrail.notebook.apart import evaluation, in_item
-from cellrail.notebook.blocks import Block
 from cellrail.notebook.control import ON_FAILURE
 from cellrail.notebook.fingerprint import is_blank
-from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import PARAMETERS, Flow, Step, handles_failures
 from cellrail.notebook.options import duration_told
 from cellrail.notebook.origin import OriginStep, RestartRequest, SideBySide
@@ -131,12 +128,12 @@ def plan_restart(
                     f"cell {step.label!r} holds %flow lines: it is no step of a live run",
                     hint="name the cell above or below it",
                 )
-    both = _of_the_chain(flow, origin, request)
-    plan = _Planner(both, Rebuilding(both, variables_before)).plan()
+    both = of_the_chain(flow, origin, request)
+    plan = Planner(both, Rebuilding(both, variables_before)).plan()
     return msgspec.structs.replace(plan, steps=_with_others(flow, plan.steps))
 
 
-def _of_the_chain(flow: Flow, origin: Sequence[OriginStep], request: RestartRequest) -> SideBySide:
+def of_the_chain(flow: Flow, origin: Sequence[OriginStep], request: RestartRequest) -> SideBySide:
     """Today's steps beside the origin's, without those that run on failures only."""
     return SideBySide.of(
         [s for s in flow.steps if not (s.options.on_failure or (request.live and s.only_looks))],
@@ -169,74 +166,18 @@ def plan_rebuilds(
     Returns:
         The names to rebuild by number of the step that makes them, and refusals.
     """
-    both = _of_the_chain(flow, origin, RestartRequest(to=to))
+    both = of_the_chain(flow, origin, RestartRequest(to=to))
     place = next(place for place, step in enumerate(both.steps) if step.number == cut)
     found = Rebuilding(both, variables_before).rebuilds(place)
     names = {both.steps[p].number: tuple(sorted(made)) for p, made in found.makers.items()}
     return names, tuple(dict.fromkeys(told.told for told in found.lost))
 
 
-def plan_beside(
-    flow: Flow,
-    origin: Sequence[OriginStep],
-    *,
-    loop: Block,
-    evaluated: Sequence[Step],
-    variables_before: Callable[[int], Mapping[str, Variable]],
-) -> tuple[list[PlannedStep], tuple[Lost, ...]]:
-    """What a further kernel has to run before it can carry out items of a parallel loop.
+class Planner:
+    """Plans one cut of a notebook beside its origin."""
 
-    Args:
-        flow: the run's steps.
-        origin: the same steps as they have ended so far.
-        loop: the loop.
-        evaluated: loops whose items the kernel has to evaluate, since they are not stored.
-        variables_before: the namespace right before a step, by its number.
-
-    Returns:
-        The cells that run again, in order, and what cannot be made again.
-    """
-    first, last = loop.step, list(loop.steps())[-1]
-    place = flow.steps.index(first)
-    items = [in_item(step, first) for step in flow.steps]
-    items[place:place] = [evaluation(step, -n) for n, step in enumerate(evaluated, 1)]
-    request = RestartRequest(cut=items[place].label, to=last.label)
-    both = _of_the_chain(msgspec.structs.replace(flow, steps=tuple(items)), origin, request)
-    cut = both.steps.index(items[place])
-    planner = _Planner(both, Rebuilding(both, variables_before))
-    return planner.beside(cut, bound=targets(first.options.foreach))
-
-
-def plan_behind(
-    flow: Flow,
-    origin: Sequence[OriginStep],
-    *,
-    handlers: Sequence[Step],
-    variables_before: Callable[[int], Mapping[str, Variable]],
-) -> tuple[list[PlannedStep], tuple[Lost, ...]]:
-    """What a further kernel has to run before it can carry out steps with `--on-failure`.
-
-    Args:
-        flow: the run's steps.
-        origin: the same steps as they have ended; those that have not, without a job.
-        handlers: the steps to be carried out.
-        variables_before: the namespace right before a step that has ended, by its number; of any
-            other number, as the last one has left it.
-
-    Returns:
-        The cells that run again, in order, and what cannot be made again.
-    """
-    ended = {step.number for step in origin if step.job_id and step.ended_well}
-    done = [s for s in flow.steps if s.number in ended and not s.options.on_failure]
-    known = [step for step in origin if step.number in {s.number for s in done}]
-    # what is lost is missed by a cell that uses it, and by no other
-    request = RestartRequest(cut=handlers[0].label, to=handlers[-1].label, force=True)
-    both = SideBySide.of([*done, *handlers], known, request)
-    return _Planner(both, Rebuilding(both, variables_before)).beside(len(done))
-
-
-class _Planner:
     def __init__(self, both: SideBySide, rebuilding: Rebuilding) -> None:
+        """Know both, and what can be made again."""
         self.both = both
         self.steps = both.steps
         self.request = both.request
@@ -245,6 +186,7 @@ class _Planner:
         self.forced: dict[int, str] = {}
 
     def plan(self) -> Plan:
+        """What becomes of each step, and why it cannot be."""
         cut = self._asked_cut()
         while True:
             refusals, earliest = self._refusals(cut)
@@ -262,7 +204,7 @@ class _Planner:
         at_cut = self.both.old(cut)
         return Plan(
             cut=label,
-            steps=tuple(self._planned(place, cut, rebuilds) for place in range(len(self.steps))),
+            steps=tuple(self.planned(place, cut, rebuilds) for place in range(len(self.steps))),
             refusals=tuple(refusals),
             earliest=self.steps[earliest].label if refusals and legal else "",
             by_force=self.request.live and not self._unfinished(cut),
@@ -272,11 +214,11 @@ class _Planner:
         )
 
     def beside(
-        self, cut: int, *, bound: Collection[str] = ()
+        self, cut: int, *, bound: Collection[str] = (), needed: frozenset[str] | None = None
     ) -> tuple[list[PlannedStep], tuple[Lost, ...]]:
         """The cells before the cut that a further kernel runs again, and what it cannot have."""
-        rebuilds = self.rebuilding.rebuilds(cut, bound=bound)
-        planned = [self._planned(place, cut, rebuilds.makers) for place in range(cut)]
+        rebuilds = self.rebuilding.rebuilds(cut, bound=bound, needed=needed)
+        planned = [self.planned(place, cut, rebuilds.makers) for place in range(cut)]
         again = [step for step in planned if step.fate in {Fate.RUNS_AGAIN, Fate.REBUILDS}]
         return again, rebuilds.lost
 
@@ -349,7 +291,8 @@ class _Planner:
 
     # --- fates -------------------------------------------------------------------------------
 
-    def _planned(self, place: int, cut: int, rebuilds: Mapping[int, set[str]]) -> PlannedStep:
+    def planned(self, place: int, cut: int, rebuilds: Mapping[int, set[str]]) -> PlannedStep:
+        """What becomes of a step, by its place and that of the cut."""
         step = self.steps[place]
         old = self.both.old(place)
         seconds = old.seconds if old is not None else None

@@ -15,6 +15,7 @@ has happened; in a run that is under way a cell that may use any name finds out 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
@@ -67,6 +68,21 @@ class Rebuilding:
         self._variables_before = variables_before
         self._variables_at: dict[int, Mapping[str, Variable]] = {}
 
+    @functools.cached_property
+    def first_uses(self) -> list[FirstUse]:
+        """How the code of each step meets the namespace, by place."""
+        return [first_use(step.body) for step in self._both.steps]
+
+    @functools.cached_property
+    def needs(self) -> list[frozenset[str] | None]:
+        """Names that each step can reach as it finds them, by place; None for any name."""
+        steps, uses, reached = self._both.steps, self.first_uses, self._both.reached
+        found = lineage(steps, [_used(s, u) for s, u in zip(steps, uses, strict=True)])
+        return [
+            names if reached[place] is not None and not uses[place].evaluates else reached[place]
+            for place, names in enumerate(found)
+        ]
+
     def not_restorable(self, cut: int) -> list[tuple[int, str]]:
         """Why there is no namespace right before the cut; empty where there is one."""
         for place in range(cut - 1, -1, -1):
@@ -79,19 +95,21 @@ class Rebuilding:
             return []
         return []
 
-    def rebuilds(self, cut: int, *, bound: Collection[str] = ()) -> Rebuilds:
+    def rebuilds(
+        self, cut: int, *, bound: Collection[str] = (), needed: frozenset[str] | None = None
+    ) -> Rebuilds:
         """What has to be made again before a cut.
 
         Args:
             cut: its place.
             bound: names that are bound anew right before the step at the cut.
+            needed: names that are needed there; None for those that the steps behind it can reach.
         """
         variables = self._variables(cut)
         if all(variable.verdict is Verdict.STORED for variable in variables.values()):
             return Rebuilds()
-        needed = self._needed(cut)
-        if needed is not None:
-            needed -= set(bound)
+        if needed is None:
+            needed = self.needed(cut, bound=bound)
         lost: list[Lost] = []
         makers: dict[int, set[str]] = {}
         for name, variable in sorted(variables.items()):
@@ -135,30 +153,30 @@ class Rebuilding:
                 waiting += [(other, place) for other in self._unstorable_reads(place)]
         return makers, refusals
 
-    def _needed(self, cut: int) -> set[str] | None:
+    def needed(self, cut: int, *, bound: Collection[str] = ()) -> frozenset[str] | None:
         """Names that a step to be executed can reach as they are; None for any name.
 
         Not those that a step before it, or it itself, binds in any case before they are used.
+
+        Args:
+            cut: the place of the first one.
+            bound: names that are bound anew right before it.
         """
         both, needed = self._both, set[str]()
         steps = both.steps
-        uses = [first_use(step.body) for step in steps]
-        found = lineage(steps, [_used(s, u) for s, u in zip(steps, uses, strict=True)])
         for place in range(both.last_place(), cut - 1, -1):
-            reached = both.reached[place]
-            if reached is not None and not uses[place].evaluates:
-                reached = found[place]
+            reached = self.needs[place]
             if reached is None:
                 return None
             if _surely_runs(steps[place]):
-                needed -= uses[place].binds
+                needed -= self.first_uses[place].binds
             needed |= reached
         for place in range(cut):
             reached = both.reached[place] if steps[place].options.always else frozenset()
             if reached is None:
                 return None
             needed |= reached
-        return needed
+        return frozenset(needed.difference(bound))
 
     def _variables(self, place: int) -> Mapping[str, Variable]:
         """The origin's variables right before a place of today's notebook."""
@@ -194,17 +212,23 @@ class Rebuilding:
             if earlier is None:
                 break
             binder = earlier
-        immutable = self._is_immutable(name, until)
+        fixed = self.is_fixed(self._variables(until).get(name))
         return [
             binder,
             *(
                 place
                 for place in range(binder + 1, until)
-                if self._may_bind(name, place) or (not immutable and self._reaches(name, place))
+                if self.may_bind(name, place, self._written(place))
+                or (not fixed and self.reaches(name, place))
             ),
         ]
 
-    def _reaches(self, name: str, place: int) -> bool:
+    def _written(self, place: int) -> Collection[str]:
+        old = self._both.old(place)
+        return old.written if old is not None else ()
+
+    def reaches(self, name: str, place: int) -> bool:
+        """Whether a step's code may have used a name in the kernel that the flow goes on with."""
         reached = self._both.reached[place]
         return (reached is None or name in reached) and not self._is_apart(self._both.steps[place])
 
@@ -212,32 +236,34 @@ class Rebuilding:
         """Whether it ran in kernels of its own: only what its loop collects came back."""
         if self._both.request.live:
             return False
-        return any(loop.options.parallel for loop in self._loops(step))
+        return any(loop.options.parallel for loop in self.loops(step))
 
-    def _loops(self, step: Step) -> list[Step]:
+    def loops(self, step: Step) -> list[Step]:
         """A step, and the loops around it."""
         found = [step]
         while outer := [s for s in self._both.steps if s.label == found[-1].options.in_]:
             found.append(outer[0])
         return found
 
-    def _is_immutable(self, name: str, place: int) -> bool:
+    def is_fixed(self, variable: Variable | None) -> bool:
         """Whether code can only bind the name anew, not change what it holds."""
-        variable = self._variables(place).get(name)
         if variable is None or variable.type not in _IMMUTABLE:
             return False
         # a class of the notebook may have the name of a built-in one
         return not any(variable.type in step.writes for step in self._both.steps)
 
-    def _may_bind(self, name: str, place: int) -> bool:
-        """Whether a step's code, or a function that it can reach, may have bound a name."""
-        old, reached = self._both.old(place), self._both.reached[place]
-        step = self._both.steps[place]
+    def may_bind(self, name: str, place: int, written: Collection[str]) -> bool:
+        """Whether a step's code, or a function that it can reach, may have bound a name.
+
+        Args:
+            name: the name.
+            place: the step's.
+            written: names that it was seen to bind or change.
+        """
+        reached, step = self._both.reached[place], self._both.steps[place]
         if self._is_apart(step):
             return name in step.options.collect
-        if reached is None or name in step.writes:
-            return True
-        if old is not None and name in old.written:
+        if reached is None or name in step.writes or name in written:
             return True
         return any(
             not reached.isdisjoint(earlier.definitions) and name in _declared_global(earlier)
@@ -246,7 +272,7 @@ class Rebuilding:
 
     def _collected(self, name: str, place: int) -> str:
         """Why a loop cannot make a name again; "" where it can."""
-        for loop in self._loops(self._both.steps[place]):
+        for loop in self.loops(self._both.steps[place]):
             if name in loop.options.collect:
                 return f"the loop {loop.label!r} has collected it"
         return ""

@@ -190,7 +190,10 @@ def how_it_ended(result: CellResult) -> str:
 
 
 def segments_of(
-    steps: Sequence[PlannedStep], jobs: Sequence[JobFinished], history: RunHistory
+    steps: Sequence[PlannedStep],
+    jobs: Sequence[JobFinished],
+    history: RunHistory,
+    turns: Mapping[int, PlannedStep] | None = None,
 ) -> list[Segment]:
     """The cells that run again before the cut.
 
@@ -198,8 +201,9 @@ def segments_of(
         steps: the plan's steps in order.
         jobs: the chain of jobs before the cut.
         history: the run that the plan keeps jobs of.
+        turns: of a loop that is gone on with in its midst, what its jobs rebuild, by their places.
     """
-    return _Segments(steps, jobs, history).all()
+    return _Segments(steps, jobs, history).all(turns or {})
 
 
 class _Segments:
@@ -216,14 +220,17 @@ class _Segments:
         self._infos = {state.job_id: state.info for state in history.states}
         self._loops = {state.info.label: state.info for state in history.states}
 
-    def all(self) -> list[Segment]:
-        found: list[tuple[int, Segment]] = []
+    def all(self, turns: Mapping[int, PlannedStep]) -> list[Segment]:
+        found = {p: self._again(planned, p, self._jobs[p].turns) for p, planned in turns.items()}
+        for planned in self._planned:
+            if planned.fate is Fate.REBUILDS:
+                found |= self._rebuilding(planned)
         for planned in self._planned:
             if planned.fate is Fate.RUNS_AGAIN:
-                found.append(self._always(planned))
-            else:
-                found += self._rebuilding(planned)
-        return [segment for _, segment in sorted(found, key=lambda pair: pair[0])]
+                place, always = self._always(planned)
+                for_it = found[place].protects if place in found else frozenset()
+                found[place] = msgspec.structs.replace(always, protects=always.protects | for_it)
+        return [segment for _, segment in sorted(found.items())]
 
     def _always(self, planned: PlannedStep) -> tuple[int, Segment]:
         place = self._places[planned.job_id]
@@ -255,20 +262,21 @@ class _Segments:
         if places and self._last_will_do(planned, info, places[-1], turns[places[-1]]):
             places = places[-1:]
         for place in places:
-            entering = tuple(self._entering(place, turns[place]))
-            after = self._before(place + 1).variables
-            # items that no checkpoint holds stay for the items behind
-            roots = [each.root for each in entering if not _is_stored(after.get(each.root))]
-            yield (
-                place,
-                Segment(
-                    planned=planned,
-                    protects=frozenset((*planned.names, *roots)),
-                    entering=entering,
-                    failed=self._jobs[place].status is StepStatus.FAILED,
-                    **self._around(place),
-                ),
-            )
+            yield place, self._again(planned, place, turns[place])
+
+    def _again(self, planned: PlannedStep, place: int, turns: Sequence[Turn]) -> Segment:
+        """The cell of a job, for what its step rebuilds."""
+        entering = tuple(self._entering(place, turns))
+        after = self._before(place + 1).variables
+        # items that no checkpoint holds stay for the items behind
+        roots = [each.root for each in entering if not _is_stored(after.get(each.root))]
+        return Segment(
+            planned=planned,
+            protects=frozenset((*planned.names, *roots)),
+            entering=entering,
+            failed=self._jobs[place].status is StepStatus.FAILED,
+            **self._around(place),
+        )
 
     def _turns(self, planned: PlannedStep, info: StepInfo | None) -> dict[int, tuple[Turn, ...]]:
         """The jobs that executed a step's cell, by place, with the turns that each belongs to."""

@@ -22,10 +22,10 @@ from cellrail.errors import InternalError
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook.actions import Path
 from cellrail.notebook.address import find_step
+from cellrail.notebook.beside import plan_beside
 from cellrail.notebook.blocks import Block
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate
-from cellrail.notebook.planner import plan_beside
 from cellrail.run.again import Segment, execute_again, how_it_ended, segments_of
 from cellrail.run.client import CellClient
 from cellrail.run.desk import Desk
@@ -34,6 +34,7 @@ from cellrail.run.orders import Order, loop_root
 from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
+from cellrail.run.remaking import loop_under_way
 from cellrail_state.errors import CannotRestore
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, ObjectRef, Variable
@@ -62,11 +63,11 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     lost: dict[str, str] = {}
     lazy_above: int | None = None
 
-    def putback(self, further: Sequence[JobFinished]) -> PutBack:
-        """How it comes back, with what further jobs have made of it."""
+    def putback(self, further: Sequence[JobFinished], again: Sequence[Segment] = ()) -> PutBack:
+        """How it comes back, with what further jobs have made of it; some of them run again."""
         checkpoint = Checkpoint.fold((job.delta for job in further), before=self.checkpoint)
         return PutBack(
-            segments=self.segments,
+            segments=(*self.segments, *again),
             checkpoint=checkpoint,
             jobs=(*self.jobs, *further),
             inputs=self.inputs,
@@ -111,10 +112,13 @@ def ground_of(
     checkpoint = Checkpoint.fold(job.delta for job in jobs)
     states, step = history.states, loop.step
     outermost = find_step(path[0].loop, flow.steps) if path else step
+    under_way = loop_under_way(flow, history, jobs, outermost.label) if path else None
 
     def variables_before(number: int) -> Mapping[str, Variable]:
-        if number >= outermost.number:
+        if number >= step.number:
             return checkpoint.variables
+        if under_way is not None and number >= outermost.number:
+            return under_way.before.variables
         return history.checkpoint_before(number).variables
 
     around: list[tuple[Step, Path, int | None]] = [
@@ -125,7 +129,7 @@ def ground_of(
         flow, history, [*around, (step, path, None)], checkpoint=checkpoint, jobs=jobs
     )
     again = {told.order["root"] for told in items}
-    beside, lost = plan_beside(
+    beside = plan_beside(
         flow,
         [origin_step(history, state) for state in states],
         loop=loop,
@@ -135,14 +139,17 @@ def ground_of(
             if loop_root(found, turns) in again
         ],
         variables_before=variables_before,
+        around=outermost if path else None,
+        turns=under_way.kept if under_way is not None else (),
     )
-    refusals = [told.told for told in lost if told.certain]
+    turns = under_way.planned(beside.turns, flow, jobs) if under_way is not None else {}
+    refusals = [told.told for told in beside.lost if told.certain]
     refusals += [told.refusal for told in items if told.refusal]
     sources = {state.job_id: state.info.source for state in states}
     return Ground(
         checkpoint=checkpoint,
         jobs=tuple(jobs),
-        segments=tuple(segments_of(beside, jobs, history)),
+        segments=tuple(segments_of(beside.again, jobs, history, turns)),
         inputs={
             job.execution_count: job.source or sources.get(job.job_id, "")
             for job in jobs
@@ -150,7 +157,7 @@ def ground_of(
         },
         items=tuple(items),
         refusals=tuple(dict.fromkeys(refusals)),
-        lost={told.name: f"{told.told}; {INSTEAD}" for told in lost if not told.certain},
+        lost={told.name: f"{told.told}; {INSTEAD}" for told in beside.lost if not told.certain},
         lazy_above=lazy_above,
     )
 
@@ -209,13 +216,20 @@ class Place:
         if self._kernel is not None:
             self._kernel.kill()
 
-    def ready(self, notebook: Any, desk: Desk, further: Sequence[JobFinished]) -> CellClient:
+    def ready(
+        self,
+        notebook: Any,
+        desk: Desk,
+        further: Sequence[JobFinished] = (),
+        again: Sequence[Segment] = (),
+    ) -> CellClient:
         """A kernel on the loop's ground.
 
         Args:
             notebook: its cells take the outputs.
             desk: answers what they ask.
             further: jobs of the item that are kept.
+            again: those of them that run again, for what cannot be stored.
 
         Raises:
             CellrailError: no kernel can be had.
@@ -223,12 +237,15 @@ class Place:
             RestartRefused: what is stored cannot be put back, or the items are others by now.
             ChannelClosed: the kernel died meanwhile.
         """
-        if self._kernel is not None and not self.worn and self._kernel.alive():
+        putback = self._ground.putback(further, again)
+        fresh = self.worn or putback.segments
+        if self._kernel is not None and not fresh and self._kernel.alive():
             client = CellClient(self._kernel, notebook, reply=desk.reply, stop=self._stop)
-            if not self._put_back(client, desk, further):
+            if not self._put_back(client, desk, putback):
                 return client
+            putback = self._ground.putback(further, again)
         self.close()
-        self._kernel, self.worn = self._start(), bool(self._ground.segments)
+        self._kernel, self.worn = self._start(), bool(putback.segments)
         self._kernel.wait_ready_alike()
         hello = self._kernel.hello
         self._recorder.kernel(
@@ -239,14 +256,11 @@ class Place:
             packages=hello["packages"],
         )
         client = CellClient(self._kernel, notebook, reply=desk.reply, stop=self._stop)
-        self._put_back(client, desk, further)
+        self._put_back(client, desk, putback)
         return client
 
-    def _put_back(
-        self, client: CellClient, desk: Desk, further: Sequence[JobFinished]
-    ) -> list[str]:
+    def _put_back(self, client: CellClient, desk: Desk, putback: PutBack) -> list[str]:
         """Put the ground back; what is not as in a fresh kernel."""
-        putback = self._ground.putback(further)
         for segment in putback.segments:
             desk.stands_before(segment.planned.job_id)
             orders = putback.before(client, segment)

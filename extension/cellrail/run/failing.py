@@ -20,8 +20,9 @@ import msgspec
 
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import actions, control
+from cellrail.notebook.address import find_step
+from cellrail.notebook.beside import plan_behind
 from cellrail.notebook.model import Flow, Step
-from cellrail.notebook.planner import plan_behind
 from cellrail.run.again import segments_of
 from cellrail.run.client import Ending
 from cellrail.run.crew import Ground, Place, own_history
@@ -29,6 +30,7 @@ from cellrail.run.desk import Desk
 from cellrail.run.origins import origin_step
 from cellrail.run.performer import Performer, RunLimits, seconds_of
 from cellrail.run.recorder import Recorder
+from cellrail.run.remaking import loop_under_way
 from cellrail.run.replay import KERNEL_DIED
 from cellrail_state.chains import ends_the_run, is_good
 from cellrail_state.history import RunHistory
@@ -153,6 +155,9 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
     jobs = history.chain
     while jobs and jobs[-1].delta.failure:
         jobs = jobs[:-1]
+    loop = jobs[-1].turns[0].loop if jobs and jobs[-1].turns else ""
+    around = find_step(loop, means.flow.steps) if loop else None
+    under_way = loop_under_way(means.flow, history, jobs, loop) if loop else None
     # those that ran before in another kernel: they found what the failure had left
     before = handled(means.recorder.store.records(means.recorder.run_id))
     jobs += [job for job in before if is_good(job) and not job.delta.failure]
@@ -166,18 +171,24 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
     ended = {step.number for step in origin if step.job_id}
 
     def variables_before(number: int) -> Mapping[str, Variable]:
+        if around is not None and under_way is not None and number == around.number:
+            return under_way.before.variables
         found = history.checkpoint_before(number) if number in ended else checkpoint
         return found.variables
 
-    again, lost = plan_behind(means.flow, origin, handlers=todo, variables_before=variables_before)
-    if lost:
-        told = "; ".join(dict.fromkeys(one.told for one in lost))
+    behind = plan_behind(
+        means.flow, origin, handlers=todo, variables_before=variables_before, around=around,
+        turns=under_way.kept if under_way is not None else (),
+    )  # fmt: skip
+    turns = under_way.planned(behind.turns, means.flow, jobs) if under_way is not None else {}
+    if behind.lost:
+        told = "; ".join(dict.fromkeys(one.told for one in behind.lost))
         _LOGGER.warning("not made again for what runs since the run has failed: %s", told)
     sources = {state.job_id: state.info.source for state in states}
     return Ground(
         checkpoint=checkpoint,
         jobs=tuple(jobs),
-        segments=tuple(segments_of(again, jobs, history)),
+        segments=tuple(segments_of(behind.again, jobs, history, turns)),
         inputs={
             job.execution_count: job.source or sources.get(job.job_id, "")
             for job in jobs
@@ -189,7 +200,7 @@ def _ground(means: Means, history: RunHistory, todo: Sequence[Step]) -> Ground:
 
 def _performer(means: Means, place: Place) -> Performer:
     return Performer(
-        client=place.ready(means.notebook, means.desk, ()),
+        client=place.ready(means.notebook, means.desk),
         recorder=means.recorder,
         cells=means.notebook["cells"],
         sources=means.sources,

@@ -36,12 +36,13 @@ from cellrail.run.client import CellResult
 from cellrail.run.crew import INSTEAD, Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
 from cellrail.run.interrupts import heard_by
+from cellrail.run.itemrest import Rest, rest_of_item
 from cellrail.run.oneitem import ItemPerformer, NoClient
 from cellrail.run.performer import ItemError, Performer, RunLimits, seconds_of, signal_name
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, ItemPlan, Teller
 from cellrail_state.errors import CannotRestore
-from cellrail_state.model import Checkpoint, JobFinished, RunStatus
+from cellrail_state.model import Checkpoint, RunStatus
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,8 +238,9 @@ class Items:
         notebook = self._scratch()
         desk = self._means.desk.another()
         desk.started_on([*self._ground.jobs, *plan.jobs])
-        client = self._client(place, notebook, desk, plan.jobs)
-        performer = self._performer(client, notebook, plan, place, desk)
+        rest = self._rest(plan)
+        client = self._client(place, notebook, desk, rest)
+        performer = self._performer(client, notebook, rest, place, desk)
         try:
             ended = self._conduct(path, performer, plan)
         finally:
@@ -257,14 +259,18 @@ class Items:
             self._shows[index] = {n: notebook["cells"][n] for n in self._cells}
             self._show()
 
-    def _client(
-        self, place: Place | None, notebook: Any, desk: Desk, kept: Sequence[JobFinished]
-    ) -> Any:
+    def _rest(self, plan: ItemPlan) -> Rest:
+        means = self._means
+        return rest_of_item(self._fork, plan, self._ground, means.flow, means.recorder)
+
+    def _client(self, place: Place | None, notebook: Any, desk: Desk, rest: Rest) -> Any:
         """An item's kernel on the loop's ground, where it can have one."""
         if place is None:
             return NoClient()
+        if rest.refusal:
+            return NoClient(rest.refusal)
         try:
-            return place.ready(notebook, desk, kept)
+            return place.ready(notebook, desk, rest.kept, rest.again)
         except (CannotRestore, RestartRefused) as error:
             lacks = f"{REBUILD_FAILED}: {error}"
         except ChannelClosed:
@@ -274,14 +280,14 @@ class Items:
         return NoClient(lacks)
 
     def _performer(
-        self, client: Any, notebook: Any, plan: ItemPlan, place: Place | None, desk: Desk
+        self, client: Any, notebook: Any, rest: Rest, place: Place | None, desk: Desk
     ) -> ItemPerformer:
         means = self._means
         return ItemPerformer(
             self._fork,
             self._ground,
             stop=self._stop,
-            kept=plan.jobs,
+            rest=rest,
             client=client,
             recorder=means.recorder,
             cells=notebook["cells"],

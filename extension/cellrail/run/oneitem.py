@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from cellrail.notebook.apart import forbidden, own_names
 from cellrail.notebook.collecting import error_name
 from cellrail.notebook.model import Step
 from cellrail.run.crew import Ground
+from cellrail.run.itemrest import Rest
 from cellrail.run.performer import Performer
 from cellrail_state.chains import is_good
 from cellrail_state.model import Checkpoint, Delta, JobFinished, Verdict
@@ -48,8 +49,8 @@ class ItemPerformer(Performer):
         ground: Ground,
         *,
         stop: threading.Event,
-        kept: Sequence[JobFinished],
-        **rest: Any,
+        rest: Rest,
+        **means: Any,
     ) -> None:
         """Prepare.
 
@@ -57,22 +58,22 @@ class ItemPerformer(Performer):
             fork: the loop.
             ground: the namespace that it began on.
             stop: once it is set nothing is waited for.
-            kept: jobs of the item that are kept.
-            rest: as for `Performer`.
+            rest: what is kept of the item.
+            means: as for `Performer`.
         """
-        super().__init__(**rest)
+        super().__init__(**means)
         self._fork, self._ground, self._stop = fork, ground.checkpoint, stop
         #: names that it may miss: why they are not there, and what to do
-        self._lost = {**ground.lost, **_left_behind(fork, kept)}
+        self._lost = {**ground.lost, **rest.lost}
         #: why there is no kernel to execute anything in; "" where there is one
         self._lacks = self._client.lacks if isinstance(self._client, NoClient) else ""
         #: variables that the flow goes on with after an error
         self._error_names = {error_name(step) for step in fork.block.steps()} - {""}
         self._own = own_names(fork.block) | self._error_names
-        self._deltas: list[Delta] = [job.delta for job in kept]
+        self._deltas: list[Delta] = [job.delta for job in rest.kept]
         #: what it raised, and goes on with, in words
         self.errors: dict[str, str] = {}
-        for job in kept:
+        for job in rest.kept:
             self._note_error(job)
         #: every job ended well: its kernel may serve another item
         self.clean = True
@@ -142,18 +143,3 @@ class ItemPerformer(Performer):
         collected = [name for name in self._fork.step.options.collect if name not in missing]
         checkpoint = Checkpoint.fold(self._deltas, before=self._ground)
         return checkpoint.only([*collected, *(n for n in self.errors if n not in missing)])
-
-
-def _left_behind(fork: actions.Fork, kept: Sequence[JobFinished]) -> dict[str, str]:
-    """What the kept jobs of an item made, and no checkpoint holds: why the item misses it."""
-    depth, found = len(fork.path) + 1, dict[str, str]()
-    for job in kept:
-        item = "/".join(map(str, job.turns[:depth]))
-        for name, variable in job.delta.variables.items():
-            found.pop(name, None)
-            if variable.verdict is not Verdict.STORED:
-                found[name] = (
-                    f"`{name}` is lost: {variable.reason}, and the item goes on behind the step "
-                    f"that made it; restart from the item itself: --from '{item}'"
-                )
-    return found

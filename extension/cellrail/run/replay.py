@@ -19,11 +19,19 @@ from cellrail.notebook import actions, control
 from cellrail.notebook.actions import Path
 from cellrail.notebook.collecting import Collecting, Did, Mark
 from cellrail.notebook.model import Step
+from cellrail.notebook.underway import Going
 from cellrail.run.client import CellResult
 from cellrail_state.chains import is_good
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Checkpoint, JobFinished, StepError, StepKept, StepStatus, Turn
+from cellrail_state.model import (
+    Checkpoint,
+    JobFinished,
+    StepError,
+    StepKept,
+    StepStatus,
+    Turn,
+)
 from cellrail_state.turns import job_address, lies_in
 
 #: causes of jobs that have told nothing
@@ -138,6 +146,25 @@ class Replay:
     def reached(self) -> bool:
         """Whether the cut was come to."""
         return self._reached
+
+    def goes_on(self, depth: int) -> Going:
+        """Where what leads to the cut is gone on with.
+
+        Args:
+            depth: number of turns around what is carried out.
+        """
+        numbers = {there: here for here, there in self._numbers.items()}
+        states = self._history.states
+        labels = {numbers.get(s.info.number, s.info.number): s.info.label for s in states}
+        target = self._target
+        loops = tuple(turn.loop for turn in target.turns[depth:])
+        return Going(loops=loops, step=labels[target.number], ends=target.ends)
+
+    def numbers(self) -> dict[str, int]:
+        """Today's number of the step of each of the origin's jobs in loops."""
+        today = {there: here for here, there in self._numbers.items()}
+        known = self._history.turns.items()
+        return {job_id: today.get(number, number) for (number, _), job_id in known}
 
     # --- up to the cut -----------------------------------------------------------------------
 
