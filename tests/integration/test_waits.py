@@ -252,6 +252,37 @@ def test_a_suspension_in_a_loop_and_as_the_last_step(make, app, tmp_path):
     assert counts(tmp_path) == {"each-a": 1, "inner-a": 1, "each-b": 1, "inner-b": 1}
 
 
+CONNECT = "import sqlite3; con = sqlite3.connect(':memory:')"
+
+
+@pytest.mark.parametrize(
+    ("cells", "fails"),
+    [
+        ((f"%%step ask\n{CONNECT}\nflow.suspend()", "con.execute('select 1')"), True),
+        ((f"%%step ask\n{CONNECT}\nflow.suspend()", "def f(): con.close()", "f()"), True),
+        ((f"%%step ask\n{CONNECT}\nflow.suspend()", f"{CONNECT}\ncon.close()"), False),
+        ((CONNECT, "%%step ask\nflow.suspend()", "con.execute('select 1')"), False),
+        # each turn makes its own; it is used behind the wait, or before it
+        (("%%step each --foreach i in range(2)", f"%%step ask --in each\n{CONNECT}\nflow.suspend()",
+          "%%step use --in each\ncon.close()"), True),
+        (("%%step each --foreach i in range(2)", f"%%step ask --in each\n{CONNECT}\nflow.suspend()",
+          "%%step use --in each\nx = i"), False),
+    ],
+)  # fmt: skip
+def test_a_step_that_waits_beside_what_a_later_one_needs_and_nobody_can_make_fails_at_once(
+    cells, fails, make, app
+):
+    run = app.run(make("from cellrail import flow", *cells))
+
+    if fails:
+        assert (run.status, list(app.waits())) == ("failed", [])
+        assert "a step behind the wait needs `con`, which cannot be stored" in run.cause
+        return
+    while run.status == "suspended":
+        run = app.resume(run.id)
+    assert run.status == "success", run.cause
+
+
 def test_a_skipped_gate_does_not_park_the_flow_and_an_early_end_needs_no_answer(make, app):
     run = app.run(
         make(

@@ -39,6 +39,21 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
         return Beside(again=found[0], lost=found[1])
 
 
+def needed_behind(flow: Flow, step: Step, loops: tuple[str, ...] = ()) -> frozenset[str] | None:
+    """Names that the flow can use behind a step as it leaves them; None for any.
+
+    Args:
+        flow: its steps.
+        step: the step.
+        loops: labels of the loops that it is in, from the outermost.
+    """
+    both = of_the_chain(flow, (), RestartRequest())
+    rebuilding = Rebuilding(both, lambda _: {})
+    if not loops:
+        return rebuilding.needed(both.steps.index(step) + 1)
+    return UnderWay(both, rebuilding).needed(Going(loops=loops, step=step.label, ends=True))
+
+
 def plan_turns(
     flow: Flow,
     origin: Sequence[OriginStep],

@@ -44,7 +44,7 @@ class Going(msgspec.Struct, frozen=True, kw_only=True):
     loops: tuple[str, ...]
     #: label of the step that comes next; of the innermost loop, where a turn begins
     step: str
-    #: only the job that ends this loop is left
+    #: that step is behind it; of a loop, only the job that ends it is left
     ends: bool = False
 
 

@@ -30,6 +30,7 @@ from cellrail_state.model import (
     JobFinished,
     StepError,
     StepStatus,
+    Verdict,
     to_plain,
 )
 from cellrail_state.turns import job_address
@@ -160,6 +161,8 @@ class Performer:
         self._not_restorable = ""
         #: whether the cell that runs is the run's last
         self.is_last: Callable[[Step, actions.Path], bool] = lambda *_: False
+        #: names that the flow can use behind a step as it leaves them; None for any
+        self.needed_behind: Callable[[Step, actions.Path], frozenset[str] | None] = lambda *_: None
         #: whether the last capture did not look at everything, and steps whose expressions, and
         #: whose code, were used since
         self._unaudited = False
@@ -249,8 +252,7 @@ class Performer:
             refused = f"not restorable after: {failure}" if failure else ""
         asked = self._desk.waiter.asked if self._desk.waiter is not None else None
         if result.ending is Ending.OK and asked is not None and asked.kind == waits.SUSPEND:
-            failure = _delta(step, result.report or {}).failure
-            refused = f"nothing could be put back after the wait: {failure}" if failure else refused
+            refused = self._lost_in_the_wait(action, result) or refused
         if result.ending is Ending.OK and not refused:
             result = self._claimed(action, result)
             self._fired = msgspec.structs.replace(self._fired, result=result)
@@ -265,6 +267,21 @@ class Performer:
             # where the code has raised and its kernel dies right behind it, that is no part of it:
             # whatever comes next finds the kernel dead, and the run can be recovered
             alive=result.ending is Ending.ERROR or self._exit_code() is None,
+        )
+
+    def _lost_in_the_wait(self, action: actions.Fire, result: CellResult) -> str:
+        """Why the flow could not go on after a wait, in another kernel; "" where it could."""
+        delta = _delta(action.step, result.report or {})
+        if delta.failure:
+            return f"nothing could be put back after the wait: {delta.failure}"
+        made = [n for n, v in delta.variables.items() if v.verdict is Verdict.REBUILT]
+        if not made or action.step.options.always:  # it is executed again then, whatever it did
+            return ""
+        needed = self.needed_behind(action.step, action.path) or frozenset()
+        names = ", ".join(f"`{name}`" for name in made if name in needed)
+        return names and (
+            f"a step behind the wait needs {names}, which cannot be stored, and this one does not "
+            "run again for it: make it in a cell of its own"
         )
 
     def _claimed(self, action: actions.Fire, result: CellResult) -> CellResult:

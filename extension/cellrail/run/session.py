@@ -32,6 +32,7 @@ from cellrail.notebook.actions import (
     Path,
     Skip,
 )
+from cellrail.notebook.beside import needed_behind
 from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.control import conduct
 from cellrail.notebook.fingerprint import file_digests, local_modules
@@ -375,7 +376,7 @@ class Session:
         kernel = self._kernel
         if kernel is not None:
             self._client = CellClient(kernel, self._notebook, reply=self._desk.reply)
-        return Performer(
+        performer = Performer(
             client=self._client or _NoKernel(),
             recorder=self._recorder,
             cells=self._notebook["cells"],
@@ -390,6 +391,10 @@ class Session:
             cache=self._cache(),
             clock=self._clock,
         )
+        performer.needed_behind = lambda step, path: needed_behind(
+            self._flow, step, tuple(turn.loop for turn in path)
+        )
+        return performer
 
     def _is_lazy(self) -> bool:
         """Whether restored values may wait until a cell can reach them."""
