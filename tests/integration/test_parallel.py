@@ -444,13 +444,20 @@ def test_a_value_that_a_loop_has_made_is_made_again_turn_by_turn_or_not_at_all(
         assert counts(tmp_path) == {"grow1": 3, "grow2": 3}
 
 
-@pytest.mark.parametrize("effect", ["1", "flow.once('k', lambda: 1)"])
+@pytest.mark.parametrize(
+    "effect",
+    [
+        "1", "flow.once('k', lambda: 1)", "flow.call('sub.ipynb')", "set_variable('v', '1')",
+        "set_state((get_state() or 0) + 1)",
+    ],
+)  # fmt: skip
 def test_what_runs_in_each_kernel_anyhow_makes_it_there_whatever_it_does(
     effect, make, app, tmp_path
 ):
+    make("x = 1", name="sub.ipynb")
     run = app.run(
         make(
-            WITNESS,
+            WITNESS + "from cellrail import get_state, set_state, set_variable",
             f"%%step make --always\nwitness('make')\n{CONNECT}\n{effect}",
             f"%%step p --foreach j in range(2) --collect res --parallel 2\n{USE}",
             "%%step end\nprint(res, conn.execute('select 2').fetchone())",
@@ -458,6 +465,8 @@ def test_what_runs_in_each_kernel_anyhow_makes_it_there_whatever_it_does(
     )
     assert (run.status, printed(run, "end")) == ("success", "[(1,), (1,)] (2,)\n"), run.cause
     assert counts(tmp_path) == {"make": 3}
+    # what it sets once more is dropped
+    assert [entry.version for entry in app.state_list()] in ([], [1])
 
     again = app.restart(run.id, from_step="end")
 

@@ -11,6 +11,7 @@ kernel can have: where the items need it, none of them begins.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate
 from cellrail.run.again import Segment, execute_again, how_it_ended, segments_of
 from cellrail.run.client import CellClient
-from cellrail.run.desk import Desk
+from cellrail.run.desk import Desk, Job
 from cellrail.run.items_again import ItemsAgain, items_again
 from cellrail.run.orders import Order, loop_root
 from cellrail.run.origins import origin_step
@@ -264,7 +265,7 @@ class Place:
         for segment in putback.segments:
             desk.stands_before(segment.planned.job_id)
             orders = putback.before(client, segment)
-            self._run_again(client, segment, orders)
+            self._run_again(client, segment, orders, desk)
             putback.after(segment)
         desk.stands_before("")
         putback.finish(client, self._ahead, keyed=self._recorder.key)
@@ -274,14 +275,18 @@ class Place:
         faults: list[str] = answer["faults"]
         return faults
 
-    def _run_again(self, client: CellClient, segment: Segment, before: list[Order]) -> None:
+    def _run_again(
+        self, client: CellClient, segment: Segment, before: list[Order], desk: Desk
+    ) -> None:
         """Run a cell again for what cannot be stored; nothing of it is committed."""
         planned = segment.planned
         step, began = self._steps[planned.number], time.monotonic()
-        result = execute_again(
-            client, segment, step, self._notebook["cells"], sources=self._sources, before=before,
-            seconds=self._seconds(step),
-        )  # fmt: skip
+        job = Job.of(step, planned.job_id, turns=segment.turns)
+        with desk.in_vain(job) if step.options.always else contextlib.nullcontext():
+            result = execute_again(
+                client, segment, step, self._notebook["cells"], sources=self._sources,
+                before=before, seconds=self._seconds(step),
+            )  # fmt: skip
         if result is not None:
             made = f", to make {', '.join(planned.names)}" if planned.names else ""
             told = f"step {planned.label!r} ran again for {self._what}{made}"

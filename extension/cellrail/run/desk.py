@@ -239,6 +239,17 @@ class Desk:
             for clerk in self._clerks:
                 clerk.begin(job)
 
+    @contextlib.contextmanager
+    def in_vain(self, job: Job) -> Iterator[None]:
+        """A job's cell runs once more, for what it makes in a kernel: what it sets is dropped."""
+        self.begin(job)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._release()
+                self.job = None
+
     def _effects(self, *, success: bool) -> Effects:
         effects = Effects()
         for clerk in self._clerks:
