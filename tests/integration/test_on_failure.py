@@ -96,6 +96,25 @@ def test_what_cannot_be_stored_is_made_again_in_the_fresh_kernel(make, app):
     assert statuses(run)["later"] == "pending"
 
 
+@pytest.mark.parametrize("then", ["1 / 0", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_where_it_cannot_be_made_again_they_run_without_it(then, make, app):
+    notebook = make(
+        "%%step connect\nimport os, signal, threading\n"
+        f"if os.path.exists('down'): {then}\nlock, x = threading.Lock(), 1",
+        "%%step tell --on-failure\nfrom cellrail import flow\nprint(x, flow.error.name)\n"
+        "print(lock)",
+        "%%step last --on-failure\nprint('told')",
+        "%%step bad\nopen('down', 'w').close(); os.kill(os.getpid(), signal.SIGKILL)",
+    )
+
+    run = app.run(notebook)
+
+    assert (run.status, run.cause) == ("failed", "the kernel died (SIGKILL)")
+    assert printed(run, "tell") == "1 KernelDied\n"
+    assert run["tell"].cause == "NameError: name 'lock' is not defined"
+    assert printed(run, "last") == "told\n"
+
+
 def test_what_the_turns_of_a_loop_made_of_it_is_made_again_there_too(make, app):
     notebook = make(
         "import os, signal, threading\nheld = [threading.Lock()]",

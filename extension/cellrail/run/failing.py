@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from cellrail.kernels.channel import ChannelClosed
 from cellrail.kernels.kernel import Kernel
 from cellrail.notebook import actions, control
 from cellrail.notebook.address import find_step
@@ -33,6 +34,7 @@ from cellrail.run.recorder import Recorder
 from cellrail.run.remaking import loop_under_way
 from cellrail.run.replay import KERNEL_DIED
 from cellrail_state.chains import ends_the_run, is_good
+from cellrail_state.errors import CannotRestore
 from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Checkpoint,
@@ -99,8 +101,7 @@ def carry_out(
             if performer is None or not alive():
                 if place is not None:
                     place.close()
-                place = _place(means, todo)
-                performer = _performer(means, place)
+                place, performer = _fresh(means, todo)
                 alive = _lives(place)
             _conduct(means, performer, todo.pop(0))
             if performer.result is not None and performer.result.ending is Ending.INTERRUPTED:
@@ -131,14 +132,29 @@ def _conduct(means: Means, performer: Performer, step: Step) -> None:
 # --- a fresh kernel --------------------------------------------------------------------------
 
 
-def _place(means: Means, todo: Sequence[Step]) -> Place:
-    """A fresh kernel, to be put on the last checkpoint."""
-    history = own_history(means.recorder)
+def _fresh(means: Means, todo: Sequence[Step]) -> tuple[Place, Performer]:
+    """A fresh kernel on the last checkpoint."""
+    ground = _ground(means, own_history(means.recorder), todo)
+    place = _place(means, ground, todo)
+    try:
+        return place, _performer(means, place)
+    except (CannotRestore, ChannelClosed) as error:
+        place.close()
+        if not ground.segments:
+            raise
+        # whoever is to be told shall be told; what is not there is missed by a cell that uses it
+        told = str(error) or "the kernel died"
+        _LOGGER.warning("not made again for what runs since the run has failed: %s", told)
+        place = _place(means, msgspec.structs.replace(ground, segments=()), todo)
+        return place, _performer(means, place)
+
+
+def _place(means: Means, ground: Ground, todo: Sequence[Step]) -> Place:
     names: set[str] | None = set()
     for step in todo:
         names = None if names is None or step.needs is None else names | step.needs
     return Place(
-        _ground(means, history, todo),
+        ground,
         flow=means.flow,
         recorder=means.recorder,
         notebook=means.notebook,
