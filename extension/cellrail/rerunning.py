@@ -428,8 +428,11 @@ class _Olds:
     def all(self) -> list[OldUnit | None]:
         """One for each unit; None where it is new."""
         places: dict[int, list[int]] = {}
+        labels = {state.info.label: number for number, state in self.planner.states.items()}
         for place, job in enumerate(self.chain):
             number = self.numbers.get(job.lays or job.job_id, self.numbers.get(job.follows))
+            if number is None and job.forks:  # a restart among its items has begun behind it
+                number = labels.get(job.forks)
             if number is not None:
                 places.setdefault(number, []).append(place)
         return [self._old(unit, places) for unit in self.planner.units]

@@ -893,3 +893,50 @@ def test_items_and_the_step_behind_them_know_what_woke_the_run(make, app):
 
     told = "[{'by': 'ann'}, {'by': 'ann'}] None {'by': 'ann'}\n"
     assert (run.status, printed(run, "#4")) == ("success", told), run.cause
+
+
+def test_a_loop_that_was_restarted_at_an_item_and_kept_by_a_rerun_is_restarted_there_again(
+    make, app, tmp_path
+):
+    path = make(*(cell.replace("{more}", " --parallel 2") for cell in FAILING))
+    run = app.run(path)
+    assert run.status == "failed"
+    (tmp_path / "ok").touch()
+    run = app.rerun(app.restart(run.id).id)
+    (tmp_path / "w.txt").write_text("")
+
+    again = app.restart(run.id, from_step="work[c]")
+
+    assert (again.status, printed(again, "#3")) == ("success", "['A', 'B', 'C', 'D']\n"), (
+        again.cause
+    )
+    assert (tmp_path / "w.txt").read_text() == "c"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_restart_at_an_item_that_was_killed_in_a_later_loop_goes_on_there(
+    make, app, cellrail, tmp_path
+):
+    path = make(
+        WITNESS,
+        "%%step p --foreach j in 'ab' --parallel 2 --collect r\nr = j\n"
+        "if j == 'b' and first('b'): 1 / 0",
+        "%%step q --foreach i in range(4)\nwitness(f'q{i}')\n"
+        "if i == 2 and first('killed'): os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)",
+        "%%step end\nprint(r, i)",
+    )
+    assert app.run(path).status == "failed"
+    assert cellrail("restart", path).returncode == -signal.SIGKILL
+
+    run = app.recover("last")
+
+    assert (run.status, printed(run, "end")) == ("success", "['a', 'b'] 3\n"), run.cause
+    assert counts(tmp_path) == {"q0": 1, "q1": 1, "q2": 2, "q3": 1}
+
+
+def test_a_key_that_is_written_like_a_place_counts_before_the_place(make, app):
+    run = app.run(make("%%step p --foreach j in ['x', '#2', '#0', '#1']\nprint(j)"))
+
+    assert {key: run[f"p[{key}]"].outputs[0]["text"] for key in ("x", "#0", "#1", "#2", "#3")} == {
+        "x": "x\n", "#0": "#0\n", "#1": "#1\n", "#2": "#2\n", "#3": "#1\n",
+    }  # fmt: skip

@@ -229,6 +229,8 @@ class Answers:
             if refused is None:
                 stage.settle()
             return refused
+        if self._before is not None:
+            self._before.passes(action)
         if refused is not None:
             return actions.Joined(refused=refused)
         return self._own.keep_items(action, stage, Nobody()) if self._own is not None else None

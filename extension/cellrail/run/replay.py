@@ -340,6 +340,10 @@ class Replay:
         self._reached = True
         return self.item_plans(fork)
 
+    def passes(self, fork: actions.Fork) -> None:
+        """A parallel loop was carried out; if the cut lies in it, it is behind."""
+        self._reached = self._reached or self._is_target(fork)
+
     def item_plans(self, fork: actions.Fork) -> list[ItemPlan]:
         """What becomes of each item of the loop that the cut lies in."""
         ends = self._sequential_ends(fork) if self.apart else {}

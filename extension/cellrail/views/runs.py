@@ -210,14 +210,21 @@ class Run:
         wanted, rest = split_address(address)
         label = rest or wanted[-1][0]
         number = find_step(label, [state.info for state in self._history.states]).number
-        for turns, job in self._history.turns_of(number):
-            pairs = zip(turns, wanted, strict=False)
-            if len(turns) == len(wanted) and all(
+        known = self._history.turns_of(number)
+        found = [
+            # a key counts before a place that is written like it
+            (tuple(turn.key != key for turn, (_, key) in zip(turns, wanted, strict=True)), place)
+            for place, (turns, _) in enumerate(known)
+            if len(turns) == len(wanted)
+            and all(
                 turn.loop == loop and key in {turn.key, f"#{turn.index}"}
-                for turn, (loop, key) in pairs
-            ):
-                state = self._history.state(number)
-                return TurnView(self._history, state, self._load, turns=turns, job=job)
+                for turn, (loop, key) in zip(turns, wanted, strict=True)
+            )
+        ]
+        if found:
+            turns, job = known[min(found)[1]]
+            state = self._history.state(number)
+            return TurnView(self._history, state, self._load, turns=turns, job=job)
         raise StepNotFound(
             f"run {self.id} has no job {address!r}", hint=f"cellrail show {self.id} {label} lists"
         )
