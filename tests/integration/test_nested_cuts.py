@@ -342,6 +342,88 @@ def test_items_in_a_loop_begin_on_what_its_turns_have_made_of_what_cannot_be_sto
         assert again["end"].outputs == run["end"].outputs, (cut, again.cause)
 
 
+#: what turns do to a value by another name of it, by the last one, and by what they make of both
+SHARED = {
+    "an alias": (
+        "other = held",
+        ("did('L', i); other.append(i)",),
+        {"L[2]": "L-0 L-1", "end": "L-0 L-1 L-2"},
+    ),
+    "each in the other": (
+        "other = [threading.Lock(), held]\nheld.append(other)",
+        (
+            "did('L', i); other[1].append(i)",
+            "did('M', i); other = [threading.Lock(), held]; held[1] = other",
+        ),
+        {"L[1]/M": "L-0 M-0 L-1", "end": "L-0 M-0 L-1 M-1 L-2 M-2"},
+    ),
+    "a part": (
+        "parts = {0: held, 1: [threading.Lock()], 2: held}",
+        ("did('L', i); other = parts[i]", "did('M', i); other.append(i)"),
+        {"L[1]": "L-0 M-0", "end": "L-0 M-0 L-1 M-1 L-2 M-2"},
+    ),
+    "made of the one before": (
+        "",
+        ("did('L', i); held = [held, i]",),
+        {"L[2]": "L-0 L-1", "end": "L-0 L-1 L-2"},
+    ),
+    "the variable of the loop": (
+        "",
+        ("pass", "did('M', i); i = [threading.Lock(), i]", "did('N', i[1]); held.append(i[1])"),
+        {"L[1]": "M-0 N-0", "end": "M-0 N-0 M-1 N-1 M-2 N-2"},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_what_cannot_be_stored_is_whole_whatever_way_the_turns_have_changed_it(how, make, app):
+    before, bodies, cuts = SHARED[how]
+    lines = ("L --foreach i in range(3)", "M --in L", "N --in L")
+    turns = [f"%%step {line}\n{body}" for line, body in zip(lines, bodies, strict=False)]
+    seen = (
+        "def seen(value, *around):\n"
+        "    if not isinstance(value, list): return value if type(value) is int else '-'\n"
+        "    return '^' if value in around else [seen(v, value, *around) for v in value]\n"
+    )
+    was = Undisturbed(
+        app,
+        make(
+            f"{SETUP}import threading\n{seen}held = [threading.Lock()]\n{before}",
+            *turns,
+            "%%step end\ndid('end'); print(seen(held))",
+        ),
+    )
+    for cut, again in cuts.items():
+        run = app.restart(was.run.id, from_step=cut)
+        left = was.executed_from(*was.places()[cut])
+        was.check(app, run, left + collections.Counter(again.split()), cut)
+
+
+def test_items_that_cannot_be_stored_are_as_the_kept_turns_have_left_them(make, app):
+    was = Undisturbed(
+        app,
+        make(
+            f"{SETUP}import threading\npool = [[threading.Lock(), n] for n in range(2)]",
+            "%%step L --foreach y in pool\ndid('L', y[1])",
+            "%%step A --in L\ndid('A', y[1]); y.append('a')",
+            "%%step B --in L\ndid('B', y[1]); y.append('b'); print(y[1:])",
+            "%%step M --in L --foreach z in [[y, 5], [y, 6]]\ndid('M', y[1]); z[0].append(z[1])",
+            "%%step end\ndid('end'); print([one[1:] for one in pool], y[1:], z[1:])",
+        ),
+    )
+    first = "L-0 A-0 B-0 M-0 M-0"
+    for cut, again in {
+        "L[#0]/B": "L-0 A-0",
+        "L[#1]": first,
+        "L[#1]/B": f"{first} L-1 A-1",
+        "L[#1]/M[#1]": f"{first} L-1 A-1 B-1 M-1",
+        "end": f"{first} L-1 A-1 B-1 M-1 M-1",
+    }.items():
+        run = app.restart(was.run.id, from_step=cut)
+        left = was.executed_from(*was.places()[cut])
+        was.check(app, run, left + collections.Counter(again.split()), cut)
+
+
 # --- in an open notebook ---------------------------------------------------------------------
 
 

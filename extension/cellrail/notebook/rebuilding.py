@@ -21,10 +21,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from cellrail.notebook.firstuse import FirstUse, first_use
-from cellrail.notebook.foreach import targets
+from cellrail.notebook.foreach import split, targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.origin import SideBySide
-from cellrail.notebook.reads import lineage, option_names
+from cellrail.notebook.reads import lineage, names_of, option_names
 from cellrail.notebook.shelllines import parsed
 from cellrail_state.model import Variable, Verdict
 
@@ -212,14 +212,16 @@ class Rebuilding:
             if earlier is None:
                 break
             binder = earlier
-        fixed = self.is_fixed(self._variables(until).get(name))
+        variables = self._variables(until)
+        fixed = self.is_fixed(variables.get(name))
+        names = self.sharing(name, not_stored(variables))
         return [
             binder,
             *(
                 place
                 for place in range(binder + 1, until)
                 if self.may_bind(name, place, self._written(place))
-                or (not fixed and self.reaches(name, place))
+                or (not fixed and self.reaches(names, place))
             ),
         ]
 
@@ -227,10 +229,46 @@ class Rebuilding:
         old = self._both.old(place)
         return old.written if old is not None else ()
 
-    def reaches(self, name: str, place: int) -> bool:
-        """Whether a step's code may have used a name in the kernel that the flow goes on with."""
+    def reaches(self, names: Collection[str], place: int) -> bool:
+        """Whether a step's code may have used a name in the kernel that the flow goes on with.
+
+        Args:
+            names: those of one value.
+            place: the step's.
+        """
         reached = self._both.reached[place]
-        return (reached is None or name in reached) and not self._is_apart(self._both.steps[place])
+        used = reached is None or not reached.isdisjoint(names)
+        return used and not self._is_apart(self._both.steps[place])
+
+    def sharing(self, name: str, others: Collection[str]) -> frozenset[str]:
+        """Names that may lead to the value of a name, which code can change by them: it as well.
+
+        Args:
+            name: the name; nothing that can be stored leads to its value.
+            others: names whose values cannot be stored.
+        """
+        found, waiting = {name}, [name]
+        while waiting:
+            new = (self._together.get(waiting.pop(), set()) & {*others}) - found
+            found |= new
+            waiting += new
+        return frozenset(found)
+
+    @functools.cached_property
+    def _together(self) -> dict[str, set[str]]:
+        """Of each name those that it may lead to, or that lead to it: code put them together."""
+        found: dict[str, set[str]] = {}
+        for step in self._both.steps:
+            bound = step.writes.union(step.mutates, targets(step.options.foreach))
+            changed = step.mutates | _declared_global(step)
+            pairs = [(bound, step.reads)]
+            pairs += [(changed & free, free) for free in step.definitions.values()]
+            for ones, others in pairs:
+                for one in ones:
+                    found.setdefault(one, set()).update(others)
+                for other in others:
+                    found.setdefault(other, set()).update(ones)
+        return found
 
     def _is_apart(self, step: Step) -> bool:
         """Whether it ran in kernels of its own: only what its loop collects came back."""
@@ -286,14 +324,26 @@ class Rebuilding:
         return f"step {label!r}, {how}, has recorded {what}"
 
     def _unstorable_reads(self, place: int) -> Iterable[str]:
-        reached = self._both.reached[place]
+        reached, foreach = self._both.reached[place], self._both.steps[place].options.foreach
+        # a loop binds its variable before its cell reads that
+        bound = frozenset(targets(foreach)) - names_of(f"({split(foreach)[1]})").reads
         return [
             name
             for name, variable in self._variables(place).items()
             if variable.verdict is Verdict.REBUILT
             and name.isidentifier()
+            and name not in bound
             and (reached is None or name in reached)
         ]
+
+
+def not_stored(variables: Mapping[str, Variable]) -> frozenset[str]:
+    """Names whose values have to be made again."""
+    return frozenset(
+        name
+        for name, variable in variables.items()
+        if variable.verdict is Verdict.REBUILT and name.isidentifier()
+    )
 
 
 def _used(step: Step, first: FirstUse) -> frozenset[str]:

@@ -16,7 +16,7 @@ from cellrail.notebook.blocks import Block, blocks_of
 from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.origin import SideBySide
-from cellrail.notebook.rebuilding import Lost, Rebuilding
+from cellrail.notebook.rebuilding import Lost, Rebuilding, not_stored
 from cellrail_state.model import Variable, Verdict
 
 
@@ -93,6 +93,7 @@ class UnderWay:
         wanted = _unstorable(needed, variables)
         lost = self._lost(needed, kept, variables)
         makers: dict[int, frozenset[str]] = {}
+        ever = not_stored(variables).union(*(not_stored(job.before) for job in kept))
         for place in range(len(kept) - 1, -1, -1):
             job = kept[place]
             step = self._both.steps[self._places[job.number]]
@@ -102,7 +103,9 @@ class UnderWay:
                 lost += [self._not_again(n, job, told, needed) for n in sorted(collected)]
                 wanted -= collected
                 continue
-            made = frozenset(name for name in wanted if self._may_have_made(name, job, variables))
+            made = frozenset(
+                name for name in wanted if self._may_have_made(name, job, variables, ever)
+            )
             if not made:
                 continue
             makers[place] = made
@@ -137,13 +140,15 @@ class UnderWay:
         place = self._places[job.number]
         return Lost(name=name, place=place, told=told, certain=needed is not None)
 
-    def _may_have_made(self, name: str, job: KeptTurn, variables: Mapping[str, Variable]) -> bool:
+    def _may_have_made(
+        self, name: str, job: KeptTurn, variables: Mapping[str, Variable], ever: frozenset[str]
+    ) -> bool:
         place, rebuilding = self._places[job.number], self._rebuilding
         if name in targets(self._both.steps[place].options.foreach):
             return True
         fixed = rebuilding.is_fixed(variables.get(name) or job.before.get(name))
         return rebuilding.may_bind(name, place, job.written) or (
-            not fixed and rebuilding.reaches(name, place)
+            not fixed and rebuilding.reaches(rebuilding.sharing(name, ever), place)
         )
 
     def _binds(self, job: KeptTurn) -> frozenset[str]:
@@ -162,7 +167,7 @@ class UnderWay:
         """
         last = self._both.last_place()
         level: Sequence[Block] = blocks_of(self._both.steps[: last + 1])
-        after, bound = frozenset[str](), frozenset[str]()
+        after = frozenset[str]()
         outermost = _place_of(level, (*going.loops, going.step)[0])
         first = self._places[level[outermost].step.number]
         if any(names is None for names in self._rebuilding.needs[first : last + 1]):
@@ -171,15 +176,15 @@ class UnderWay:
         for label in going.loops:
             place = _place_of(level, label)
             block = level[place]
-            bound |= {*targets(block.step.options.foreach)}
             # what is behind the loop, or before that another turn
             after = self._before(level[place + 1 :], after) | self._turn(block, frozenset())
             level = block.body
         if going.step in going.loops:  # the innermost: a turn of it begins, if its condition holds
             begun = self._turn(block, after)
-            return (begun | after if block.step.options.while_ else begun) - bound
+            bound = targets(block.step.options.foreach)  # those of the loops around are bound
+            return (begun | after if block.step.options.while_ else begun).difference(bound)
         place = _place_of(level, going.step)
-        return self._before(level[place + going.ends :], after) - bound
+        return self._before(level[place + going.ends :], after)
 
     def _before(self, blocks: Sequence[Block], after: frozenset[str]) -> frozenset[str]:
         """What can be used from blocks on, where `after` can be behind them."""
@@ -209,10 +214,5 @@ def _place_of(blocks: Sequence[Block], label: str) -> int:
 
 def _unstorable(names: frozenset[str] | None, variables: Mapping[str, Variable]) -> frozenset[str]:
     """Of these names (of all, where there are none given) those that have to be made again."""
-    return frozenset(
-        name
-        for name, variable in variables.items()
-        if variable.verdict is Verdict.REBUILT
-        and name.isidentifier()
-        and (names is None or name in names)
-    )
+    found = not_stored(variables)
+    return found if names is None else found & names

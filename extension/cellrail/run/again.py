@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,10 +22,11 @@ from cellrail.notebook.foreach import split, targets
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
 from cellrail.notebook.plan import Fate, PlannedStep
+from cellrail.notebook.reads import lineage, names_of
 from cellrail.run.client import CellClient, CellResult, Ending
 from cellrail.run.orders import Order, items, root_of
 from cellrail.step_line import blank_step_line
-from cellrail_state.chains import names_of
+from cellrail_state.chains import names_of as names_of_job
 from cellrail_state.history import RunHistory
 from cellrail_state.model import (
     Checkpoint,
@@ -84,13 +85,25 @@ class Again:
     def __init__(self) -> None:
         #: items that had to be evaluated anew, since no checkpoint holds them
         self._taken: set[str] = set()
+        #: the turn of each loop that a cell ran again in last
+        self._turns: dict[str, Turn] = {}
 
-    def enter(self, segment: Segment, ask: Callable[[Order], dict[str, Any]]) -> list[Order]:
+    def has(self, root: str) -> bool:
+        """Whether a loop's items were evaluated anew, and are there for what comes."""
+        return root in self._taken
+
+    def enter(
+        self,
+        segment: Segment,
+        ask: Callable[[Order], dict[str, Any]],
+        made: Collection[str] = (),
+    ) -> list[Order]:
         """What is to be done right before the cell.
 
         Args:
             segment: the cell; the kernel has the namespace before it.
             ask: has the kernel carry out an order.
+            made: names that cells which ran again before it have made, and that stay.
 
         Raises:
             RestartRefused: the items are others by now.
@@ -98,7 +111,12 @@ class Again:
         before: list[Order] = []
         variables = segment.checkpoint.variables
         for entering in segment.entering:
-            if entering.entered and all(_is_stored(variables.get(n)) for n in entering.names):
+            # what cells of the turn have made of its item is no longer the item as it was
+            there = made if self._turns.get(entering.root) == entering.turn else ()
+            self._turns[entering.root] = entering.turn
+            if entering.entered and all(
+                name in there or _is_stored(variables.get(name)) for name in entering.names
+            ):
                 continue
             if not self._is_there(entering.root, variables):
                 answer = ask(
@@ -212,7 +230,7 @@ class _Segments:
     ) -> None:
         self._jobs, self._history = jobs, history
         self._places = {
-            job_id: place for place, job in enumerate(jobs) for job_id in sorted(names_of(job))
+            job_id: place for place, job in enumerate(jobs) for job_id in sorted(names_of_job(job))
         }
         again = {Fate.RUNS_AGAIN, Fate.REBUILDS}
         self._planned = [s for s in steps if s.fate in again and s.job_id in self._places]
@@ -307,14 +325,25 @@ class _Segments:
         mates = [
             other
             for other in self._planned
-            if any(t.loop == turns[0].loop for t in self._jobs[self._places[other.job_id]].turns)
+            if self._loops.get(turns[0].loop) is self._infos.get(other.job_id)
+            or any(t.loop == turns[0].loop for t in self._jobs[self._places[other.job_id]].turns)
         ]
         if any(other is not planned for other in mates):
             return False
         variables = self._before(place).variables
         known = (_is_stored(variables.get(each.root)) for each in self._entering(place, turns))
-        body = "".join(blank_step_line(info.source.splitlines(keepends=True)))
-        return all(known) and first_use(body).binds.issuperset(planned.names)
+        if not (all(known) and first_use(_body(info)).binds.issuperset(planned.names)):
+            return False
+        reached = self._reached_first(info)
+        # what it makes of the value that it finds, it makes of what all the earlier ones made
+        return reached is not None and reached.isdisjoint(planned.names)
+
+    def _reached_first(self, info: StepInfo) -> frozenset[str] | None:
+        """Names that a step's code can reach before it has bound them; None for any name."""
+        infos = [state.info for state in self._history.states]
+        names, uses = [names_of(_body(i)) for i in infos], [first_use(_body(i)).uses for i in infos]
+        reads = [n.reads if u is None else n.reads & u for n, u in zip(names, uses, strict=True)]
+        return lineage(names, reads)[infos.index(info)]
 
     def _entering(self, place: int, turns: Sequence[Turn]) -> Iterator[Entering]:
         before = self._jobs[place - 1].turns if place else ()
@@ -332,6 +361,10 @@ class _Segments:
                     turn=turn,
                     entered=depth < shared,
                 )
+
+
+def _body(info: StepInfo) -> str:
+    return "".join(blank_step_line(info.source.splitlines(keepends=True)))
 
 
 def _options(info: StepInfo) -> StepOptions:

@@ -37,6 +37,12 @@ class ItemsAgain(msgspec.Struct, frozen=True, kw_only=True):
     #: why that would give other items; "" where it does not
     refusal: str = ""
 
+    @property
+    def binds(self) -> frozenset[str]:
+        """The loop's variables, where a turn is under way."""
+        names = targets(f"{self.order['target']} in ()") if "bind" in self.order else ()
+        return frozenset(names)
+
     def check(self, answer: Mapping[str, Any], keyed: Callable[[str], str]) -> None:
         """Refuse other items.
 

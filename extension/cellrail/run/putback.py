@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import msgspec
 
 from cellrail.errors import RestartRefused
+from cellrail.notebook.plan import Fate
 from cellrail.run.again import Again, Segment
 from cellrail.run.items_again import ItemsAgain
 from cellrail.run.orders import Order
-from cellrail_state.model import Checkpoint, Delta, JobFinished, to_plain
+from cellrail_state.model import Checkpoint, Delta, JobFinished, Verdict, to_plain
 
 
 class Commander(Protocol):
@@ -82,7 +83,9 @@ class PutBack:
         self._python = python
         self._force = force
         self._counted = counted
+        #: names of `--always` cells, and what was made again since no checkpoint holds it
         self._protected: set[str] = set()
+        self._made: set[str] = set()
         self._ran: Checkpoint | None = None
         self._again = Again()
         #: what could not be put back as it was, in words
@@ -97,12 +100,22 @@ class PutBack:
             What is to be done right before the cell: a loop's variable gets its item.
         """
         self._restore(client, segment.checkpoint, segment.jobs, watch=True)
-        return self._again.enter(segment, lambda order: self._ask(client, order))
+        return self._again.enter(
+            segment, lambda order: self._ask(client, order), self._kept(segment.checkpoint)
+        )
 
     def after(self, segment: Segment) -> None:
         """Remember what of the cell stays."""
-        self._protected |= segment.protects
+        again = segment.planned.fate is Fate.REBUILDS
+        (self._made if again else self._protected).update(segment.protects)
         self._ran = segment.ran
+
+    def _kept(self, checkpoint: Checkpoint) -> set[str]:
+        """Names whose values stay when a checkpoint is laid over; none that was deleted since."""
+        known = checkpoint.variables
+        # bound to what can be stored since, as a loop's variable is to its next item
+        made = {n for n in self._made & known.keys() if known[n].verdict is not Verdict.STORED}
+        return made | (self._protected & known.keys())
 
     def finish(
         self,
@@ -125,7 +138,11 @@ class PutBack:
             RestartRefused: the namespace, or the items of a loop, cannot be had.
         """
         self._restore(client, self._checkpoint, self.jobs, self.lazy_above, self._counted)
+        made = self._kept(self._checkpoint)
         for items in self._items:
+            # cells that ran again have them, with what they made of each
+            if self._again.has(items.order["root"]) and made.issuperset(items.binds):
+                continue
             items.check(self._ask(client, items.order), keyed)
         checkpoint = to_plain(self._checkpoint)
         order = {"command": "finish", "checkpoint": checkpoint, "lazy_above": self.lazy_above}
@@ -153,8 +170,7 @@ class PutBack:
             {
                 "command": "restore",
                 "checkpoint": to_plain(checkpoint),
-                # a name that was deleted since is not kept
-                "keep": sorted(self._protected & checkpoint.variables.keys()),
+                "keep": sorted(self._kept(checkpoint)),
                 "magics": setup_magics(jobs),
                 "inputs": {str(n): source for n, source in self._inputs.items() if n <= upto},
                 "execution_count": upto + 1,
