@@ -179,7 +179,7 @@ def test_a_restart_is_refused_a_state_that_somebody_else_has_written_since(make,
     origin = app.run(path)
     other = app.run(path)
     [warning] = app.restart(origin.id, from_step="watch", plan=True).warnings
-    assert f"though run {other.id} has written it since (--state current" in warning
+    assert f"though run {other.id} has written it since (restart with --state current" in warning
     assert not app.restart(origin.id, from_step="watch", state="current", plan=True).warnings
     refused = app.restart(origin.id, from_step="watch")
     assert refused.status == "failed"
@@ -764,9 +764,8 @@ def test_once_runs_again_where_the_function_raised(make, app, tmp_path):
 
 @pytest.mark.parametrize(
     "effect",
-    ["set_state(1)", "put('k', 1)", "flow.once('k', lambda: 1)", "(flow.shared / 'f').touch()",
-     "flow.suspend('1ms')"],
-)  # fmt: skip
+    ["set_state(1)", "put('k', 1)", "flow.once('k', lambda: 1)", "(flow.shared / 'f').touch()"],
+)
 def test_a_cell_that_recorded_an_effect_is_never_run_again_for_what_it_made(make, app, effect):
     path = make(
         IMPORT + USER + "import threading",
@@ -780,6 +779,17 @@ def test_a_cell_that_recorded_an_effect_is_never_run_again_for_what_it_made(make
         app.restart(run.id, from_step="after")
     assert "a restart from 'make' would do" in refused.value.hint
     assert (path.parent / "made").read_text() == "x"
+
+
+def test_nor_is_one_that_waited(make, app, edit):
+    waits = "lock = threading.Lock()\nflow.suspend()"
+    path = make(f"{IMPORT}import threading", f"%%step make\n{waits}", "%%step use\nx = 1")
+    run = app.resume(app.run(path).id)
+    assert run.status == "success", run.cause
+    edit(path, "x = 1", "lock.acquire()")
+
+    with pytest.raises(RestartRefused, match=r"`lock` is lost: .*step 'make'"):
+        app.restart(run.id, from_step="use")
 
 
 # --- the command line, and where nothing is recorded -----------------------------------------

@@ -95,7 +95,7 @@ def test_an_item_does_not_replace_what_a_kept_one_has_set_since_it_read(how, mak
 
     told = "\n".join(plan.lines())
     assert f"step 'P[0]' sees {stored.path!r} as run {run.id} saw it, though P[1], which" in told
-    assert "is kept, has written it since (--from P: every item again; --state current" in told
+    assert "has written it since (--from P: every item again; or restart with --state cur" in told
     assert "P[1], which is kept, has read what P[0] had set" in told
     assert (again.status, again["P"].status) == ("failed", "failed")
     assert f"{stored.path!r} was written by P[1], which is kept, in the meantime" in again.cause
@@ -219,7 +219,7 @@ def test_failed_items_that_share_a_resource_with_kept_ones_are_refused(make, app
 
     told = "the items of 'P' depend on one another: P[2], which is kept, has written 'cnt' since"
     assert f"{told} 'P[1]' read it" in str(raised.value)
-    assert raised.value.hint.startswith("--from P: every item again; --state current")
+    assert raised.value.hint.startswith("--from P: every item again; or restart with --state cur")
     assert plan.refusals == (str(raised.value),)
     assert app.resource_get("cnt") == 2
     order("1")

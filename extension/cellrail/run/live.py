@@ -277,6 +277,7 @@ class LiveRun:
         called = taken_over(origin, here)
         self.recorder.called(*called)
         self._go_back(jobs, kept, stored, woken)
+        self.recorder.kept_turns(origin, {there: n for there, n in here.items() if n in kept})
         for once in self.desk.clerks(Onces):
             once.take_over(origin.once)
         for calls in self.desk.clerks(Calls):

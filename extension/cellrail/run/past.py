@@ -36,7 +36,7 @@ from cellrail_state.model import Effects, JobFinished, Turn, Written
 from cellrail_state.store import Store
 from cellrail_state.turns import job_address
 
-_AS_NOW = "--state current: as it is now"
+_AS_NOW = "restart with --state current: as it is now"
 
 
 class Story:
@@ -196,12 +196,13 @@ class Past:
                     return self._kept_one(writer)
         if own:  # a step of this run has seen to that
             return None
+        other = None
         for later, run_id in enumerate(ledger.writers_since(*key, version), version + 1):
             known = story.writers.get(later)
             if run_id not in self._gone and (known is None or _run_of(known) != run_id):
                 who = f"run {run_id}" if run_id else "a person"
-                return Other(who=who, hint=_AS_NOW)
-        return None
+                other = Other(who=who, hint=_AS_NOW)  # whose value stands there is told
+        return other
 
     def _built_on_undone(
         self, key: Key, version: int, ledger: Ledger, beside: Collection[str]
@@ -262,7 +263,7 @@ class Past:
             depth = len(fork[1])
             loop = job_address(job.turns[depth].loop, fork[1])
             quoted = f"'{loop}'" if fork[1] else loop
-            hint = f"--from {quoted}: every item again; {_AS_NOW}"
+            hint = f"--from {quoted}: every item again; or {_AS_NOW}"
         who = f"{self._history.address_of(job)}, which is kept,"
         return Other(who=who, kept=True, hint=hint)
 

@@ -250,9 +250,12 @@ class Performer:
         if result.ending is Ending.OK and self._limits.strict:
             failure = _delta(step, result.report or {}).failure
             refused = f"not restorable after: {failure}" if failure else ""
-        asked = self._desk.waiter.asked if self._desk.waiter is not None else None
-        if result.ending is Ending.OK and asked is not None and asked.kind == waits.SUSPEND:
-            refused = self._lost_in_the_wait(action, result) or refused
+        waiter = self._desk.waiter
+        asked = waiter.asked if waiter is not None else None
+        suspends = asked is not None and asked.kind == waits.SUSPEND
+        if result.ending is Ending.OK and waiter is not None and asked is not None and suspends:
+            stays = waiter.is_answered(asked)
+            refused = self._lost_in_the_wait(action, result, stays=stays) or refused
         if result.ending is Ending.OK and not refused:
             result = self._claimed(action, result)
             self._fired = msgspec.structs.replace(self._fired, result=result)
@@ -269,13 +272,14 @@ class Performer:
             alive=result.ending is Ending.ERROR or self._exit_code() is None,
         )
 
-    def _lost_in_the_wait(self, action: actions.Fire, result: CellResult) -> str:
+    def _lost_in_the_wait(self, action: actions.Fire, result: CellResult, *, stays: bool) -> str:
         """Why the flow could not go on after a wait, in another kernel; "" where it could."""
         delta = _delta(action.step, result.report or {})
         if delta.failure:
             return f"nothing could be put back after the wait: {delta.failure}"
         made = [n for n, v in delta.variables.items() if v.verdict is Verdict.REBUILT]
-        if not made or action.step.options.always:  # it is executed again then, whatever it did
+        # the kernel stays, or the step is executed again whatever it did
+        if not made or stays or action.step.options.always:
             return ""
         needed = self.needed_behind(action.step, action.path) or frozenset()
         names = ", ".join(f"`{name}`" for name in made if name in needed)

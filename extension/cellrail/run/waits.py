@@ -284,6 +284,10 @@ class Waiter(Clerk):
         """Seconds; a longer wait holds no kernel."""
         return self._rules.park_after
 
+    def is_answered(self, info: WaitInfo) -> bool:
+        """Whether somebody has answered already, so that the kernel stays."""
+        return self._inbox.answered(info.wait_id) is not None
+
     def over(self, info: WaitInfo, *, stay: bool = False) -> actions.Woke:
         """Wait.
 
