@@ -341,7 +341,9 @@ def _waiting(request: Request, history: RunHistory | None) -> Waiting:
             for w in woken
             if w.wait_id in request.chain and w.step in here and w.goes_on
         ),
-        after=request.chain[-1] if request.chain else "",
+        after=history.stepped_last([history.job_by_id(job_id) for job_id in request.chain])
+        if history is not None
+        else "",
     )
 
 

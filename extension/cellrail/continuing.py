@@ -358,7 +358,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         jobs = continuation.jobs
         waiting = Waiting(
             rules=waits, woken=tuple(history.woken.values()), infos=history.waits,
-            after=jobs[-1].job_id if jobs else "",
+            after=history.stepped_last(jobs),
         )  # fmt: skip
         desk = desk_of(
             recorder, flow=flow, scope=history.started.scope, past=past, once=once,

@@ -9,6 +9,7 @@ for it (its own, or the kept job of an earlier run).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -49,6 +50,30 @@ class RunHistory(Lineage):
         """How the last wait of a step ended; None where it has not, or where there was none."""
         found = [w for w in self.woken.values() if w.step == number]
         return found[-1] if found else None
+
+    def stepped_last(self, jobs: Sequence[JobFinished]) -> str:
+        """Id of the last of these jobs that executed a step; the end of a loop is none.
+
+        Empty behind a parallel loop: its items stand beside one another.
+        """
+        numbers = {job_id: number for (number, _), job_id in self.turns.items()}
+        numbers |= {state.job_id: number for number, state in self._states.items()}
+        for job in reversed(jobs):
+            job_id = job.lays or job.job_id
+            number, around = numbers.get(job_id), job.turns
+            if number is None or not self._has_turns(number, around):
+                return job_id
+            if (number, around) in self.forks:
+                break
+        return ""
+
+    def _has_turns(self, number: int, around: tuple[Turn, ...]) -> bool:
+        label = self._states[number].info.label
+        return any(
+            step == number and turns[:-1] == around and turns[-1].loop == label
+            for step, turns in self.turns
+            if len(turns) > len(around)
+        )
 
     @property
     def epoch(self) -> int:

@@ -129,6 +129,34 @@ def test_a_new_kernel_goes_on_from_the_run_of_the_one_before(make, front, anothe
         assert printed(again, "end") == "[2] 2\n"
 
 
+LOOPS = (
+    START,
+    "%%step loop --foreach i in range(4) --collect m\nm = i * 10",
+    "%%step mid\nprint(m)",
+)
+
+
+def test_a_run_that_went_back_to_another_one_has_the_items_of_its_loops(
+    make, front, another_front, app
+):
+    make(*LOOPS)
+    Notebook(front, LOOPS).run(1, 2, 3)
+    old = app.show("last").id
+    front.manager.shutdown_kernel(now=True)
+    second = Notebook(another_front(), LOOPS)
+    second.run(1)
+    second.flow(f"restart {old} --from mid")
+
+    new = app.show("last")
+    assert [item.status for item in new.items(new["loop"])] == ["kept (origin)"] * 4
+    again = app.restart(new.id, from_step="loop[2]")
+
+    assert (again.status, printed(again, "mid")) == ("success", "[0, 10, 20, 30]\n")
+    assert [item.status for item in again.items(again["loop"])][1:] == [
+        "kept (origin)", "success", "success",
+    ]  # fmt: skip
+
+
 # --- what is said where a restart here cannot be ------------------------------------------------
 
 

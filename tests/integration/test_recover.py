@@ -517,6 +517,23 @@ def test_previous_is_what_the_step_left_the_last_time(make, app, cellrail, tmp_p
     assert "continued 2 times" in cellrail("show", run.id).stdout
 
 
+def test_previous_of_an_item_is_that_item_also_where_the_origin_had_kept_it(make, app):
+    run = app.run(
+        make(
+            "from cellrail import flow",
+            "%%step loop --foreach i in [1, 2, 3]\nprint(flow.previous.get('i'))",
+            "%%step end\nx = 1",
+        )
+    )
+    kept = app.restart(run.id, from_step="end")
+
+    for origin in (run, kept, app.rerun(run.id)):
+        again = app.restart(origin.id, from_step="loop[2]")
+        # the item itself, then the turn before
+        assert [item.cause or again[item.address].outputs[0]["text"]
+                for item in again.items(again["loop"])][1:] == ["2\n", "2\n"]  # fmt: skip
+
+
 def test_ctrl_c_ends_the_recovery_of_all(make, app, cellrail):
     stops = "import os, signal\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(30)"
     for name in ("a.ipynb", "b.ipynb"):

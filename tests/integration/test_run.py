@@ -86,6 +86,17 @@ def test_the_whole_run_has_a_limit_of_its_own(make, app):
     assert run["#2"].cause == "timeout after 2 s (whole run)"
 
 
+def test_behind_the_limit_of_the_whole_run_no_cell_begins(make, app, tmp_path):
+    slow = (
+        "import time\nclass Slow:\n    def __getstate__(self): time.sleep(3); return {}\ns = Slow()"
+    )
+    run = app.run(make(slow, "open('begun', 'w').close()"), timeout=2)
+
+    assert (run.status, run.cause) == ("failed", "timeout after 2 s (whole run)")
+    assert [str(step.status) for step in run.steps] == ["success", "failed"]
+    assert not (tmp_path / "begun").exists()
+
+
 def test_a_dead_kernel_fails_the_step_it_died_in(make, app):
     run = app.run(make("a = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "b = 2"))
 

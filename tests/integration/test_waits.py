@@ -581,6 +581,33 @@ def test_a_restart_of_a_run_that_was_resumed_knows_what_the_resume_brought(make,
     assert counts(tmp_path) == {"plan": 1, "approve": 1, "deploy": 2, "later": 3}
 
 
+ASKED = (
+    "from cellrail import flow",
+    "%%step ask --foreach i in [1, 2]\nflow.suspend()",
+    "%%step told\nprint(flow.resume_data, flow.woke_by, flow.step('ask').resume_data)",
+    "%%step later\nprint(flow.resume_data, flow.step('ask').resume_data)",
+)
+
+
+@pytest.mark.parametrize("looped", [True, False])
+def test_restarts_and_reruns_know_what_resumed_the_steps_that_they_keep(looped, make, app):
+    cells = [cell if looped else cell.replace(" --foreach i in [1, 2]", "") for cell in ASKED]
+    run = app.run(make(*cells))
+    while run.status == "suspended":
+        run = app.resume(run.id, data="b")
+    shown = (printed(run, "told"), printed(run, "later"))
+    assert shown == ("b resume b\n", "None b\n")
+
+    found = [
+        app.restart(run.id, from_step="told"),
+        app.rerun(run.id, changed=["step:told", "step:later"]),
+        app.rerun(run.id, changed=["step:later"]),
+    ]
+    found.append(app.restart(found[1].id, from_step="told"))
+
+    assert [(printed(one, "told"), printed(one, "later")) for one in found] == [shown] * 4
+
+
 def test_a_suspended_run_is_restarted_only_when_it_is_said_what_becomes_of_it(make, app, cellrail):
     run = app.run(make(*APPROVAL))
     done = cellrail("restart", run.id, "--from", "plan")

@@ -363,6 +363,9 @@ class Performer:
             stamp(cell, job_id, "running")
             if not cell["source"].strip():
                 continue
+            if self._is_late():  # it is interrupted at once, and a quick cell would get through
+                result = CellResult(ending=Ending.TIMEOUT)
+                break
             final = place == len(cells) - 1
             message_id = self._client.start(
                 self._sources.get(index, cell["source"]),
@@ -409,10 +412,14 @@ class Performer:
         """Seconds the step's code may take."""
         return seconds_of(step, self._limits, self.deadline)
 
+    def _is_late(self) -> bool:
+        """Whether the whole run should have ended by now."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
     def _cause(self, step: Step, result: CellResult) -> str:
         """Why the step's code ended, where its own error does not tell."""
         if result.ending is Ending.TIMEOUT:
-            whole = self.deadline is not None and time.monotonic() >= self.deadline
+            whole = self._is_late()
             known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
             limit = self._limits.timeout if whole else min(known, default=0.0)
             return f"timeout after {limit:g} s" + (" (whole run)" * whole)

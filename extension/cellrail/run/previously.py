@@ -58,9 +58,11 @@ class Previously(Clerk):
 
 def _newest(history: RunHistory, number: int, turns: tuple[Turn, ...]) -> JobFinished | None:
     """The newest job of a step that left something, of these turns if there is one."""
-    jobs = [job for job in history.chain if job.step == number and not job.follows]
-    if not any(job.job_id.startswith(f"{history.run_id}/") for job in jobs):
-        jobs = [job for job in jobs if job.job_id == history.state(number).job_id]
+    kept = {history.state(number).job_id, history.turns.get((number, turns))}
+    own = {job.job_id for job in history.jobs if job.step == number and not job.follows}
+    jobs = [job for job in history.chain if (job.lays or job.job_id) in own | kept]
+    if any(job.job_id in own for job in jobs):  # what it did itself is newer
+        jobs = [job for job in jobs if job.job_id in own]
     same = [job for job in jobs if job.turns == turns]
     found: Sequence[JobFinished] = same or jobs
     return found[-1] if found else None

@@ -37,6 +37,7 @@ from cellrail_state.model import (
     ObjectRef,
     StepKept,
     StepStatus,
+    Woken,
 )
 
 _NEVER_CUT = "there is no checkpoint after step {} of this run, so nothing behind it can be kept"
@@ -53,6 +54,9 @@ class Stage(Protocol):
 
     def started_on(self, jobs: Sequence[JobFinished]) -> None:
         """The run goes on from what these jobs have left."""
+
+    def waited(self, woken: Sequence[Woken], after: str) -> None:
+        """So the waits of kept jobs ended, of which this was the last."""
 
 
 class RerunPlan(msgspec.Struct, kw_only=True):
@@ -269,6 +273,9 @@ class Rerun:
         history = plan.history
         deltas = deltas_here(self._judge, unit, old, self._ambient)
         mapped = {plan.numbers[step.number]: step.number for step in unit.steps}
+        ids = {job.lays or job.job_id for job in old.jobs}
+        woken = recorder.woken_inherited(history, mapped, ids)
+        self._stage.waited(woken, history.stepped_last(old.jobs))
         recorder.kept_turns(history, mapped)
         last: StepKept | None = None
         for step in reversed(unit.steps):

@@ -55,7 +55,7 @@ from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, Replay
 from cellrail.run.rerun import Rerun, RerunPlan
 from cellrail_state.errors import RunTakenOver, StateError
 from cellrail_state.history import RunHistory
-from cellrail_state.model import Delta, JobFinished, KeptReason, RunStatus, StepStatus
+from cellrail_state.model import Delta, JobFinished, KeptReason, RunStatus, StepStatus, Woken
 from cellrail_state.turns import job_address
 
 #: waits before a retry vary by so much
@@ -369,6 +369,11 @@ class Session:
     def started_on(self, jobs: Sequence[JobFinished]) -> None:
         """The run goes on from what these jobs have left."""
         self._desk.started_on(jobs)
+
+    def waited(self, woken: Sequence[Woken], after: str) -> None:
+        """So the waits of kept jobs ended, of which this was the last."""
+        if self._desk.waiter is not None:
+            self._desk.waiter.take_over(woken, after)
 
     # --- conducting --------------------------------------------------------------------------
 

@@ -284,6 +284,16 @@ class Waiter(Clerk):
         """Seconds; a longer wait holds no kernel."""
         return self._rules.park_after
 
+    def take_over(self, woken: Sequence[Woken], after: str) -> None:
+        """Jobs of another run are kept here.
+
+        Args:
+            woken: how waits of these ended, which cells can ask for from now on.
+            after: id of the last of them; where it waited, the next job is told how that ended.
+        """
+        self._woken += woken
+        self._here = next((w for w in reversed(self._woken) if w.wait_id == after), None)
+
     def is_answered(self, info: WaitInfo) -> bool:
         """Whether somebody has answered already, so that the kernel stays."""
         return self._inbox.answered(info.wait_id) is not None
