@@ -13,6 +13,7 @@ import pytest
 from cellrail.errors import CellrailError
 from cellrail_state.errors import StateError
 from cellrail_state.model import RunStatus
+from reading import printed
 
 ITEMS = (
     "import json",
@@ -176,3 +177,22 @@ def test_items_of_a_nested_loop_are_told_with_their_whole_path(make, app, tmp_pa
     assert "the items before I[q] are not" in told
     assert hint == "restart from the loop itself: --from 'O[b]/I'"
     assert app.restart(run.id, from_step="O[b]/I").status == "success"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("%%step L --foreach i in range(2) --parallel 2 --collect c\nc = i",
+         "%%step M --in L --when i > 5\nc = 0"),
+        ("%%step L --foreach i in range(2) --on-error skip\n1 / 0", "%%step M --in L\nc = 0"),
+    ],
+)  # fmt: skip
+def test_a_step_that_no_turn_came_to_refuses_nothing_behind_its_loop(cells, make, app):
+    run = app.run(make(*cells, "%%step end\nprint('done')"))
+    assert run.status == "success", run.cause
+
+    with pytest.raises(CellrailError, match="every step of the origin ended well"):
+        app.restart(run.id)
+    again = app.restart(run.id, from_step="end")
+
+    assert (again.status, printed(again, "end")) == ("success", "done\n")

@@ -240,7 +240,7 @@ class Planner:
     def _where_it_failed(self) -> int:
         for place in range(len(self.steps)):
             old = self.both.old(place)
-            if old is not None and not old.ended_well:
+            if old is not None and not old.ended_well and not self._is_passed(self.steps[place]):
                 return place
         # nothing failed: a notebook that goes on further than the origin did
         for place in range(len(self.steps)):
@@ -284,10 +284,16 @@ class Planner:
         found = []
         for place, step in enumerate(self.steps[:cut]):
             old = self.both.old(place)
-            if old is not None and not old.ended_well:
+            if old is not None and not old.ended_well and not self._is_passed(step):
                 cause = f" ({old.cause})" if old.cause else ""
                 found.append((place, f"step {step.label!r} before the cut is {old.status}{cause}"))
         return found
+
+    def _is_passed(self, step: Step) -> bool:
+        """Whether a loop around a step ended well all the same: no turn may have come to it."""
+        around = self.rebuilding.loops(step)[1:]
+        olds = [self.both.old(self.steps.index(loop)) for loop in around]
+        return any(old is not None and old.ended_well for old in olds)
 
     # --- fates -------------------------------------------------------------------------------
 
