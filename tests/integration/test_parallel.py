@@ -266,8 +266,6 @@ TELL = "%%step tell --on-failure\nwitness('tell'); print(flow.error)"
         ("(flow.shared / 'f').open('a').write('x')", "shared files"),
         ("set_resource(1, 'a/r')", "state"),
         ("set_flow_user_state('k', 1)", "state"),
-        # answered while the kernel stays
-        ("flow.suspend('1ms')", "suspend"),
         ("for n in flow.each('n', [1, 2], save=[]): set_flow_user_state('k', n)", "state"),
     ],
 )
