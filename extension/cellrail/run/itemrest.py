@@ -50,8 +50,8 @@ def rest_of_item(
     depth = len(fork.path) + 1
     jobs = (*ground.jobs, *plan.jobs)
     planned, turns = remade_in_item(
-        flow, fork.block, jobs, len(ground.jobs), plan.replay.goes_on(depth),
-        numbers=plan.replay.numbers(),
+        flow, fork.block, jobs, len(ground.jobs), plan.replay.goes_on(fork),
+        numbers=plan.replay.numbers(fork),
     )  # fmt: skip
     item = "/".join(map(str, plan.jobs[0].turns[:depth]))
     instead = f"restart from the item itself: --from '{item}'"

@@ -24,14 +24,7 @@ from cellrail.run.client import CellResult
 from cellrail_state.chains import is_good
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.history import RunHistory
-from cellrail_state.model import (
-    Checkpoint,
-    JobFinished,
-    StepError,
-    StepKept,
-    StepStatus,
-    Turn,
-)
+from cellrail_state.model import Checkpoint, JobFinished, StepError, StepKept, StepStatus, Turn
 from cellrail_state.turns import job_address, lies_in
 
 #: causes of jobs that have told nothing
@@ -147,24 +140,18 @@ class Replay:
         """Whether the cut was come to."""
         return self._reached
 
-    def goes_on(self, depth: int) -> Going:
-        """Where what leads to the cut is gone on with.
-
-        Args:
-            depth: number of turns around what is carried out.
-        """
-        numbers = {there: here for here, there in self._numbers.items()}
-        states = self._history.states
-        labels = {numbers.get(s.info.number, s.info.number): s.info.label for s in states}
+    def goes_on(self, fork: actions.Fork) -> Going:
+        """Where an item of a parallel loop is gone on with: it leads there."""
         target = self._target
-        loops = tuple(turn.loop for turn in target.turns[depth:])
-        return Going(loops=loops, step=labels[target.number], ends=target.ends)
+        label = next(s.label for s in fork.block.steps() if s.number == target.number)
+        loops = tuple(turn.loop for turn in target.turns[len(fork.path) + 1 :])
+        return Going(loops=loops, step=label, ends=target.ends)
 
-    def numbers(self) -> dict[str, int]:
-        """Today's number of the step of each of the origin's jobs in loops."""
-        today = {there: here for here, there in self._numbers.items()}
+    def numbers(self, fork: actions.Fork) -> dict[str, int]:
+        """Today's number of the step of each of the origin's jobs in a loop."""
+        today = {self._numbers.get(s.number, s.number): s.number for s in fork.block.steps()}
         known = self._history.turns.items()
-        return {job_id: today.get(number, number) for (number, _), job_id in known}
+        return {job_id: today[number] for (number, _), job_id in known if number in today}
 
     # --- up to the cut -----------------------------------------------------------------------
 
