@@ -781,6 +781,20 @@ def test_a_cell_that_recorded_an_effect_is_never_run_again_for_what_it_made(make
     assert (path.parent / "made").read_text() == "x"
 
 
+def test_a_conflict_of_a_rerun_names_the_writer_of_what_stands_there_and_the_way_out(make, app):
+    path = make("from cellrail import get_state, set_state",
+                "%%step st\nset_state((get_state() or 0) + 1)")  # fmt: skip
+    first = app.run(path)
+    app.rerun(first.id, changed=["step:st"])
+    last = app.run(path)
+
+    run = app.rerun(first.id, changed=["step:st"])
+
+    assert f"was written by run {last.id} in the meantime (version 3)" in run.cause
+    assert "restart with --state current" in run.cause
+    assert app.restart(run.id, state="current").status == "success"
+
+
 def test_nor_is_one_that_waited(make, app, edit):
     waits = "lock = threading.Lock()\nflow.suspend()"
     path = make(f"{IMPORT}import threading", f"%%step make\n{waits}", "%%step use\nx = 1")
