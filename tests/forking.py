@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -19,11 +20,17 @@ from typing import Any
 import msgspec
 
 from cellrail.kernels.ahead import shadows
+from cellrail.kernels.forking import Blueprint, CannotFork, Fork, Zygote
 from cellrail.kernels.supply import Wanted, WarmSupply
-from cellrail.kernels.warm import Blueprint, CannotFork, Zygote
 
 #: what differs from test to test, and no import looks at
 _OF_A_TEST = frozenset({"PYTEST_CURRENT_TEST", "CELLRAIL_KEYS"})
+
+
+def can_copy_ahead() -> bool:
+    """Whether this system copies pages of memory when it is asked to: Linux 5.14."""
+    release = os.uname().release.split(".")
+    return tuple(int(re.sub(r"\D.*", "", part) or 0) for part in release[:2]) >= (5, 14)
 
 
 class _Nowhere(Zygote):
@@ -75,12 +82,12 @@ class _There:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._zygote, name)
 
-    def fork(self, channel: Any) -> tuple[int, int]:
-        """Fork a kernel."""
+    def fork(self) -> Fork:
+        """A kernel that looks where it is wanted when it gets the word."""
         environment = {name: os.environ[name] for name in _OF_A_TEST if name in os.environ}
         place = {"cwd": str(self._cwd), "environment": environment}
         # whole or not at all: items of a parallel loop are forked by threads
         new = self._home / f"place.{threading.get_ident()}"
         new.write_text(json.dumps(place), "utf-8")
         new.replace(self._home / "place.json")
-        return self._zygote.fork(channel)
+        return self._zygote.fork()

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cellrail.kernels.supply import Wanted, WarmSupply
 from cellrail.kernels.warm import WarmKernel
 from cellrail.run import prepare
 from cellrail_state.model import JobFinished, KernelStarted
+from forking import can_copy_ahead
 
 pytestmark = [
     pytest.mark.skipif(
@@ -331,3 +332,104 @@ def test_a_kernel_whose_zygote_is_killed_dies_with_it(beside: Beside) -> None:
     following = beside.start()
     assert isinstance(following, WarmKernel)
     _ends(following)
+
+
+# --- kernels forked ahead --------------------------------------------------------------------
+
+
+def _zygote(beside: Beside) -> Any:
+    (zygote,) = [z for z, _ in beside.supply._zygotes.values()]
+    return zygote
+
+
+def _ahead(beside: Beside, but: Sequence[Any] = ()) -> list[psutil.Process]:
+    """Forks of the zygote beside these kernels, once there is one."""
+    known = {kernel.pid for kernel in but}
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if _zygote(beside)._spare is not None:
+            children = psutil.Process(_zygote(beside)._process.pid).children()
+            return [child for child in children if child.pid not in known]
+        time.sleep(0.01)
+    raise AssertionError("nothing was forked ahead")
+
+
+def test_one_kernel_is_forked_ahead_when_a_second_one_was_wanted(beside: Beside) -> None:
+    first = beside.start()
+    time.sleep(0.2)
+    zygote = psutil.Process(_zygote(beside)._process.pid)
+    assert [child.pid for child in zygote.children()] == [first.pid]  # a lone run needs no more
+    second = beside.start()
+    (spare,) = _ahead(beside, [first, second])
+    third = beside.start()
+    assert third.pid == spare.pid
+    (another,) = _ahead(beside, [first, second, third])
+    for kernel in (first, second, third):
+        _ends(kernel)
+    assert another.is_running()
+    beside.supply.close()
+    gone, _ = psutil.wait_procs([another], timeout=10)
+    assert gone
+
+
+def test_a_kernel_forked_ahead_runs_nothing_of_the_user_before_its_run(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    startup = beside.folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    monkeypatch.setenv("IPYTHONDIR", str(beside.folder / "ipython"))
+    kernels = [beside.start(), beside.start()]
+    _ahead(beside, kernels)
+    # it came behind the fork, and is run by it all the same
+    (startup / "00.py").write_text("import os\nopen('pids', 'a').write(f'{os.getpid()}\\n')")
+    kernels.append(beside.start())
+    _ahead(beside, kernels)
+    for kernel in kernels:
+        _ends(kernel)
+    told = [int(word) for word in (beside.folder / "pids").read_text().split()]
+    assert kernels[-1].pid in told
+    assert set(told) <= {kernel.pid for kernel in kernels}
+
+
+def test_a_kernel_forked_ahead_that_was_killed_is_replaced(beside: Beside) -> None:
+    kernels = [beside.start(), beside.start()]
+    (spare,) = _ahead(beside, kernels)
+    spare.kill()
+    deadline = time.monotonic() + 10
+    while spare.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    kernels.append(beside.start())
+    assert kernels[-1].pid != spare.pid
+    assert not spare.is_running()  # nobody leaves it lying about
+    for kernel in kernels:
+        _ends(kernel)
+
+
+def test_a_kernel_forked_ahead_goes_with_a_process_that_is_given_up(beside: Beside) -> None:
+    beside.install("fine", "value = 1")
+    for _ in range(2):
+        _ends(beside.start("fine"))
+    (spare,) = _ahead(beside)
+    beside.install("further", "")
+    kernel = beside.start("fine")
+    assert kernel.pid != spare.pid
+    gone, _ = psutil.wait_procs([spare], timeout=10)
+    assert gone
+    _ends(kernel)
+
+
+@pytest.mark.skipif(not can_copy_ahead(), reason="the system copies pages ahead from Linux 5.14 on")
+def test_a_kernel_forked_ahead_has_its_pages_copied_while_it_waits(beside: Beside) -> None:
+    for _ in range(3):
+        _ends(beside.start())
+    (spare,) = _ahead(beside)
+    known = 0
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and known < 1000:
+        # the tenth word of the line, counted from behind the program's name: its faults
+        known = int(Path(f"/proc/{spare.pid}/stat").read_text().rpartition(")")[2].split()[7])
+        time.sleep(0.01)
+    kernel = beside.start()
+    assert kernel.pid == spare.pid
+    assert known >= 1000
+    _ends(kernel)

@@ -21,8 +21,9 @@ import msgspec
 
 from cellrail.kernels.ahead import shadows, site_folders, site_stamp
 from cellrail.kernels.cold import ARGUMENTS, ColdKernel
+from cellrail.kernels.forking import Blueprint, CannotFork, Zygote
 from cellrail.kernels.kernel import Kernel
-from cellrail.kernels.warm import Blueprint, CannotFork, WarmKernel, Zygote
+from cellrail.kernels.warm import WarmKernel
 
 _LOGGER = logging.getLogger(__name__)
 _HASH_SEED = "PYTHONHASHSEED"

@@ -1,8 +1,7 @@
 """Kernels that start at once: forked from a process that stands right before the first cell.
 
-`Zygote` is a driver's end of such a process, `WarmKernel` of one of its forks. A fork runs its
-cells in a shell of its own and tells of them over its channel (`cellrail.kernels.inprocess`); it is
-used by one run and ended.
+`WarmKernel` is a driver's end of one of its forks. A fork runs its cells in a shell of its own and
+tells of them over its channel (`cellrail.kernels.inprocess`); it is used by one run and ended.
 """
 
 from __future__ import annotations
@@ -12,183 +11,22 @@ import json
 import os
 import select
 import signal
-import socket
-import subprocess
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
-
-import msgspec
+from typing import Any
 
 from cellrail.errors import KernelProblem
 from cellrail.kernels.channel import Channel, ChannelClosed, PacketChannel
+from cellrail.kernels.forking import CannotFork, Zygote
 from cellrail.kernels.kernel import READY_SECONDS, process_started
-from cellrail.kernels.packets import packet_pair
 from cellrail.kernels.wire import Said
 
 _CONTROL = "CELLRAIL_ZYGOTE"
 _LARGEST = 1 << 20
 _PREPARED_SECONDS = 120.0
 _EXIT_SECONDS = 10.0
-
-
-class CannotFork(Exception):
-    """No kernel can be forked; `module` is the import to leave out, where that would help."""
-
-    def __init__(self, why: str, module: str = "") -> None:
-        super().__init__(why)
-        self.why, self.module = why, module
-
-
-class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a zygote depends on."""
-
-    #: the interpreter with its options
-    program: tuple[str, ...]
-    #: a kernel's command line, from its launcher on
-    argv: tuple[str, ...]
-    cwd: str
-    environment: tuple[tuple[str, str], ...]
-    imports: tuple[str, ...]
-
-
-class Zygote:
-    """A process that kernels are forked from. Any thread may ask it."""
-
-    #: what it runs
-    code: ClassVar[str] = "from cellrail.kernels.zygote import main; main()"
-
-    def __init__(self, blueprint: Blueprint, left: Mapping[str, str]) -> None:
-        """Start it, and wait until it can fork.
-
-        Args:
-            blueprint: what it is made of.
-            left: imports not to be done ahead, and why.
-
-        Raises:
-            CannotFork: it must not, or it ended.
-        """
-        self.blueprint = blueprint
-        self._asking = threading.Lock()
-        self._kernels, self._retired = 0, False
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        self._control, others = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with others:
-            environment = {
-                **dict(blueprint.environment),
-                _CONTROL: str(others.fileno()),
-                "JPY_PARENT_PID": str(os.getpid()),
-            }
-            self._process = subprocess.Popen(
-                [*blueprint.program, "-c", self.code, *blueprint.argv[1:]],
-                cwd=blueprint.cwd, env=environment, pass_fds=(others.fileno(),),
-                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                start_new_session=True,
-            )  # fmt: skip
-        try:
-            told = self._prepared(left)
-        except BaseException:
-            self.close()
-            raise
-        #: imports that are left to the kernels, and why
-        self.left: dict[str, str] = told["left"]
-        #: top-level modules that were imported ahead
-        self.ahead: frozenset[str] = frozenset(told["ahead"])
-        #: where it looks for modules
-        self.path: tuple[str, ...] = tuple(told["path"])
-
-    def _prepared(self, left: Mapping[str, str]) -> dict[str, Any]:
-        order = {
-            "argv": self.blueprint.argv, "imports": self.blueprint.imports, "left": dict(left),
-        }  # fmt: skip
-        self._control.settimeout(_PREPARED_SECONDS)
-        try:
-            self._control.sendall(json.dumps(order).encode())
-            data = self._control.recv(_LARGEST)
-        except TimeoutError:
-            raise CannotFork(f"it was not ready in {_PREPARED_SECONDS:.0f} seconds") from None
-        except OSError:
-            data = b""
-        if not data:
-            raise CannotFork(f"its process ended: {self._last_words()}")
-        told: dict[str, Any] = json.loads(data)
-        if "fault" in told:
-            raise CannotFork(told["fault"], told["module"])
-        self._control.settimeout(READY_SECONDS)
-        return told
-
-    def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
-
-    def fork(self, channel: socket.socket) -> tuple[int, int]:
-        """Fork a kernel.
-
-        Args:
-            channel: its end of the channel.
-
-        Returns:
-            Its pid, which is its own until `wait` has told how it ended, and a pidfd.
-
-        Raises:
-            CannotFork: the zygote is gone.
-        """
-        try:
-            with self._asking:
-                socket.send_fds(self._control, [b'{"order": "fork"}'], [channel.fileno()])
-                data, descriptors, _, _ = socket.recv_fds(self._control, _LARGEST, 1)
-        except OSError as error:
-            raise CannotFork(f"the process to fork from is gone: {error}") from error
-        if not data or not descriptors:
-            raise CannotFork(f"the process to fork from is gone: {self._last_words()}")
-        with self._asking:
-            self._kernels += 1
-        return json.loads(data)["pid"], descriptors[0]
-
-    def wait(self, pid: int) -> int | None:
-        """How a kernel that has ended did so; None where that cannot be known."""
-        try:
-            with self._asking:
-                self._control.sendall(json.dumps({"order": "wait", "pid": pid}).encode())
-                data = self._control.recv(_LARGEST)
-        except OSError:
-            return None
-        code: int | None = json.loads(data)["code"] if data else None
-        return code
-
-    def alive(self) -> bool:
-        """Whether it can still fork."""
-        return self._process.poll() is None
-
-    def released(self) -> None:
-        """One of its kernels has been given back."""
-        with self._asking:
-            self._kernels -= 1
-            last = self._retired and not self._kernels
-        if last:
-            self.close()
-
-    def retire(self) -> None:
-        """No run asks for it any more: end it when its last kernel is given back."""
-        with self._asking:
-            self._retired = True
-            last = not self._kernels
-        if last:
-            self.close()
-
-    def close(self) -> None:
-        """End it, and its kernels."""
-        self._control.close()
-        try:
-            self._process.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
 
 
 class PacketWire:
@@ -280,15 +118,12 @@ class WarmKernel:
         self.name = name
         self._zygote = zygote
         self._settings = dict(settings or {})
-        connection, others = packet_pair()
-        with others:
-            try:
-                self.pid, pidfd = zygote.fork(others)
-            except BaseException:
-                connection.close()
-                raise
-        self._pidfd: int | None = pidfd
-        self._packets = PacketChannel(connection)
+        fork = zygote.fork()
+        self.pid = fork.pid
+        self._pidfd: int | None = fork.pidfd
+        self._packets = PacketChannel(fork.connection)
+        with contextlib.suppress(ChannelClosed):  # `wait_ready` tells that it died
+            self._packets.send({"kind": "begin"})
         self._code: int | None = None
         self._ended, self._asked = threading.Lock(), False
         self.channel: Channel | None = None

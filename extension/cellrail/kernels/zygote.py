@@ -19,10 +19,14 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cellrail.kernels.ahead import Finder
 from cellrail.kernels.guard import UNFIT, Guard
+from cellrail.kernels.pages import Pages
+
+if TYPE_CHECKING:
+    from cellrail.kernels.channel import PacketChannel
 
 CONTROL = "CELLRAIL_ZYGOTE"
 _LARGEST = 1 << 20
@@ -48,11 +52,12 @@ def main() -> None:
     # the forks' collector has nothing to look for among what all of them have
     gc.collect()
     gc.freeze()
+    pages = Pages()
     own = _Zygote(control).serve()
     if own is None:
         # nothing of the user's has run here
         os._exit(0)
-    _be_kernel(app, own)
+    _be_kernel(app, own, pages)
 
 
 def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -227,20 +232,23 @@ class _Zygote:
 # --- in the fork -----------------------------------------------------------------------------
 
 
-def _be_kernel(app: Any, channel: int) -> NoReturn:
+def _be_kernel(app: Any, channel: int, pages: Pages) -> NoReturn:
     """What is left for a fork to become a kernel; then run it."""
     from cellrail.kernels import inprocess
     from cellrail.kernels.channel import PacketChannel
     from cellrail.kernels.packets import PacketConnection
 
     code = 1
-    own = PacketChannel(PacketConnection(socket.socket(fileno=channel)))
+    connection = PacketConnection(socket.socket(fileno=channel))
+    own = PacketChannel(connection)
     try:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in (1, 2):
             os.dup2(nowhere, standard)
         os.close(nowhere)
         _reseed()
+        pages.copy(asked=connection.poll)
+        _wait_for_word(own)
         app.go_on(own)
         inprocess.run(app)
         code = 0
@@ -249,7 +257,19 @@ def _be_kernel(app: Any, channel: int) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the driver tells it
         own.send({"kind": "failed", "why": f"{type(error).__name__}: {error}"})
     finally:
+        pages.learn()
         _end(app, code)
+
+
+def _wait_for_word(channel: PacketChannel) -> None:
+    """Return when a run wants the kernel; where it was given up, end."""
+    from cellrail.kernels.channel import ChannelClosed
+
+    try:
+        channel.receive()
+    except ChannelClosed:
+        # nothing of the user's has run here
+        os._exit(0)
 
 
 def _reseed() -> None:
