@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ from cellrail import App
 from forking import Shared
 
 Make = Callable[..., Path]
+
+# started in the background by a script, a process ignores Ctrl-C, and so would those it starts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tests run side by side: how long an example takes says nothing
 settings.register_profile("beside", deadline=None, suppress_health_check=[HealthCheck.too_slow])
