@@ -283,6 +283,16 @@ class Continuer(msgspec.Struct, kw_only=True):
         link.make(self.run_id)
         return link
 
+    def _take_waits(self, history: RunHistory) -> None:
+        """Nobody waits for what the run has gone on from; its process may have died there."""
+        inbox, pending = self.store.inbox, history.pending
+        if history.firing and inbox.wait(history.firing) is not None:
+            # the step is executed again, and asks anew: what it asked for then is void
+            inbox.answer(history.firing, Answer(by=VOID, time=self.clock()))
+        for wait_id in inbox.told(self.run_id):
+            if pending is None or wait_id != pending.wait_id:
+                inbox.done(wait_id)
+
     def _drive(
         self,
         found: Found,
@@ -309,12 +319,7 @@ class Continuer(msgspec.Struct, kw_only=True):
         )  # fmt: skip
         if found.woken is not None:
             recorder.woken(found.woken)
-            self.store.inbox.done(found.woken.wait_id)
-        if history.firing and self.store.inbox.wait(history.firing) is not None:
-            # the step is executed again, and asks anew: what it asked for then is void
-            void = Answer(by=VOID, time=self.clock())
-            self.store.inbox.answer(history.firing, void)
-            self.store.inbox.done(history.firing)
+        self._take_waits(history)
         if kernel is not None:
             recorder.kernel(
                 pid=kernel.pid, started=kernel.started, python=kernel.hello["python"],

@@ -545,9 +545,14 @@ def test_a_run_killed_behind_the_wake_up_goes_on_with_the_same_answer(
     assert app.show(run.id).status == "interrupted"
     with pytest.raises(NotWaiting, match="it is interrupted; ask was resumed by"):
         app.resume(run.id, data="other")
+    # as it stands when the process was killed before it could take the wait from the list
+    (taken,) = (app.store.path / "waits" / run.id).glob("*.done")
+    taken.rename(taken.with_suffix(".open"))
+    assert [w.run_id for w in app.store.inbox.waiting()] == [run.id]
     again = app.recover(run.id)
     assert printed(again, "after") == "[1] resume\n"
     assert counts(tmp_path) == {"ask": 1, "after": 2}
+    assert app.waits() == []
 
 
 def test_a_run_killed_before_it_could_park_is_parked_by_recover(make, app, cellrail, tmp_path):
