@@ -50,6 +50,50 @@ def test_a_condition_that_raises_fails_its_step_and_names_the_expression(make, a
     assert statuses(run) == {"#1": "success", "a": "failed", "#3": "pending"}
 
 
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("--when todo.pop() > 9", "`todo`"),
+        ("--branch g --when (n := 9) > 1", "`n`"),
+        ("--while (n := next(items, 9)) < 5", "`items` and `n`"),
+        ("--stop-if more()", "`count`"),
+        ("--when random.random() < 2", "what random draws next"),
+        ("--while rng.random() < 0", "`rng`"),
+        ("--when np.random.rand() < 0", "what numpy.random draws next"),
+    ],
+)
+def test_a_condition_that_changes_something_fails_and_names_it(line, changed, make, app):
+    run = app.run(
+        make(
+            "import random\nimport numpy as np\n"
+            "todo, items, count, rng = [1, 2], iter(range(3)), 0, np.random.default_rng(1)\n"
+            "def more():\n    global count\n    count += 1\n    return count > 5",
+            f"%%step a {line}\nx = 1",
+        )
+    )
+
+    assert (run.status, run["a"].status) == ("failed", "failed")
+    assert f"ConditionChanges: the condition has changed {changed}, and" in run.cause
+    assert "let the condition look at what the cell has left" in run.cause
+
+
+def test_a_condition_that_looks_may_call_what_it_likes(make, app):
+    notebook = make(
+        "import sqlite3\nimport pandas as pd\nfrom pathlib import Path\nfrom functools import cache\n"
+        "frame, here = pd.DataFrame({'a': [1, 2]}), Path('there')\n"
+        "db = sqlite3.connect(':memory:')\n"
+        "seen = [1]\n@cache\ndef asked(n):\n    return n in seen",
+        "%%step a --when frame.groupby('a').a.sum().max() == 2 and not here.exists()\nx = [1]",
+        "%%step b --when db.execute('select 2').fetchone()[0] == 2 and asked(1)\nx.append(2)",
+        "%%step c --while sum(y for y in x) < 9\nx.append(3)",
+        "print(x)",
+    )
+    run = app.run(notebook)
+    assert printed(run, "#5") == "[1, 2, 3, 3]\n"
+    again = app.restart(run.id, from_step="c[1]")
+    assert printed(again, "#5") == "[1, 2, 3, 3]\n"
+
+
 def test_a_restart_keeps_what_was_skipped_and_decides_anew_at_the_cut(make, app):
     notebook = make(
         "n = 1",

@@ -247,6 +247,14 @@ def test_a_condition_that_raises_fails_the_cell_and_names_the_expression(opened)
     assert notebook.front.run("x") == "1"
 
 
+def test_a_condition_that_changes_something_fails_the_cell_where_it_is_recorded(opened):
+    notebook = opened("todo = [1, 2]", "%%step a --when todo.pop() == 2\nx = 1")
+
+    *_, refused = notebook.run_all(stop=False)
+
+    assert refused.text.startswith("ConditionChanges: the condition has changed `todo`, and")
+
+
 def test_tags_that_the_front_end_sends_are_options(opened):
     notebook = opened("x = 1", "x += 1\nx")
     metadata = {"tags": ["step:grow"], "cellrail": {"options": "--while x < 4"}}

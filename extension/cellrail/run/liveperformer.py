@@ -149,7 +149,9 @@ class LivePerformer:
             self._counts[order["root"]] = 0
             told = orders.told(self._turns.items(order))
         else:
-            told = orders.told(self._turns.evaluate(order))
+            # nobody goes back to a notebook that is not recorded
+            turns = self._live.state if self._live is not None else self._turns
+            told = orders.told(turns.evaluate(order))
         self.broken = told.error
         if told.error is None and self._live is not None:
             told = self._live.recorder.keyed(told)

@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 
 from cellrail.notebook import actions
+from cellrail.notebook.conditions import may_change
 from cellrail.notebook.foreach import split
 from cellrail.notebook.model import Step
+from cellrail.notebook.reads import names_of
 from cellrail_state.model import StepError, Turn
 
 Order = dict[str, Any]
@@ -23,12 +25,17 @@ def ask(action: actions.Ask) -> Order:
     step = action.step
     if action.purpose is actions.Purpose.FOREACH:
         return items(action.expression, step.options.key, root=loop_root(step, action.path))
-    return {
+    order = {
         "command": "evaluate",
         "source": action.expression,
         "purpose": str(action.purpose),
         "failed": action.purpose is actions.Purpose.RETRY_IF,
     }
+    # behind a failed attempt the namespace is put back anyway
+    if not order["failed"] and may_change(action.expression):
+        names = names_of(f"({action.expression})").touches
+        order["watched"] = None if names is None else sorted(names)
+    return order
 
 
 def items(foreach: str, key: str, *, root: str) -> Order:

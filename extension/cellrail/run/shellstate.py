@@ -15,6 +15,7 @@ import msgspec
 from cellrail.run import shellspace
 from cellrail.run.asking import revived
 from cellrail.run.busy import Bystanders
+from cellrail.run.conditions import Watch
 from cellrail.run.environment import variables
 from cellrail.run.fitness import Fitness
 from cellrail.run.layover import LayOver
@@ -248,7 +249,7 @@ class ShellState:
             "restore": self.restore,
             "finish": self.finish_restore,
             "assign": self._assign,
-            "evaluate": self.turns.evaluate,
+            "evaluate": self.evaluate,
             "items": self.turns.items,
             "leave": self._leave,
             "fork": self._fork,
@@ -263,6 +264,19 @@ class ShellState:
             "reserve": self._reserve,
         }
         return commands[order["command"]](order)
+
+    def evaluate(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether a condition is true, which must change nothing.
+
+        Args:
+            order: as for `Turns.evaluate`; with `watched` the names that it uses (None for any), if
+                its text does not tell that it only looks.
+        """
+        # beside other code nobody could tell who has changed something
+        if "watched" not in order or self._bystanders.may_run():
+            return self.turns.evaluate(order)
+        watch = Watch(self._shell, self._capture, order["watched"])
+        return self.turns.evaluate(order, watch.refuse_changes)
 
     def _assign(self, order: Mapping[str, Any]) -> dict[str, Any]:
         exec(compile(order["source"], "<parameters>", "exec"), self._shell.user_ns)  # noqa: S102

@@ -50,15 +50,24 @@ class Turns:
 
     # --- expressions -------------------------------------------------------------------------
 
-    def evaluate(self, order: Mapping[str, Any]) -> dict[str, Any]:
+    def evaluate(
+        self, order: Mapping[str, Any], check: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         """Whether an expression is true.
 
         Args:
             order: `source` and `purpose`; with `failed`, `error` is what the last cell raised.
+            check: called when it was evaluated; what it raises, the expression has raised.
         """
         purpose, source = order["purpose"], order["source"]
+
+        def checked() -> dict[str, Any]:
+            value = bool(self._value(source, purpose))
+            check()
+            return {"value": value}
+
         if not order.get("failed"):
-            return self._attempt(purpose, lambda: {"value": bool(self._value(source, purpose))})
+            return self._attempt(purpose, checked)
         space, absent = self._shell.user_ns, object()
         before = space.get("error", absent)
         space["error"] = self.raised
