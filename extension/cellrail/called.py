@@ -113,7 +113,7 @@ def call(
 
 
 def _text(parameters: Mapping[str, Any] | None, what: str) -> str:
-    """The parameters as JSON text; dates are told apart from texts."""
+    """The parameters as JSON text; dates are told apart from texts, NaN from nothing."""
     import datetime as dt
 
     from cellrail.notebook.parameters import to_json
@@ -123,7 +123,7 @@ def _text(parameters: Mapping[str, Any] | None, what: str) -> str:
     for name, value in (parameters or {}).items():
         if not isinstance(name, str) or not name.isidentifier():
             raise BadCall(f"{what}: {name!r} is no parameter's name")
-        plain[name] = to_json(value) if isinstance(value, dt.date) else value
+        plain[name] = to_json(value) if isinstance(value, (dt.date, float)) else value
     return to_text(plain, f"{what}: parameters")
 
 

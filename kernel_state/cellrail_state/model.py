@@ -180,7 +180,8 @@ class RunStarted(_Struct, frozen=True, tag="run"):
     owner: Owner
     epoch: int = 1
     origin: Origin | None = None
-    #: JSON-able, secrets masked; dates as {"$date": ISO} or {"$datetime": ISO}
+    #: JSON-able, secrets masked; dates as {"$date": ISO} or {"$datetime": ISO}, what JSON has no
+    #: number for as {"$float": "nan"}
     parameters: dict[str, Any] = {}
     #: names of secret parameters -> their encrypted values
     secrets: dict[str, str] = {}

@@ -79,7 +79,8 @@ def test_a_condition_that_changes_something_fails_and_names_it(line, changed, ma
 
 def test_a_condition_that_looks_may_call_what_it_likes(make, app):
     notebook = make(
-        "import sqlite3\nimport pandas as pd\nfrom pathlib import Path\nfrom functools import cache\n"
+        "import sqlite3\nimport pandas as pd\nfrom pathlib import Path\n"
+        "from functools import cache\n"
         "frame, here = pd.DataFrame({'a': [1, 2]}), Path('there')\n"
         "db = sqlite3.connect(':memory:')\n"
         "seen = [1]\n@cache\ndef asked(n):\n    return n in seen",

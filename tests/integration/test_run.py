@@ -20,7 +20,7 @@ import nbformat
 import psutil
 import pytest
 
-from reading import wait_for
+from reading import printed, wait_for
 
 
 def statuses(run):
@@ -149,6 +149,19 @@ def test_only_executes_one_step_on_the_namespace_before_it(make, app):
 
     assert statuses(run) == ["kept", "success", "pending"]
     assert run["#2"].variables["a"].load() == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_a_parameter_that_json_has_no_number_for_stays_what_it_is(text, make, app, cellrail):
+    notebook = make("big = 1.0\nmore = [1.0]", "print(big, more)", tags={1: ["parameters"]})
+    run = app.run(notebook, parameters={"big": float(text), "more": [float(text)]})
+    assert printed(run, "#2") == f"{text} [{text}]\n"
+    assert repr(run.parameters["big"]) == text
+    assert f"big={text}" in cellrail("show", run.id).stdout.replace(" = ", "=").replace(" ", "=")
+    again = app.restart(run.id, from_step="#1")
+    assert printed(again, "#2") == f"{text} [{text}]\n"
+    assert again.parameters.keys() == {"big", "more"}
+    assert cellrail("show", run.id, "--json").returncode == 0
 
 
 def test_parameters_are_papermills_plus_typed_dates(make, app):

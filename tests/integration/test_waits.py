@@ -641,9 +641,13 @@ def test_a_suspended_run_is_not_pruned_and_a_pruned_one_leaves_no_wait(make, app
     assert list((app.store.path / "waits").iterdir()) == []
 
 
-def test_a_running_run_is_cancelled_through_its_process(make, app, cellrail, tmp_path):
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "started by a script with &"])
+def test_a_running_run_is_cancelled_through_its_process(ignored, make, app, cellrail, tmp_path):
     notebook = make(WITNESS, "%%step long\nwitness('long')\ntime.sleep(60)", "1")
-    driver = subprocess.Popen([sys.executable, "-m", "cellrail", "run", notebook], cwd=tmp_path)
+    words = [sys.executable, "-m", "cellrail", "run", str(notebook)]
+    # what a shell without job control does for a command in the background
+    shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if ignored else []
+    driver = subprocess.Popen([*shell, *words], cwd=tmp_path)
     while not (tmp_path / "witness.txt").exists():
         time.sleep(0.02)
     done = cellrail("cancel", "last")

@@ -25,8 +25,6 @@ def called(*, context: Context) -> int:
     from cellrail.run.children import Request
 
     del context
-    # whoever started it may have had interrupts ignored
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     request = msgspec.json.decode(_line(), type=Request)
     threading.Thread(target=_end_with_parent, name="cellrail-parent", daemon=True).start()
     app = Called(request)

@@ -129,6 +129,8 @@ def guarded(command: click.Command, arguments: list[str] | None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _interrupt)
+    # a script that starts this in the background has it ignored; `cellrail cancel` sends one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # a closed terminal; `nohup` has it ignored, and that stays so
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import click
@@ -20,8 +19,6 @@ def detached(*, context: Context) -> int:
     from cellrail.app.detaching import Begun, Request
 
     del context
-    # whoever started it may have had interrupts ignored; `cellrail cancel` sends one
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
 
     def begins(run_id: str) -> None:

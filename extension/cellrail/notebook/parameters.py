@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
+import math
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -208,7 +209,10 @@ def expressions(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON: dates as `{"$date": …}`, other strange things as their `str`."""
+    """A value as JSON: dates as `{"$date": …}`, other strange things as their `str`.
+
+    JSON has no NaN and no infinity either: these are `{"$float": "nan"}` and the like.
+    """
     if isinstance(value, dt.datetime):
         return {"$datetime": value.isoformat()}
     if isinstance(value, dt.date):
@@ -217,9 +221,10 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(float(value))}
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return value if plain else str(value)
 
 
 def from_json(value: Any) -> Any:
@@ -229,6 +234,8 @@ def from_json(value: Any) -> Any:
             return dt.date.fromisoformat(value["$date"])
         if set(value) == {"$datetime"}:
             return dt.datetime.fromisoformat(value["$datetime"])
+        if set(value) == {"$float"}:
+            return float(value["$float"])
         return {key: from_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [from_json(item) for item in value]
