@@ -157,6 +157,31 @@ def test_a_run_that_went_back_to_another_one_has_the_items_of_its_loops(
     ]  # fmt: skip
 
 
+def test_a_kept_step_is_cut_before_headless_though_the_kernel_has_executed_what_follows(
+    make, front, another_front, app
+):
+    loop = "%%step loop --foreach i in range(3) --collect m\nm = i"
+    cells = (START, loop, "%%step mid\nn = sum(m)\nn", "%%step end\nprint(n)")
+    make(*cells)
+    Notebook(front, cells).run(1, 2, 3)
+    old = app.show("last").id
+    second = Notebook(another_front(), cells)
+    second.run(1)
+    assert "right before 'mid'" in second.flow(f"restart {old} --from mid")
+    assert second.run(3, 4) == "3\n"
+
+    new = app.show("last").id
+    for cut, first in (("loop[1]", "kept (origin)"), ("loop", "success")):
+        assert not app.restart(new, from_step=cut, plan=True).refusals
+        again = app.restart(new, from_step=cut)
+        assert (again.status, printed(again, "end")) == ("success", "3\n")
+        assert again.items(again["loop"])[0].status == first
+    # what was executed since, and stands above, was no part of that moment
+    second.run(2)
+    (told,) = app.restart(new, from_step="mid", plan=True).refusals
+    assert told == "step 'loop' was executed out of order"
+
+
 # --- what is said where a restart here cannot be ------------------------------------------------
 
 
