@@ -182,6 +182,26 @@ def test_a_kept_step_is_cut_before_headless_though_the_kernel_has_executed_what_
     assert told == "step 'loop' was executed out of order"
 
 
+def test_what_belongs_to_the_run_goes_back_and_what_others_can_see_does_not(make, front, app):
+    cells = (
+        START,
+        "from cellrail import *\nfrom cellrail import flow",
+        "%%step count\nn = get_resource('n', 0) + 1\nset_resource(n, 'n')\n"
+        "set_flow_user_state('u', get_flow_user_state('u', 0) + 1)\n"
+        "(flow.shared / 'f').open('a').write('x')",
+        "%%step look\nprint(get_resource('n'), get_flow_user_state('u'),\n"
+        "      (flow.shared / 'f').read_text())",
+    )
+    make(*cells)
+    notebook = Notebook(front, cells)
+    assert notebook.run(1, 2, 3, 4) == "1 1 x\n"
+    assert "right before 'count'" in notebook.flow("restart --from count")
+    assert notebook.run(3, 4) == "2 1 x\n"
+
+    again = app.restart("last", from_step="count")
+    assert (again.status, printed(again, "look")) == ("success", "2 1 x\n")
+
+
 # --- what is said where a restart here cannot be ------------------------------------------------
 
 
