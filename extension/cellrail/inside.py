@@ -205,7 +205,7 @@ def _failed(flow: Flow, history: RunHistory) -> InnerCut | None:
             for (number, turns), job_id in history.turns.items()
             if turns and turns[0].loop == state.info.label
             for job in [history.job_by_id(job_id)]
-            if not is_good(job)
+            if not is_good(job) or history.given_up(job) is not None
         ]
         if not failing:
             return _unfinished_item(flow, history, state.info.number)

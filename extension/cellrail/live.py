@@ -18,6 +18,7 @@ from cellrail.run.frontmask import mask_front_end
 from cellrail.run.live import LiveRun, StepBook
 from cellrail.run.livewaits import LiveWaiter
 from cellrail.run.masking import Masker
+from cellrail.run.previously import Previously
 from cellrail.run.recorder import Recorder
 from cellrail.run.shellstate import ShellState
 from cellrail.run.waits import WaitRules
@@ -86,6 +87,7 @@ def begin(
     folder = notebook.parent if notebook is not None else Path.cwd()
     calls = CallRules(folder=folder, callers=(flow_name,), scope=started.scope)
     desk.add(Calls(desk, rules=calls))
+    desk.add(Previously(desk))
     rules = WaitRules(base_url=settings.base_url, park_after=settings.park_after)
     desk.waiter = waiter = LiveWaiter(desk, rules=rules, places=book)
     desk.add(waiter)

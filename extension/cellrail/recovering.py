@@ -7,8 +7,9 @@ cannot be stored run first, as before a restart's cut.
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,8 +32,8 @@ from cellrail.run.answers import Answers, where_it_ends
 from cellrail.run.orders import loop_root
 from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
-from cellrail.run.remaking import remade, told_remade
-from cellrail.run.replay import Replay
+from cellrail.run.remaking import items_refused, remade, told_remade
+from cellrail.run.replay import ItemPlan, Replay
 from cellrail.run.session import branches_taken
 from cellrail_state.history import RunHistory
 from cellrail_state.model import (
@@ -67,6 +68,8 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Checkpoint
     #: of a loop that it goes on with, the jobs that run again for what cannot be stored, by place
     remade: dict[int, PlannedStep] = {}
+    #: it goes on with the items of a parallel loop
+    in_items: bool = False
     #: why it cannot go on
     refusals: tuple[str, ...] = ()
 
@@ -83,14 +86,14 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
         run_id, cut = self.history.run_id, self.plan.cut.partition("[")[0]
         try:
             found = plan_restart_of(
-                self.flow, self.history, from_step=cut, to=None, changed=(), force=False,
-                widen=False,
+                self.flow, self.history, from_step=None if self.in_items else cut, to=None,
+                changed=(), force=False, widen=False,
             ).plan  # fmt: skip
         except CellrailError:
             return f"make a new run of it: cellrail restart {run_id}"
         label = found.earliest if found.refusals else found.cut
         return f"make a new run of it: cellrail restart {run_id}" + (
-            f" --from {label}" if label else ""
+            f" --from {shlex.quote(label)}" if label else ""
         )
 
     def answers(self, records: Sequence[Record], clock: Callable[[], float] = time.time) -> Answers:
@@ -153,7 +156,9 @@ def plan_continuation(
     if isinstance(at, actions.End):
         plan = msgspec.structs.replace(whole, steps=_done(whole, history))
         return msgspec.structs.replace(found, plan=plan, done=True)
-    return _Remaining(found, at).planned()
+    # the machine stands before these items: that is where they are asked for
+    items = answers.items(at) if isinstance(at, actions.Fork) else None
+    return _Remaining(found, at, items or ()).planned()
 
 
 def blocks(flow: Flow, plan: Plan) -> tuple[Block, ...]:
@@ -264,8 +269,8 @@ def _done(whole: Plan, history: RunHistory) -> tuple[PlannedStep, ...]:
 class _Remaining:
     """What is still to happen to each step."""
 
-    def __init__(self, found: Continuation, at: actions.Action) -> None:
-        self._found, self._at = found, at
+    def __init__(self, found: Continuation, at: actions.Action, items: Sequence[ItemPlan]) -> None:
+        self._found, self._at, self._items = found, at, items
         self._history, self._flow = found.history, found.flow
         self._places = {job.job_id for job in found.jobs}
         loop = at.path[0].loop if at.path else at.step.label
@@ -298,8 +303,17 @@ class _Remaining:
             self._found,
             plan=Plan(steps=steps, cut=self._address),
             remade=self._remade,
-            refusals=(*self._no_checkpoint(), *self._no_items(), *refusals),
-        )
+            in_items=isinstance(self._at, actions.Fork),
+            refusals=(
+                *self._no_checkpoint(), *self._no_items(), *refusals, *self._items_refused()
+            ),
+        )  # fmt: skip
+
+    def _items_refused(self) -> Iterable[str]:
+        """Why items of the parallel loop that is under way cannot go on."""
+        if not isinstance(self._at, actions.Fork):
+            return ()
+        return items_refused(self._flow, self._at, self._items, self._found.jobs).values()
 
     def _variables_before(self, number: int) -> Mapping[str, Variable]:
         # what a loop that is under way has made, its own turns make again

@@ -24,7 +24,7 @@ from cellrail.run.folder import files_after
 from cellrail.run.items_again import ItemsAgain, items_again
 from cellrail.run.origins import origin_step
 from cellrail.run.putback import PutBack
-from cellrail.run.remaking import remade, told_remade
+from cellrail.run.remaking import items_refused, remade, told_remade
 from cellrail.run.replay import ItemPlan, Rehearsal, Replay
 from cellrail_state.errors import ObjectMissing
 from cellrail_state.history import RunHistory
@@ -239,20 +239,23 @@ def plan_restart_of(
         refused = changes.shape if force else (*changes.shape, *changes.stale)
         if not (refused or plan.refusals):
             refused = why_not_led(flow, plan, decided.replay(Rehearsal))
-        if refused and widen:
-            loop = inner.turns[0].loop
-            return plan_restart_of(
-                flow, history, from_step=loop, to=to, changed=changed, force=force, widen=widen
-            )
         items = _items_inside(decided, flow, inner)
         again, unmade = _remade(decided, flow, inner, origin, request)
         decided = msgspec.structs.replace(decided, items=tuple(items), remade=again)
         refused = (*refused, *(told.refusal for told in items if told.refusal), *unmade)
+        earliest = inner.turns[0].loop if refused else ""
+        if not (refused or plan.refusals):
+            refused, earliest = _items_refused(decided, flow, inner, from_step)
+        if refused and widen:
+            return plan_restart_of(
+                flow, history, from_step=earliest, to=to, changed=changed, force=force,
+                widen=widen,
+            )  # fmt: skip
         plan = decided.plan if refused else _told_inside(decided, inner)
         plan = msgspec.structs.replace(
             plan,
             refusals=(*plan.refusals, *refused),
-            earliest=plan.earliest or (inner.turns[0].loop if refused else ""),
+            earliest=plan.earliest or earliest,
             warnings=(*plan.warnings, *changes.told),
         )
         decided = msgspec.structs.replace(decided, plan=plan)
@@ -313,6 +316,23 @@ def _remade(
         flow, decided.history, decided.jobs, going, origin=origin, request=request,
         numbers=decided.numbers,
     )  # fmt: skip
+
+
+def _items_refused(
+    decided: RestartPlan, flow: Flow, cut: InnerCut, from_step: str | None
+) -> tuple[tuple[str, ...], str]:
+    """Why items of a parallel loop cannot go on, and the cut that would do."""
+    replay = decided.replay()
+    if cut.fork is None or replay is None:
+        return (), ""
+    refused = items_refused(flow, cut.fork, replay.item_plans(cut.fork), decided.jobs)
+    if not refused:
+        return (), ""
+    item, depth = next(iter(refused)), len(cut.fork.path) + 1
+    # from its beginning that item goes; with another one at the cut, or several, no such cut does
+    alone = len(refused) == 1
+    asked = from_step is None or item == "/".join(map(str, cut.turns[:depth]))
+    return tuple(refused.values()), item if alone and asked else cut.turns[0].loop
 
 
 def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:

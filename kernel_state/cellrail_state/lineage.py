@@ -171,13 +171,13 @@ class Lineage(Told):
     def checkpoint_after_turn(self, number: int, turns: tuple[Turn, ...]) -> Checkpoint:
         """The namespace right after a turn's job of a step."""
         job_id = self.turns[number, turns]
-        chain = self._chain_around(job_id, turns)
+        chain = self.chain_around(job_id, turns)
         place = place_of(chain, job_id)
         # one that ended the run is in none
         upto = chain if place is None else chain[: place + 1]
         return Checkpoint.fold(job.delta for job in upto)
 
-    def _chain_around(self, job_id: str, turns: tuple[Turn, ...]) -> list[JobFinished]:
+    def chain_around(self, job_id: str, turns: tuple[Turn, ...]) -> list[JobFinished]:
         """The chain that has a job; in an item of a parallel loop, that of the item."""
         fork = self.fork_of(turns)
         if fork is None:
@@ -191,7 +191,7 @@ class Lineage(Told):
         if own is not None and own.handles:
             return self._chain_of_handler(own)
         turns = self._turns_of.get(job_id, ())
-        chain = self._chain_around(job_id, turns)
+        chain = self.chain_around(job_id, turns)
         place = place_of(chain, job_id)
         if self.fork_of(turns) is not None:
             return chain if place is None else chain[: place + 1]

@@ -254,9 +254,8 @@ class Told:
         if self._live and state is not None and state.status is StepStatus.SUSPENDED:
             self._change(record.step, status=StepStatus.SUCCESS)
         if not record.goes_on:
-            failed = record.by == "timeout" and record.on_timeout == "fail"
-            status = StepStatus.FAILED if failed else StepStatus.CANCELLED
-            self._change(record.step, status=status, cause=_why(record))
+            status, cause = _came_to(record)
+            self._change(record.step, status=status, cause=cause)
         self.pending = None
         self._let_go(record.step)
 
@@ -428,6 +427,14 @@ class Told:
         step = self.ended.step if self.ended is not None else ""
         return step if f"/{label}[" in f"/{step}" else ""
 
+    def given_up(self, job: JobFinished) -> tuple[StepStatus, str] | None:
+        """What a job came to behind which the run did not go on, since its wait ended so; and why.
+
+        None where it did, or still waits. The job itself had ended well.
+        """
+        woken = self.woken.get(job.wait.wait_id) if job.wait is not None else None
+        return _came_to(woken) if woken is not None and not woken.goes_on else None
+
     @property
     def seconds(self) -> float | None:
         """Seconds that a process drove it, without those between; None while it runs."""
@@ -445,6 +452,12 @@ class Told:
             if (number, turns[:place]) in self.forks:
                 return number, turns[:place]
         return None
+
+
+def _came_to(woken: Woken) -> tuple[StepStatus, str]:
+    """What a step comes to that the run does not go on behind, and why."""
+    failed = woken.by == "timeout" and woken.on_timeout == "fail"
+    return StepStatus.FAILED if failed else StepStatus.CANCELLED, _why(woken)
 
 
 def _why(woken: Woken) -> str:

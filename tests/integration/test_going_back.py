@@ -157,6 +157,51 @@ def test_a_run_that_went_back_to_another_one_has_the_items_of_its_loops(
     ]  # fmt: skip
 
 
+def test_a_kept_step_is_cut_before_headless_though_the_kernel_has_executed_what_follows(
+    make, front, another_front, app
+):
+    loop = "%%step loop --foreach i in range(3) --collect m\nm = i"
+    cells = (START, loop, "%%step mid\nn = sum(m)\nn", "%%step end\nprint(n)")
+    make(*cells)
+    Notebook(front, cells).run(1, 2, 3)
+    old = app.show("last").id
+    second = Notebook(another_front(), cells)
+    second.run(1)
+    assert "right before 'mid'" in second.flow(f"restart {old} --from mid")
+    assert second.run(3, 4) == "3\n"
+
+    new = app.show("last").id
+    for cut, first in (("loop[1]", "kept (origin)"), ("loop", "success")):
+        assert not app.restart(new, from_step=cut, plan=True).refusals
+        again = app.restart(new, from_step=cut)
+        assert (again.status, printed(again, "end")) == ("success", "3\n")
+        assert again.items(again["loop"])[0].status == first
+    # what was executed since, and stands above, was no part of that moment
+    second.run(2)
+    (told,) = app.restart(new, from_step="mid", plan=True).refusals
+    assert told == "step 'loop' was executed out of order"
+
+
+def test_what_belongs_to_the_run_goes_back_and_what_others_can_see_does_not(make, front, app):
+    cells = (
+        START,
+        "from cellrail import *\nfrom cellrail import flow",
+        "%%step count\nn = get_resource('n', 0) + 1\nset_resource(n, 'n')\n"
+        "set_flow_user_state('u', get_flow_user_state('u', 0) + 1)\n"
+        "(flow.shared / 'f').open('a').write('x')",
+        "%%step look\nprint(get_resource('n'), get_flow_user_state('u'),\n"
+        "      (flow.shared / 'f').read_text())",
+    )
+    make(*cells)
+    notebook = Notebook(front, cells)
+    assert notebook.run(1, 2, 3, 4) == "1 1 x\n"
+    assert "right before 'count'" in notebook.flow("restart --from count")
+    assert notebook.run(3, 4) == "2 1 x\n"
+
+    again = app.restart("last", from_step="count")
+    assert (again.status, printed(again, "look")) == ("success", "2 1 x\n")
+
+
 # --- what is said where a restart here cannot be ------------------------------------------------
 
 

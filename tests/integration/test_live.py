@@ -40,6 +40,33 @@ def test_a_live_run_is_recorded_restarted_here_undone_and_restarted_headless(mak
     assert app.show(live.id).status == "success"
 
 
+def test_previous_in_an_open_notebook_is_what_the_cell_left_the_last_time(make, front):
+    step = "%%step add\nlast = flow.previous.get('x')\nx = 1 if last is None else last + 1\nlast"
+    turns = "%%step loop --foreach i in [1, 2]\nprint(flow.previous.get('i'))"
+    make("%load_ext cellrail", "from cellrail import flow", step, turns)
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    assert not front.run("from cellrail import flow", "cell-2")
+
+    assert [front.run(step, "cell-3") for _ in range(3)] == ["", "1", "2"]
+    assert front.run(turns, "cell-4") == "None\n1\n"
+    assert front.run(turns, "cell-4") == "2\n1\n"
+    # what it went back behind was the last time all the same
+    assert "right before 'add'" in front.run("%flow restart --from add --force")
+    assert front.run(step, "cell-3") == "3"
+    assert front.run("flow.previous", "scratch") == "<previous values: none>"
+
+
+def test_previous_in_an_open_notebook_is_that_of_the_run_that_it_went_back_to(make, front, app):
+    step = "%%step add\nx = flow.previous.get('x', 0) + 1\nx"
+    path = make("%load_ext cellrail", "%%step one\nfrom cellrail import flow", step)
+    run = app.run(path)
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+
+    assert "right before 'add'" in front.run(f"%flow restart {run.id} --from add")
+    assert front.run(step, "cell-3") == "2"
+    assert front.run(step, "cell-3") == "3"
+
+
 def test_step_lines_are_checked_and_transparent(front):
     front.run("%load_ext cellrail")
 

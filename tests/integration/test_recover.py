@@ -31,7 +31,7 @@ from cellrail.kernels.ending import end_kernels
 from cellrail.run.client import CellClient, Ending
 from cellrail_state.errors import RunIsOwned, RunTakenOver
 from cellrail_state.model import KernelStarted
-from reading import counts, printed, statuses, wait_for
+from reading import WITNESS, counts, printed, statuses, wait_for
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL"),
@@ -532,6 +532,109 @@ def test_previous_of_an_item_is_that_item_also_where_the_origin_had_kept_it(make
         # the item itself, then the turn before
         assert [item.cause or again[item.address].outputs[0]["text"]
                 for item in again.items(again["loop"])][1:] == ["2\n", "2\n"]  # fmt: skip
+
+
+def said(run, label: str) -> dict[str, str]:
+    """What each item of a step has printed."""
+    items = run.items(run[label])
+    return {i.address: "".join(o["text"] for o in run[i.address].outputs).strip() for i in items}
+
+
+ITEMS = (
+    "from cellrail import flow",
+    "%%step loop --foreach x in 'abc' --collect r{more}\nprint(flow.previous.get('r'))\nr = x * 2",
+    "%%step inner --foreach y in [1, 2] --in loop\nprint(flow.previous.get('z'))\nz = x, y",
+    "%%step body --in loop\nprint(flow.previous.get('q'))\nq = x * 3",
+    "%%step end\nprint(r)",
+)
+
+
+def test_previous_in_a_parallel_item_is_what_the_same_item_left(make, app):
+    run = app.run(make(*(source.replace("{more}", " --parallel 2") for source in ITEMS)))
+
+    # items stand beside one another; a loop in one of them has the turn before
+    assert said(run, "loop") == {f"loop[{x}]": "None" for x in "abc"}
+    firsts = {f"loop[{x}]/inner[1]": "None" for x in "abc"}
+    assert said(run, "inner") == firsts | {f"loop[{x}]/inner[2]": f"('{x}', 1)" for x in "abc"}
+    kept = app.restart(run.id, from_step="end")
+    one = app.restart(kept.id, from_step="loop[b]")
+    for origin in (kept, one):
+        again = app.restart(origin.id, from_step="loop")
+        assert said(again, "loop") == {f"loop[{x}]": x * 2 for x in "abc"}
+        assert said(again, "inner")["loop[b]/inner[1]"] == "('b', 1)"
+        assert printed(again, "body").split() == ["aaa", "bbb", "ccc"]
+        # kept turns of the item are not what it has left the last time
+        inside = app.restart(origin.id, from_step="loop[c]/inner[2]")
+        assert said(inside, "inner")["loop[c]/inner[2]"] == "('c', 2)"
+        assert printed(inside, "body").split()[-1] == "ccc"
+    rerun = app.rerun(run.id, changed=["step:loop"])
+    assert said(rerun, "loop") == {f"loop[{x}]": x * 2 for x in "abc"}
+
+
+def test_previous_in_a_loop_in_sequence_is_never_the_end_of_an_inner_loop(make, app):
+    run = app.run(make(*(source.replace("{more}", "") for source in ITEMS)))
+
+    assert said(run, "inner")["loop[b]/inner[1]"] == "('a', 2)"
+    again = app.restart(run.id, from_step="loop[b]")
+    # the item itself, then the turn before: also of the steps in the loop
+    assert said(again, "loop") == {"loop[a]": "None", "loop[b]": "bb", "loop[c]": "bb"}
+    assert said(again, "inner")["loop[b]/inner[1]"] == "('b', 1)"
+    assert printed(again, "body").split() == ["None", "bbb", "bbb"]
+
+
+def test_previous_in_a_parallel_item_is_found_by_its_key(make, app):
+    run = app.run(
+        make(
+            "from cellrail import flow",
+            "%%step names --always\nnames = ['a', 'b'] if flow.previous else ['b']",
+            "%%step loop --foreach x in names --parallel 2\nprint(flow.previous.get('r'))\nr = x",
+        )
+    )
+    again = app.restart(run.id, from_step="names")
+
+    assert said(again, "loop") == {"loop[a]": "None", "loop[b]": "b"}
+
+
+def test_previous_in_a_parallel_item_that_failed_is_what_it_left_before_that(make, app, edit):
+    path = make(
+        "from cellrail import flow\nimport os",
+        "%%step loop --foreach x in 'ab' --parallel 2\nprint(flow.previous.get('r'))\nr = x",
+        "%%step body --in loop\nprint(flow.previous.get('q'), x)\nq = x * 2\n"
+        "if os.environ.get('BAD') == x: 1 / 0",
+    )
+    assert app.run(path).status == "success"
+    os.environ["BAD"] = "b"
+    try:
+        failed = app.restart("last", from_step="loop")
+    finally:
+        del os.environ["BAD"]
+    assert failed.status == "failed"
+    again = app.restart(failed.id)
+
+    # the item goes on behind its first step; in the origin its second one ended with nothing
+    assert again.status == "success", again.cause
+    assert printed(again, "body").split("\n")[-2] == "None b"
+    assert app.restart(again.id, from_step="loop[a]")["loop[a]/body"].outputs[0]["text"] == "aa a\n"
+
+
+def test_previous_after_a_recovery_in_a_parallel_item_is_that_of_the_origin(
+    make, app, cellrail, tmp_path
+):
+    path = make(
+        WITNESS,
+        "%%step loop --foreach x in 'ab' --parallel 2\nprint(flow.previous.get('r'))\nr = x",
+        "%%step body --in loop\nprint(flow.previous.get('q'), x)\nq = x * 2\n"
+        "if Path('kill').exists() and x == 'b':\n"
+        "    Path('kill').unlink(); os.kill(os.getppid(), signal.SIGKILL); time.sleep(9)",
+    )
+    run = app.run(path)
+    (tmp_path / "kill").touch()
+    assert cellrail("restart", run.id, "--from", "loop").returncode == -signal.SIGKILL
+
+    again = app.recover("last")
+
+    assert again.status == "success", again.cause
+    assert printed(again, "body").split("\n")[-2] == "bb b"
 
 
 def test_ctrl_c_ends_the_recovery_of_all(make, app, cellrail):

@@ -7,10 +7,13 @@ notebook is not touched; `--plan` says no where the restart would, in the same w
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 
 import pytest
 
-from cellrail.errors import CellrailError
+from cellrail.errors import CellrailError, RecoverRefused
 from cellrail_state.errors import StateError
 from cellrail_state.model import RunStatus
 from reading import printed
@@ -196,3 +199,70 @@ def test_a_step_that_no_turn_came_to_refuses_nothing_behind_its_loop(cells, make
     again = app.restart(run.id, from_step="end")
 
     assert (again.status, printed(again, "end")) == ("success", "done\n")
+
+
+#: an item's first cell has a value that no checkpoint may hold, and an effect that is done once
+SECRETIVE = (
+    "import os, signal, time\nfrom cellrail import flow, get_variable",
+    "%%step loop --foreach k in [1, 2, 3] --parallel 2 --collect m\n"
+    "pw = get_variable('pw'); flow.once(f'mail {k}', lambda: 1)\nm = k",
+    "%%step body --in loop\nm = k * len(pw)\nif str(k) in os.environ.get('BAD', ''): 1 / 0\n"
+    "if str(k) in os.environ.get('KILL', ''): os.kill(os.getppid(), signal.SIGKILL); time.sleep(9)",
+    "%%step end\nprint(m)",
+)
+LOST = "cannot go on behind its kept jobs: `pw` is lost: it cannot be stored, and step 'loop'"
+
+
+def test_an_item_that_cannot_make_again_what_it_needs_is_refused_with_the_cut_that_would_do(
+    make, app, refused
+):
+    app.variable_set("pw", "s3cret-pass", secret=True)
+    run = app.run(make(*SECRETIVE))
+    assert run.status == "success", run.cause
+
+    told, hint = refused(run.id, from_step="loop[2]/body")
+    assert told.startswith(f"loop[2] {LOST}, which may have changed it, has recorded once")
+    assert "'loop[2]'" in hint
+    again = app.restart(run.id, from_step="loop[2]")
+    assert (again.status, printed(again, "end")) == ("success", "[11, 22, 33]\n")
+    wider = app.restart(run.id, from_step="loop[2]/body", widen=True)
+    assert (wider.status, printed(wider, "end")) == ("success", "[11, 22, 33]\n")
+    assert [item.status for item in wider.items(wider["loop"])] == [
+        "kept (origin)", "success", "kept (origin)"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "cut"), [("2", "loop[2]"), ("12", "loop")])
+def test_items_that_failed_and_cannot_go_on_are_refused_where_the_restart_names_no_cut(
+    bad, cut, make, app, refused, monkeypatch
+):
+    app.variable_set("pw", "s3cret-pass", secret=True)
+    monkeypatch.setenv("BAD", bad)
+    run = app.run(make(*SECRETIVE))
+    assert run.status == "failed"
+    monkeypatch.setenv("BAD", "")
+
+    told, hint = refused(run.id)
+    assert {item for item in "123" if f"loop[{item}] {LOST}" in told} == {*bad}
+    assert repr(cut) in hint
+    again = app.restart(run.id, from_step=cut)
+    assert (again.status, printed(again, "end")) == ("success", "[11, 22, 33]\n")
+
+
+def test_a_recovery_of_items_that_cannot_go_on_is_refused_with_the_restart_that_would_do(
+    make, app, cellrail
+):
+    app.variable_set("pw", "s3cret-pass", secret=True)
+    path = make(*SECRETIVE)
+    env = {**os.environ, "KILL": "2"}
+    assert cellrail("run", path, env=env).returncode == -signal.SIGKILL
+    run = app.show("last")
+
+    with pytest.raises(RecoverRefused) as error:
+        app.recover(run.id)
+
+    assert f"loop[2] {LOST}" in str(error.value)
+    words = error.value.hint.partition(": cellrail ")[2]
+    assert words.startswith(f"restart {run.id} --from ")
+    assert cellrail(*shlex.split(words)).returncode == 0
+    assert printed(app.show("last"), "end") == "[11, 22, 33]\n"

@@ -208,6 +208,34 @@ def test_when_nobody_answers_in_time_it_comes_to_what_was_asked(
     assert app.tick() == []
 
 
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_an_item_behind_which_the_run_did_not_go_on_says_so(make, app, cellrail, clock, status):
+    words = "on_timeout='fail'" if status == "failed" else "approval=True"
+    run = app.run(
+        make(
+            WITNESS,
+            "%%step loop --foreach i in range(3) --collect m\nwitness(f'loop{i}'); m = i",
+            f"%%step ask --in loop\nif i == 1 and first('asked'): flow.suspend('1h', {words})",
+            "%%step end\nprint(m)",
+        )
+    )
+    assert [i.status for i in run.items(run["loop"])] == ["success", "suspended"]
+    clock.ahead = 3700
+    (ticked,) = app.tick()
+
+    assert (ticked.run.status, ticked.run["ask"].status) == (status, status)
+    items = ticked.run.items(ticked.run["loop"])
+    assert [(i.status, i.cause) for i in items] == [
+        ("success", ""), (status, "nobody resumed it in time"),
+    ]  # fmt: skip
+    assert ticked.run["loop[1]/ask"].status == status
+    assert f"1 success, 1 {status}" in cellrail("show", run.id).stdout
+    # the item goes on where it was given up; those before it are kept
+    again = app.restart(run.id)
+    assert (again.status, printed(again, "end")) == ("success", "[0, 1, 2]\n")
+    assert counts(app.store.path.parent) == {"loop0": 1, "loop1": 1, "loop2": 1}
+
+
 def test_any_number_of_ticks_at_once_fire_a_wait_once(make, app, tmp_path, clock):
     notebook = make(WITNESS, "%%step ask\nflow.suspend('1h')", "witness('after')")
     runs = [app.run(notebook), app.run(notebook)]

@@ -108,7 +108,8 @@ def _gone(both: SideBySide, cut: int) -> list[tuple[int, str]]:
 
 def _out_of_order(both: SideBySide, cut: int) -> list[tuple[int, str]]:
     at_cut = both.old(cut)
-    moment = at_cut.sequence if at_cut is not None and at_cut.sequence else float("inf")
+    # a kept job has no place in the order of executions: it stands before all of them
+    moment = at_cut.sequence if at_cut is not None and at_cut.job_id else float("inf")
     found = []
     highest = 0
     for place, step in enumerate(both.steps):

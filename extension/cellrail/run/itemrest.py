@@ -15,7 +15,7 @@ from cellrail.notebook.model import Flow
 from cellrail.run.again import Segment, segments_of
 from cellrail.run.crew import Ground, own_history
 from cellrail.run.recorder import Recorder
-from cellrail.run.remaking import remade_in_item
+from cellrail.run.remaking import item_of, remade_in_item
 from cellrail.run.replay import ItemPlan
 from cellrail_state.model import JobFinished, Verdict
 
@@ -47,17 +47,11 @@ def rest_of_item(
     """
     if plan.replay is None or plan.kept or not plan.jobs:
         return Rest(kept=plan.jobs)
-    depth = len(fork.path) + 1
-    jobs = (*ground.jobs, *plan.jobs)
-    planned, turns = remade_in_item(
-        flow, fork.block, jobs, len(ground.jobs), plan.replay.goes_on(fork),
-        numbers=plan.replay.numbers(fork),
-    )  # fmt: skip
-    item = "/".join(map(str, plan.jobs[0].turns[:depth]))
-    instead = f"restart from the item itself: --from '{item}'"
-    why = dict.fromkeys(one.told for one in turns.lost if one.certain)
+    planned, why = remade_in_item(flow, fork, plan, ground.jobs)
+    instead = f"restart from the item itself: --from '{item_of(fork, plan)}'"
     made = {name for again in planned.values() for name in again.names}
-    again = segments_of((), jobs, own_history(recorder), planned) if planned and not why else []
+    jobs = (*ground.jobs, *plan.jobs)
+    again = segments_of((), jobs, own_history(recorder), planned) if planned else []
     return Rest(
         kept=plan.jobs,
         again=tuple(again),

@@ -28,6 +28,7 @@ from cellrail.run.kernel import PackageWatch
 from cellrail.run.livewaits import LiveWaiter
 from cellrail.run.onces import Onces
 from cellrail.run.outputs import Outputs
+from cellrail.run.previously import Previously
 from cellrail.run.recorder import Recorder
 from cellrail.run.setup import setup_lines
 from cellrail.run.shellstate import ShellState
@@ -282,6 +283,8 @@ class LiveRun:
             once.take_over(origin.once)
         for calls in self.desk.clerks(Calls):
             calls.take_over(called)
+        for previously in self.desk.clerks(Previously):
+            previously.take_over(origin, {number: there for there, number in here.items()})
 
     def _go_back(
         self,

@@ -2,26 +2,44 @@
 
 That is its newest earlier job: in this run (the turn before, in a loop; the attempt that was
 committed before the run was recovered), else in the run that it was restarted from (of the same
-item, where it is in a loop and that run had it). Values are not loaded here: the cell gets the
-checkpoint of what it asks for.
+item, where it is in a loop and that run had it). Items of a parallel loop stand beside one another:
+none has what another one left. Values are not loaded here: the cell gets the checkpoint of what it
+asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail_state.chains import is_good, place_of
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, Turn, Verdict, to_plain
 from cellrail_state.steps import Sources
+
+
+class _Left(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that a step has ended with."""
+
+    job_id: str
+    #: those that it has in the run
+    turns: tuple[Turn, ...]
+    #: the run's own, not one that it keeps
+    own: bool
 
 
 class Previously(Clerk):
     """Knows what was before."""
 
     def __init__(
-        self, desk: Desk, *, origin: RunHistory | None = None, numbers: Mapping[int, int]
+        self,
+        desk: Desk,
+        *,
+        origin: RunHistory | None = None,
+        numbers: Mapping[int, int] | None = None,
     ) -> None:
         """Know where to look.
 
@@ -30,25 +48,57 @@ class Previously(Clerk):
             origin: the run that it was restarted from.
             numbers: that run's number of each step.
         """
-        self._desk, self._origin, self._numbers = desk, origin, numbers
+        self._desk, self._origin, self._numbers = desk, origin, numbers or {}
 
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
         return {"previous": self.find}
+
+    def take_over(self, origin: RunHistory, numbers: Mapping[int, int]) -> None:
+        """An open notebook has gone back to a moment of another run.
+
+        Args:
+            origin: the other run.
+            numbers: its number of each step.
+        """
+        self._origin, self._numbers = origin, numbers
 
     def find(self, job: Job | None) -> dict[str, Any] | None:
         """The newest earlier job of the step: its values' checkpoint and its outputs."""
         if job is None:
             return None
         here = self._history()
-        found = _newest(here, job.number, ())
-        if found is not None:
-            return _told(here, found, self._desk)
-        origin, number = self._origin, self._numbers.get(job.number)
-        if origin is None or number is None:
-            return None
-        found = _newest(origin, number, job.turns)
-        return None if found is None else _told(origin, found, self._desk)
+        item = _place_of_item(here, job.turns)
+        mine = _left(here, job.number, job.turns, item)
+        before: list[_Left] = []
+        if self._origin is not None and job.number in self._numbers:
+            before = _left(self._origin, self._numbers[job.number], job.turns, item)
+        for history, found, turns in (
+            (here, [left for left in mine if left.own], None),
+            # of what it keeps, its origin tells more: the other items, too
+            (self._origin, before, job.turns),
+            (here, mine, job.turns),
+        ):
+            if history is not None and (told := self._newest(history, found, turns)):
+                return told
+        return None
+
+    def _newest(
+        self, history: RunHistory, found: list[_Left], turns: tuple[Turn, ...] | None
+    ) -> dict[str, Any] | None:
+        """What the newest job left; of these turns, where some are given and it is there."""
+
+        def rank(place: int) -> tuple[bool, bool, int]:
+            left = found[place]
+            same = turns is not None and _keys(left.turns) == _keys(turns)
+            return same, left.own, place  # what the run did itself is newer
+
+        for left in (found[n] for n in sorted(range(len(found)), key=rank, reverse=True)):
+            chain = history.chain_around(left.job_id, left.turns)
+            place = place_of(chain, left.job_id)
+            if place is not None and is_good(chain[place]):
+                return _told(history, chain[: place + 1], self._desk)
+        return None
 
     def _history(self) -> RunHistory:
         store = self._desk.recorder.store
@@ -56,22 +106,50 @@ class Previously(Clerk):
         return RunHistory(self._desk.recorder.run_id, sources)
 
 
-def _newest(history: RunHistory, number: int, turns: tuple[Turn, ...]) -> JobFinished | None:
-    """The newest job of a step that left something, of these turns if there is one."""
-    kept = {history.state(number).job_id, history.turns.get((number, turns))}
-    own = {job.job_id for job in history.jobs if job.step == number and not job.follows}
-    jobs = [job for job in history.chain if (job.lays or job.job_id) in own | kept]
-    if any(job.job_id in own for job in jobs):  # what it did itself is newer
-        jobs = [job for job in jobs if job.job_id in own]
-    same = [job for job in jobs if job.turns == turns]
-    found: Sequence[JobFinished] = same or jobs
-    return found[-1] if found else None
+def _place_of_item(history: RunHistory, turns: tuple[Turn, ...]) -> int | None:
+    """Place in these turns of the item of a parallel loop; None where they lie in none."""
+    fork = history.fork_of(turns)
+    return len(fork[1]) if fork is not None else None
 
 
-def _told(history: RunHistory, job: JobFinished, desk: Desk) -> dict[str, Any]:
-    chain = history.chain
-    place = next(place for place, other in enumerate(chain) if other.job_id == job.job_id)
-    checkpoint = Checkpoint.fold(other.delta for other in chain[: place + 1])
+def _left(
+    history: RunHistory, number: int, turns: tuple[Turn, ...], item: int | None
+) -> list[_Left]:
+    """The jobs that a step has ended with, in order, but for those of items beside it.
+
+    Args:
+        history: the run.
+        number: its number of the step.
+        turns: those that the step is in now.
+        item: place in them of the item of a parallel loop.
+    """
+    own = {
+        job.job_id: job.turns
+        for job in history.jobs
+        if job.step == number and not (job.follows or job.forks)
+    }
+    stands = history.state(number).job_id
+    known = ({stands: ()} if stands else {}) | {
+        job_id: path for (step, path), job_id in history.turns.items() if step == number
+    }
+    kept = {job_id: path for job_id, path in known.items() if job_id not in own}
+    found = list[_Left]()
+    for job_id, path in (*kept.items(), *own.items()):
+        apart = [n for n in (item, _place_of_item(history, path)) if n is not None]
+        if all(_keys(path)[n : n + 1] in {_keys(turns)[n : n + 1], ()} for n in apart):
+            found.append(_Left(job_id=job_id, turns=path, own=job_id in own))
+    # the job that ends a loop has a turn less than what is executed
+    return [left for left in found if len(left.turns) == len(turns)] or found
+
+
+def _keys(turns: tuple[Turn, ...]) -> tuple[str, ...]:
+    """An item is known by its key: its place may be another one by now."""
+    return tuple(turn.key for turn in turns)
+
+
+def _told(history: RunHistory, chain: list[JobFinished], desk: Desk) -> dict[str, Any]:
+    """What the last job of a chain left."""
+    job, checkpoint = chain[-1], Checkpoint.fold(job.delta for job in chain)
     names = [name for name in job.delta.written if name.isidentifier()]
     variables = {n: checkpoint.variables[n] for n in names if n in checkpoint.variables}
     needed = {v.component for v in variables.values() if v.verdict is Verdict.STORED}

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from cellrail.notebook.actions import Fork
 from cellrail.notebook.beside import plan_item, plan_turns
-from cellrail.notebook.blocks import Block
 from cellrail.notebook.model import Flow
 from cellrail.notebook.origin import OriginStep, RestartRequest
 from cellrail.notebook.plan import Fate, PlannedStep
 from cellrail.notebook.underway import Going, KeptTurn, Turns
+from cellrail.run.replay import ItemPlan
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, StepStatus, Variable, Verdict
 
@@ -145,35 +146,60 @@ def remade(
 
 
 def remade_in_item(
-    flow: Flow,
-    loop: Block,
-    jobs: Sequence[JobFinished],
-    first: int,
-    going: Going,
-    *,
-    numbers: Mapping[str, int],
-) -> tuple[dict[int, PlannedStep], Turns]:
+    flow: Flow, fork: Fork, plan: ItemPlan, ground: Sequence[JobFinished]
+) -> tuple[dict[int, PlannedStep], tuple[str, ...]]:
     """The kept jobs of an item of a parallel loop that run again for what cannot be stored.
 
     Args:
         flow: the run's steps.
-        loop: the parallel loop.
-        jobs: the chain that the item goes on behind.
-        first: place in it of the item's first job.
-        going: where the item goes on.
-        numbers: number of the step of each job.
+        fork: the parallel loop.
+        plan: what becomes of the item.
+        ground: the chain of jobs that the loop's items begin on.
 
     Returns:
-        The steps, by their jobs' places in the chain, and what is told of them.
+        The steps, by their jobs' places in the chain that the item goes on behind, and why it
+        cannot go on there.
     """
-    before = Checkpoint.fold(job.delta for job in jobs[:first])
-    variables = Checkpoint.fold((job.delta for job in jobs[first:]), before=before).variables
+    if plan.replay is None or plan.kept or not plan.jobs:
+        return {}, ()
+    jobs, first = (*ground, *plan.jobs), len(ground)
+    before = Checkpoint.fold(job.delta for job in ground)
+    variables = Checkpoint.fold((job.delta for job in plan.jobs), before=before).variables
     if not _has_unstored(variables):
-        return {}, Turns()
-    kept, places = _kept(flow, jobs, first, before, numbers)
-    turns = plan_item(flow, loop, going=going, kept=kept, variables=variables)
+        return {}, ()
+    kept, places = _kept(flow, jobs, first, before, plan.replay.numbers(fork))
+    turns = plan_item(
+        flow, fork.block, going=plan.replay.goes_on(fork), kept=kept, variables=variables
+    )
     found = UnderWayLoop(first=first, before=before, kept=kept, places=places)
-    return found.planned(turns, flow, jobs), turns
+    # what it perhaps never asks for is told by the cell that does
+    why = tuple(dict.fromkeys(one.told for one in turns.lost if one.certain))
+    return {} if why else found.planned(turns, flow, jobs), why
+
+
+def item_of(fork: Fork, plan: ItemPlan) -> str:
+    """The address of an item that has kept jobs."""
+    return "/".join(map(str, plan.jobs[0].turns[: len(fork.path) + 1]))
+
+
+def items_refused(
+    flow: Flow, fork: Fork, plans: Sequence[ItemPlan], ground: Sequence[JobFinished]
+) -> dict[str, str]:
+    """The items of a parallel loop that cannot go on behind their kept jobs, and why, in words.
+
+    Args:
+        flow: the run's steps.
+        fork: the loop.
+        plans: what becomes of each item.
+        ground: the chain of jobs that the items begin on.
+    """
+    found = dict[str, str]()
+    for plan in plans:
+        _, why = remade_in_item(flow, fork, plan, ground)
+        if why:
+            item = item_of(fork, plan)
+            found[item] = f"{item} cannot go on behind its kept jobs: {'; '.join(why)}"
+    return found
 
 
 def _has_unstored(variables: Mapping[str, Variable]) -> bool:

@@ -272,6 +272,8 @@ class TurnView(StepView):
         pending, status = history.pending, StepStatus.KEPT if kept else job.status
         if pending is not None and job.wait is not None and pending.wait_id == job.wait.wait_id:
             status, cause = StepStatus.SUSPENDED, history.cause
+        elif (came_to := history.given_up(job)) is not None:
+            status, cause = came_to
         state = msgspec.structs.replace(
             state,
             status=status,
