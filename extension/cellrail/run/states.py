@@ -17,7 +17,7 @@ have not seen it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -34,6 +34,7 @@ from cellrail_state.ledger import Expected, Key, Ledger
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Effects, JobFinished, ObjectRef, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
+from cellrail_state.store import Store
 from cellrail_state.texts import encodable
 
 RESOURCE, VARIABLE = "resource", "variable"
@@ -430,3 +431,17 @@ def secrets_of(jobs: Iterable[JobFinished], keys: KeyRing, objects: Objects) -> 
                 with contextlib.suppress(StateError):
                     found[variable_text(written, keys, objects)] = None
     return list(found)
+
+
+def is_set_otherwise(seen: Written, store: Store, own: Set[str]) -> bool:
+    """Whether a variable is not what was seen, and others than these runs have set it since."""
+    entry = store.ledger.last(seen.kind, seen.path)
+    if set(store.ledger.writers_since(seen.kind, seen.path, seen.version)) <= own:
+        return False
+    if entry is None or entry.written.value is None or seen.value is None:
+        return (entry is not None and entry.written.value is not None) or seen.value is not None
+    try:
+        was, now = (variable_text(w, store.keyring, store.objects) for w in (seen, entry.written))
+    except StateError:  # another's key: who knows
+        return True
+    return was != now
