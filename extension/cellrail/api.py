@@ -90,6 +90,14 @@ def recorded_place() -> dict[str, str] | None:
     return place
 
 
+def shared_place() -> str:
+    """Where the run's shared folder is, for a path in it that is stored or loaded.
+
+    No cell asks for it, so none has used the folder for that.
+    """
+    return str(_ask("shared_place"))
+
+
 def _text(value: object, what: str) -> str:
     from cellrail.run.jsontext import to_text
 

@@ -40,6 +40,7 @@ from cellrail.run.recorded import Recorded, recorded_notebook
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import KERNEL_DIED
 from cellrail.run.session import Outcome, Progress, Session
+from cellrail.run.states import secrets_of
 from cellrail.run.waits import WaitRules, woken_of
 from cellrail_state.errors import JournalError, RunIsOwned
 from cellrail_state.history import RunHistory
@@ -141,6 +142,8 @@ class Continuer(msgspec.Struct, kw_only=True):
         if answer is None or answer.by == VOID:
             return None
         masker = Masker(self._secrets(history))
+        for secret in self._learnt(history):
+            masker.learn(secret)
         return woken_of(pending, answer, masker, self.store.keyring)
 
     def _history(self, run_id: str, records: Iterable[Record] | None = None) -> RunHistory:
@@ -167,6 +170,11 @@ class Continuer(msgspec.Struct, kw_only=True):
             name: from_json(msgspec.json.decode(decrypt(token)))
             for name, token in history.started.secrets.items()
         }
+
+    def _learnt(self, history: RunHistory) -> list[str]:
+        """The secret variables that the run has read or set so far."""
+        jobs = (*history.jobs, *history.chain, *history.branches())
+        return secrets_of(jobs, self.store.keyring, self.store.objects)
 
     def _check(self, history: RunHistory, woken: Woken | None) -> None:
         """Refuse what is no crashed run of ours.
@@ -305,6 +313,9 @@ class Continuer(msgspec.Struct, kw_only=True):
         continuation = found.continuation
         history, flow = continuation.history, found.recorded.flow
         notebook, masker = found.recorded.notebook, Masker(found.secrets)
+        learnt = self._learnt(history)
+        for secret in learnt:
+            masker.learn(secret)
         indices = [index for step in flow.steps for index in step.cell_indices]
         sources = prepare.mask_notebook(notebook, masker, indices) if masker else None
         clear_outputs(notebook, indices)
@@ -327,6 +338,9 @@ class Continuer(msgspec.Struct, kw_only=True):
             )  # fmt: skip
         rules = msgspec.structs.replace(self.waits, parks=kernel is None)
         desk = self._desk(recorder, continuation, rules)
+        for secret in learnt:
+            # its kernel is told with the first answer: a checkpoint holds none
+            desk.learn(secret)
         desk.facts["recovering"] = self.reason == "recover"
         session = Session(
             flow=flow,

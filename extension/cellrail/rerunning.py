@@ -46,6 +46,7 @@ from cellrail.notebook.spread import (
 )
 from cellrail.restarting import inputs_of
 from cellrail.run.rerun import RerunPlan, deltas_here, files_changed
+from cellrail.run.states import is_set_otherwise
 from cellrail.versions import python_of, versions_of
 from cellrail_state.errors import RunIsOwned
 from cellrail_state.history import RunHistory
@@ -148,6 +149,11 @@ class _Planner:
             for place, unit in enumerate(self.units)
             if (cause := certain(unit, olds[place], changes)) is not None
         }
+        for place, why in self._other_variables(olds).items():
+            if selectors:
+                changes.left.append(f"step {self.units[place].label}: {why}")
+            else:
+                causes.setdefault(place, Cause(reason=why))
         kernels = self.history.kernels
         rerun = RerunPlan(
             history=self.history,
@@ -164,6 +170,19 @@ class _Planner:
         outlook = _preview(rerun, self._judge(changes))
         plan = self._told(outlook, olds, changes)
         return Rerunning(plan=plan, rerun=rerun, forced=self._forced(olds, causes, changes))
+
+    def _other_variables(self, olds: Sequence[OldUnit | None]) -> dict[int, str]:
+        """Units that have read a variable which somebody else has set to another value since."""
+        jobs = (*self.history.jobs, *self.history.chain, *self.history.branches())
+        # what these runs have set since they would have set after the step in this one, too
+        own = {self.history.run_id, *(job.job_id.rpartition("/")[0] for job in jobs)}
+        found: dict[int, str] = {}
+        for place, old in enumerate(olds):
+            done = (*old.jobs, *old.branches) if old is not None else ()
+            for written in (w for job in done if job.effects for w in job.effects.settings):
+                if is_set_otherwise(written, self.store, own):
+                    found.setdefault(place, f"reads the variable {written.path}, which is another")
+        return found
 
     def _forced(
         self, olds: Sequence[OldUnit | None], causes: Mapping[int, Cause], changes: Changes

@@ -32,6 +32,6 @@ def in_shared(parts: tuple[str, ...]) -> Path:
 
 
 def _folder() -> str:
-    from cellrail.api import flow
+    from cellrail.api import shared_place
 
-    return str(flow.shared)
+    return shared_place()

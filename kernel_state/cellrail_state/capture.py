@@ -249,6 +249,7 @@ class Capture:
             if pieces.defined is not None:
                 fit = pieces.defined.error is None
                 digests["\0definitions"] = digest_of_code(pieces.defined.stream) if fit else None
+                modules.update(pieces.defined.modules)
         return Fingerprints(digests=digests, modules=frozenset(modules))
 
     def forget(self, names: Collection[str]) -> None:

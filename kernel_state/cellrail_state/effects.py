@@ -49,6 +49,8 @@ class Effects(_Struct, frozen=True):
     writes: tuple[Written, ...] = ()
     #: the resources it read, as it saw them
     reads: tuple[Written, ...] = ()
+    #: the variables it read, as it saw them
+    settings: tuple[Written, ...] = ()
     #: the resources that it set without having read them, as they stood before
     replaced: tuple[Written, ...] = ()
     #: flow user state that it set: JSON text by key
@@ -69,6 +71,6 @@ class Effects(_Struct, frozen=True):
 
     def refs(self) -> tuple[ObjectRef, ...]:
         """Every object that these effects need."""
-        values = [w.value for w in (*self.writes, *self.reads, *self.replaced)]
+        values = [w.value for w in (*self.writes, *self.reads, *self.settings, *self.replaced)]
         files = [file.ref for file in self.shared.values()]
         return tuple(ref for ref in (*values, *files) if isinstance(ref, ObjectRef))

@@ -8,7 +8,8 @@ whoever is killed meanwhile. The others read who was first.
 An answer does not change the run. Its owner, or whoever owns it next, takes the answer into the
 journal (`Woken`), goes on, and then turns `N.open` into `N.done`. So while there is an `.open` with
 an answer, somebody has still to go on, and `tick` does. Both files are signed: what reaches a cell
-as data was put there by somebody with the user's key.
+as data was put there by somebody with the user's key. What comes with an answer is encrypted: who
+answers does not know which secrets the run has, and whether some of it is one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,11 +98,12 @@ class Inbox:
         Raises:
             StoreNotWritable: there is no room or no permission.
         """
-        return self._once(self._path(wait_id, _ANSWER), answer)
+        return self._opened(self._once(self._path(wait_id, _ANSWER), self._sealed(answer)))
 
     def answered(self, wait_id: str) -> Answer | None:
         """The answer to a wait; None while there is none."""
-        return self._read(self._path(wait_id, _ANSWER), Answer)
+        found = self._read(self._path(wait_id, _ANSWER), Answer)
+        return self._opened(found) if found is not None else None
 
     def due(self, wait: WaitInfo, now: float) -> Answer | None:
         """The answer to a wait; where its time is up and there was none, it is that."""
@@ -153,6 +156,16 @@ class Inbox:
         """The waits of a run that somebody has still to go on from, as far as they are told."""
         paths = sorted((self._folder / run_id).glob(f"[!.]*{_OPEN}"))
         return [f"{run_id}/{path.stem}" for path in paths]
+
+    # --- what comes with an answer ------------------------------------------------------------
+
+    def _sealed(self, answer: Answer) -> Answer:
+        if answer.data is None and answer.request is None:
+            return answer
+        return _with(answer, self._keyring.encrypt, sealed=True)
+
+    def _opened(self, answer: Answer) -> Answer:
+        return _with(answer, self._keyring.decrypt, sealed=False) if answer.sealed else answer
 
     # --- files -------------------------------------------------------------------------------
 
@@ -209,6 +222,12 @@ class Inbox:
         """What a file is signed as: it stands for no other wait and no other thing."""
         what = _OPEN if path.suffix == _DONE else path.suffix
         return f"{path.parent.name}/{path.stem}{what}".encode()
+
+
+def _with(answer: Answer, turned: Callable[[str], str], *, sealed: bool) -> Answer:
+    """An answer with what came with it turned into something else."""
+    data, request = (turned(t) if t is not None else None for t in (answer.data, answer.request))
+    return msgspec.structs.replace(answer, data=data, request=request, sealed=sealed)
 
 
 def _not_writable(path: Path, error: OSError) -> StoreNotWritable:

@@ -127,6 +127,8 @@ def _remembered(
 
 
 _DEEP: Any = object()
+#: no modules of the user's, wherever they lie: what a cell imports to ask its run is none
+_NO_USERS = frozenset({"__main__", "cellrail", "cellrail_state"})
 
 
 def _parts(obj: Any) -> Iterator[Any]:
@@ -289,7 +291,7 @@ def _installed() -> tuple[str, ...]:
 
 def is_local(module: types.ModuleType) -> bool:
     """Whether a module is the user's own: its file lies outside site-packages and Python."""
-    if module.__name__.partition(".")[0] in sys.stdlib_module_names | {"__main__"}:
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names | _NO_USERS:
         return False
     file = getattr(module, "__file__", None)
     return isinstance(file, str) and not file.startswith(_installed())

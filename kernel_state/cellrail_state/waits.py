@@ -75,6 +75,8 @@ class Answer(_Struct, frozen=True):
     data: str | None = None
     #: the HTTP request that it came with (method, headers, query, body), as JSON text
     request: str | None = None
+    #: of one in the inbox: both are encrypted
+    sealed: bool = False
 
 
 def digest(token: str) -> str:

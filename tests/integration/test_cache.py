@@ -266,6 +266,75 @@ def test_an_environment_variable_that_the_code_reads_is_part_of_the_job(
     assert app.run(path)["slow"].status == kept
 
 
+# --- what a step has of its run ------------------------------------------------------------------
+
+ASKED = "; no later job can be kept instead: it asked the run for "
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        ("flow.resume_data", "flow.resume_data"),
+        ("flow.woke_by", "flow.woke_by"),
+        ("flow.callback_request", "flow.callback_request"),
+        ("flow.context", "flow.context"),
+        ("flow.recovering", "flow.recovering"),
+        ("flow.forced", "flow.forced"),
+        ("flow.runs", "flow.runs"),
+        ("flow.tick", "flow.tick"),
+        ("flow.error", "flow.error"),
+        ("len(flow.previous)", "flow.previous"),
+        ("flow.step('first').resume_data", "flow.step()"),
+        ("helper()", "flow.resume_data"),
+        ("get_flow_user_state('k')", "get_flow_user_state()"),
+        ("get_variable('v', None)", "get_variable()"),
+        ("get_resource('r', None)", "get_resource()"),
+        ("get_state()", "get_state()"),
+        ("get_state_path()", "get_state_path()"),
+        ("sorted(flow.shared.iterdir())", "flow.shared"),
+    ],
+)
+def test_what_a_step_asks_its_run_for_is_read_anew_in_each_run(read, told, make, app, times):
+    path = make(
+        "%%step first\nfrom cellrail import flow, get_flow_user_state, get_resource, get_state\n"
+        "from cellrail import get_state_path, get_variable\ndef helper(): return flow.resume_data",
+        f"%%step slow --cache 1d\nx = {read}" + COUNT,
+        "print(x)",
+    )
+    for _ in range(2):
+        run = app.run(path)
+        assert (run.status, times()) == ("success", 1), run.cause
+        assert run["slow"].uncached.endswith(ASKED + told), run["slow"].uncached
+
+
+@pytest.mark.parametrize("more", ["", " --parallel 2"])
+def test_an_item_that_asks_its_run_for_something_is_executed(more, make, app, times):
+    path = make(
+        f"%%step s --foreach x in [1, 2] --collect y --cache 1d{more}\n"
+        "from cellrail import get_variable\ny = get_variable('v') if x == 2 else ''" + COUNT,
+        "print(y)",
+    )
+    for value, executed in (("a", 2), ("b", 1)):
+        app.variable_set("v", value)
+        run = app.run(path)
+        assert (printed(run, "#2"), times()) == (f"['', '{value}']\n", executed), run.cause
+
+
+def test_a_step_that_reaches_the_shared_folder_by_a_variable_is_executed(make, app, times):
+    path = make(
+        "from cellrail import flow\nimport time\nplace = flow.shared\nother = 1\n"
+        "_ = (place / 'x').write_text(str(time.time_ns()))",
+        "%%step slow --cache 1d\ntext = (place / 'x').read_text()" + COUNT,
+        "%%step quick --cache 1d\ny = other" + COUNT,
+        "print(text == (place / 'x').read_text())",
+    )
+    for executed in (2, 1):
+        run = app.run(path)
+        assert (printed(run, "#4"), times()) == ("True\n", executed), run["quick"].uncached
+        assert run["slow"].uncached == "it can reach a path into the run's shared folder"
+    assert (run["quick"].status, run["quick"].uncached) == ("kept", "")
+
+
 # --- last values, and why a job was executed ----------------------------------------------------
 
 

@@ -732,3 +732,77 @@ def test_a_rerun_that_was_killed_is_recovered(make, app, edit, cellrail, tmp_pat
     ]  # fmt: skip
     difference = app.diff(run_id, whole.id)
     assert difference.equal, [d for d in difference.steps if not d.equal]
+
+
+# --- variables -----------------------------------------------------------------------------------
+
+READS = (
+    "from cellrail import get_variable, set_variable",
+    "%%step own\nset_variable('n', str(int(get_variable('n', '0')) + 1))",
+    "%%step reads\nv = get_variable('v', None)",
+    "%%step apart\nw = 1",
+    "%%step says\nprint(v)",
+)
+
+
+def _fates(run):
+    return list(statuses(run).values())
+
+
+@pytest.mark.parametrize("secret", [False, True])
+@pytest.mark.parametrize("big", [1, 50_000])
+def test_a_step_that_read_a_variable_executes_where_it_is_another_now(secret, big, make, app):
+    app.variable_set("v", "old value" * big, secret=secret)
+    origin = app.run(make(*READS))
+
+    assert _fates(app.rerun(origin.id)) == ["kept"] * 5
+    app.variable_set("v", "new value" * big)
+    app.variable_set("v", "old value" * big)
+    assert _fates(app.rerun(origin.id)) == ["kept"] * 5
+    app.variable_set("v", "new value" * big)
+    plan = app.rerun(origin.id, plan=True)
+    again = app.rerun(origin.id)
+
+    assert _fates(again) == ["kept", "kept", "success", "kept", "success"]
+    told = "reads the variable v, which is another"
+    assert (again["reads"].why, plan.steps[2].reason) == (told, told)
+    assert _fates(app.rerun(again.id)) == ["kept"] * 5
+
+
+def test_a_variable_that_was_made_or_deleted_since_is_another(make, app):
+    origin = app.run(make(*READS))
+    app.variable_set("v", "made")
+    again = app.rerun(origin.id)
+    assert (_fates(again)[2], printed(again, "says")) == ("success", "made\n")
+    app.variable_delete("v")
+    third = app.rerun(again.id)
+    assert (_fates(third)[2], printed(third, "says")) == ("success", "None\n")
+
+
+def test_a_variable_that_a_changed_step_sets_reaches_the_steps_that_read_it(make, app, edit):
+    path = make(
+        "from cellrail import get_variable, set_variable",
+        "%%step sets\nset_variable('v', 'one')",
+        "%%step reads\nv = get_variable('v')",
+    )
+    origin = app.run(path)
+    edit(path, "'one'", "'two'")
+
+    again = app.rerun(origin.id)
+
+    assert _fates(again) == ["kept", "success", "success"]
+    edit(path, "'two'", "'two' * 1")
+    assert _fates(app.rerun(again.id)) == ["kept", "success", "kept"]
+
+
+def test_with_named_changes_another_variable_is_a_warning(make, app):
+    app.variable_set("v", "old")
+    origin = app.run(make(*READS))
+    app.variable_set("v", "new")
+
+    plan = app.rerun(origin.id, changed=["step:apart"], plan=True)
+
+    assert [step.number for step in plan.steps if step.fate == "executes"] == [4]
+    told = "step reads: reads the variable v, which is another (not among --changed: as it was)"
+    assert plan.warnings == (told,)
+    assert _fates(app.rerun(origin.id, changed=["step:apart"]))[2] == "kept"

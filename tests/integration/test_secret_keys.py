@@ -167,3 +167,31 @@ def test_a_short_secret_does_not_hide_what_was_done(make, app, tmp_path):
     assert run.status == "success", run.cause
     assert app.restart(run.id, from_step="mail").status == "success"
     assert (tmp_path / "mails").read_text() == "x"
+
+
+# --- what a resume brings ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", ["", "read = "])
+def test_a_secret_that_a_resume_brings_stands_nowhere_in_clear(
+    more, make, app, cellrail, holds_none
+):
+    path = make(
+        "from cellrail import flow, get_variable\npassword = get_variable('a')\n"
+        "urls = flow.suspend('1h')",
+        f"%%step read\n{more}flow.resume_data['is']\nprint(flow.resume_data['is'])",
+        "print(flow.step('#1').resume_data['is'] == get_variable('a'))",
+    )
+    assert app.run(path).status == "suspended"
+    holds_none()
+
+    told = cellrail("resume", "last", "--data", f'{{"is": "{WORDS[0]}"}}')
+
+    assert told.returncode == 0, told.stderr
+    run = app.show("last")
+    assert (run.status, printed(run, "read"), printed(run, "#3")) == ("success", "***\n", "True\n")
+    (woken,) = [x for x in app.journal(run.id) if x["type"] == "woken"]
+    assert woken["secret"]
+    (continued,) = [x for x in app.journal(run.id) if x["type"] == "continued"]
+    assert "***" in continued["command"]
+    holds_none()

@@ -46,6 +46,18 @@ def test_of_many_answers_at_once_one_counts_and_all_are_told_which(inbox):
     ] == []
 
 
+def test_what_comes_with_an_answer_lies_encrypted_and_is_read_as_it_came(inbox):
+    inbox.tell(WAIT)
+    given = Answer(by="resume", time=2.0, who="ann", data='"a word"', request='{"body": "a word"}')
+
+    assert inbox.answer(WAIT.wait_id, given) == given
+    assert inbox.answered(WAIT.wait_id) == inbox.due(WAIT, 3.0) == given
+    late = Answer(by="resume", time=2.5, data='"late"')
+    assert inbox.answer(WAIT.wait_id, late) == given
+    files = [path.read_bytes() for path in inbox._folder.rglob("*") if path.is_file()]
+    assert not [data for data in files if b"a word" in data or b"late" in data]
+
+
 def test_the_time_that_is_up_is_an_answer_like_others(inbox):
     inbox.tell(WAIT)
     assert inbox.due(WAIT, 9.9) is None

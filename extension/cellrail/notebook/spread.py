@@ -540,9 +540,9 @@ class Judge:
         return f"sets {told}, which is another" if told else ""
 
     def _state(self, unit: Unit, old: OldUnit) -> str:
-        """Flow user state or a resource that a changed unit set."""
+        """Flow user state, a resource or a variable that a changed unit set."""
         effects = [j.effects for j in (*old.jobs, *old.branches) if j.effects is not None]
-        read = {f"{r.kind} {r.path}" for found in effects for r in found.reads}
+        read = {f"{r.kind} {r.path}" for e in effects for r in (*e.reads, *e.settings)}
         for what in sorted(read & self.other_state):
             return f"reads the {what}, which is another"
         # what it had set stood above what the step before it has set again

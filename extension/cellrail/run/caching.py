@@ -12,8 +12,10 @@ Why a job was executed all the same, and why none will be kept instead of it, is
 
 An index beside the catalog leads from a key to a job; the job's own journal decides. A job is
 remembered only if all that it did can be done again by loading what it wrote: it succeeded, its
-checkpoint is whole, it asked the run for nothing, defined no functions or classes, and left the
-process as it was (generators, working directory, options), new imports apart.
+checkpoint is whole, it asked the run for nothing (`Desk.asked`: another run answers otherwise),
+defined no functions or classes, and left the process as it was (generators, working directory,
+options), new imports apart. A path into the run's shared folder leads to other files in each run,
+and nobody is asked where it is used: a job that can reach one has no key.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from cellrail_state.steps import Sources
 from cellrail_state.store import Store
 
 _FOLDER = "cache"
+#: another number where jobs were remembered that are not any more: they are not found then
+_RULES = 2
 #: what shows a cell's last values: a job that is loaded shows none
 _LAST_VALUES = frozenset({"_", "__", "___", "Out", "_oh"})
 
@@ -137,6 +141,7 @@ class Cache:
         if answer.get("why"):
             return ""
         told = {
+            "rules": _RULES,
             "source": step.source_hash,
             "outputs": sorted(step.options.outputs),
             "modules": dict(sorted(self._modules(step).items())),
@@ -234,23 +239,25 @@ class Cache:
         }
 
     @staticmethod
-    def unfit(job: JobFinished, drift: Sequence[str]) -> str:
+    def unfit(job: JobFinished, drift: Sequence[str], asked: Sequence[str]) -> str:
         """Why no later job can be kept instead of one that was executed; "" where it can.
 
         Args:
             job: as it is to be committed.
             drift: what it changed of the process beside variables and imports.
+            asked: what its cell has asked the run for.
         """
         delta = job.delta
         names = {n.partition("#")[0] for c in delta.components.values() for n in c.definitions}
-        defined, effects = ", ".join(sorted(names)), job.effects
-        asked = " and ".join(effects.kinds) or "what it asked for" if effects is not None else ""
+        defined = ", ".join(sorted(names))
+        recorded = " and ".join(job.effects.kinds) if job.effects is not None else ""
         whole = job.status is StepStatus.SUCCESS and job.error is None
         told = {
             "it did not succeed": not whole,
             f"there is no checkpoint after it: {delta.failure}": delta.failure,
             f"it defines {defined}": defined,
-            f"it has recorded {asked}": asked,
+            f"it has recorded {recorded}": recorded,
+            f"it asked the run for {', '.join(asked)}": asked,
             f"it ran {', '.join(job.magics)}": job.magics,
             f"{', '.join(delta.missed)} changed unseen": delta.missed,
             f"it changed the process's {', '.join(drift).replace('_', ' ')}": drift,

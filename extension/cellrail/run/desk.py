@@ -17,6 +17,9 @@ A handler that waits would stop the run's clock: answer at once (`{"wait": True}
 ask again.
 
 A plain fact about the run (`flow.recovering`) needs no clerk: put it into `Desk.facts`.
+
+Whatever a cell asks for, the desk notes (`Desk.asked`): what came of it is not told by the cell's
+code and values alone, so no other job can be kept instead of one that asked.
 """
 
 from __future__ import annotations
@@ -41,6 +44,24 @@ from cellrail_state.waits import RERUN
 
 if TYPE_CHECKING:
     from cellrail.run.waits import Waiter
+
+
+#: what no cell asks for, but the kernel around it: none has learnt anything of its run
+_ASIDE = frozenset({"check", "shared_place"})
+#: what a cell writes to ask, where that is not the question's name
+_WRITTEN = {
+    "get_user_state": "get_flow_user_state()", "set_user_state": "set_flow_user_state()",
+    "state_path": "get_state_path()", "step_facts": "flow.step()", "shared": "flow.shared",
+    "previous": "flow.previous", "suspend": "flow.suspend()", "rerun": "flow.rerun()",
+}  # fmt: skip
+
+
+def _as_written(name: str, arguments: Mapping[str, Any]) -> str:
+    """A question as the cell has it."""
+    if name == "fact":
+        return f"flow.{arguments['name']}"
+    of = next((of for of in ("call", "each", "once") if name.startswith(f"{of}_")), "")
+    return f"flow.{of}()" if of else _WRITTEN.get(name, f"{name}()")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +167,8 @@ class Desk:
         self.user = user
         #: the job that is being executed
         self.job: Job | None = None
+        #: what its cell has asked for, as the cell has it
+        self.asked: list[str] = []
         #: plain facts that cells can ask for, by name
         self.facts: dict[str, Any] = {}
         #: the clerk of waits, where the run can wait
@@ -227,7 +250,16 @@ class Desk:
         if handler is None:
             message = f"nobody answers {name!r}"
             raise InternalError(message)
+        # before it is answered: what is not there is an answer, too
+        self._note(name, arguments)
         return handler(self.job, **arguments)
+
+    def _note(self, name: str, arguments: Mapping[str, Any]) -> None:
+        if self.job is None or name in _ASIDE:
+            return
+        written = _as_written(name, arguments)
+        if written not in self.asked:
+            self.asked.append(written)
 
     # --- jobs --------------------------------------------------------------------------------
 
@@ -235,7 +267,7 @@ class Desk:
         """A job begins."""
         with self._lock:
             self._release()
-            self.job = job
+            self.job, self.asked = job, []
             for clerk in self._clerks:
                 clerk.begin(job)
 

@@ -65,7 +65,7 @@ class Folder(Clerk):
 
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
-        return {"shared": self.folder}
+        return {"shared": self.folder, "shared_place": self.folder}
 
     def another(self, desk: Desk) -> Clerk:
         """Keeps what an item of a parallel loop makes of the folder with its jobs."""
@@ -227,7 +227,7 @@ class _Beside(Clerk):
         self._since = folder.seen
 
     def handlers(self) -> Mapping[str, Handler]:
-        return {"shared": self._folder.folder}
+        return {"shared": self._folder.folder, "shared_place": self._folder.folder}
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         if not success:

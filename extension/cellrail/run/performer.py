@@ -483,7 +483,7 @@ class Performer:
         drift = self._drift(step) if cache is not None and job.delta.ambient is not None else []
         with self._desk.committing(success=success, replaces=self.replaces) as effects:
             job = msgspec.structs.replace(job, effects=effects)
-            unfit = cache.unfit(job, drift) if cache is not None else ""
+            unfit = cache.unfit(job, drift, self._desk.asked) if cache is not None else ""
             if unfit:
                 told = [job.uncached, f"no later job can be kept instead: {unfit}"]
                 job = msgspec.structs.replace(job, uncached="; ".join(filter(None, told)))

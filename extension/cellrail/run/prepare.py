@@ -17,7 +17,7 @@ import msgspec
 
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.parameters import expressions, plain_values
-from cellrail.run.masking import Masker
+from cellrail.run.masking import MASK, Masker
 from cellrail.settings import Settings
 from cellrail_state.model import Owner, StepInfo
 from cellrail_state.objects import Objects
@@ -53,7 +53,9 @@ def command_line(masker: Masker) -> str:
     import shlex
 
     words = [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv and sys.argv[0] else ["python"]
-    return masker.text(shlex.join(words))
+    # before they are quoted: a quoted secret reads otherwise
+    masked = map(masker.text, words)
+    return " ".join(word if word == MASK else shlex.quote(word) for word in masked)
 
 
 def step_infos(

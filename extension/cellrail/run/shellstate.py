@@ -46,6 +46,8 @@ _AUDIT_SHARE = 100.0
 _LOOKING_SHARE = 20.0
 #: bytes that an audit looks at in a second, as a first guess
 _AUDITED_PER_SECOND = 5e8
+#: where a path into the run's shared folder comes from
+_SHARED = "cellrail.shared"
 
 
 class AuditClock:
@@ -316,6 +318,8 @@ class ShellState:
         unknown = [name for name, digest in found.digests.items() if digest is None]
         if unknown:
             return {"why": f"{', '.join(unknown)} cannot be compared"}
+        if _SHARED in found.modules:
+            return {"why": "it can reach a path into the run's shared folder"}
         self._before_job = self._ambient.snapshot()
         tops = {*order["imports"], *(name.partition(".")[0] for name in found.modules)}
         return {

@@ -16,7 +16,8 @@ have not seen it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,11 +28,13 @@ from cellrail.run.desk import Clerk, Desk, Handler, Job
 from cellrail.run.jsontext import from_text, to_text
 from cellrail.run.past import Past
 from cellrail_state.chains import names_of
+from cellrail_state.errors import StateError
 from cellrail_state.keys import KeyRing
 from cellrail_state.ledger import Expected, Key, Ledger
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Effects, JobFinished, ObjectRef, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
+from cellrail_state.store import Store
 from cellrail_state.texts import encodable
 
 RESOURCE, VARIABLE = "resource", "variable"
@@ -79,6 +82,8 @@ class States(Clerk):
         self.seen: dict[Key, Expected] = {}
         self._writes: dict[Key, Written] = {}
         self._reads: dict[Key, Written] = {}
+        #: variables that were read
+        self._settings: dict[Key, Written] = {}
         #: what was written without having been read, as it stood before
         self._replaced: dict[Key, Written] = {}
         self._user: dict[str, str] = {}
@@ -236,14 +241,12 @@ class States(Clerk):
         Raises:
             NotSet: it is required, and there is none.
         """
-        del job
         key = (VARIABLE, checked_path(path))
         written = self._writes.get(key)
         if written is None:
-            entry = self._ledger.last(*key)
-            self.seen[key] = Expected(version=entry.written.version if entry is not None else 0)
-            written = entry.written if entry is not None else None
-        if written is None or written.value is None:
+            written, self.seen[key] = self._look(job, key)
+            self._settings[key] = written
+        if written.value is None:
             if required:
                 raise not_set(VARIABLE, path, self._ledger.entries(VARIABLE))
             return None
@@ -326,10 +329,12 @@ class States(Clerk):
         reads, replaced, writes = map(_in_order, (self._reads, done, self._writes))
         if any(isinstance(w.value, ObjectRef) for w in (*reads, *replaced, *writes)):
             self._objects.flush()
+        settings = _in_order(self._settings)
+        effects = msgspec.structs.replace(effects, reads=reads, settings=settings)
         if not success:
-            return msgspec.structs.replace(effects, reads=reads)
+            return effects
         return msgspec.structs.replace(
-            effects, reads=reads, replaced=replaced, writes=writes, user=dict(self._user)
+            effects, replaced=replaced, writes=writes, user=dict(self._user)
         )
 
     def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
@@ -414,3 +419,29 @@ def variable_text(written: Written, keys: KeyRing, objects: Objects) -> str:
     text = text_of(written, objects) or '""'
     value: Any = from_text(keys.decrypt(text) if written.secret else text)
     return str(value)
+
+
+def secrets_of(jobs: Iterable[JobFinished], keys: KeyRing, objects: Objects) -> list[str]:
+    """The secret variables that jobs have read or set; none that these keys cannot read."""
+    found: dict[str, None] = {}
+    for job in jobs:
+        effects = job.effects or Effects()
+        for written in (*effects.settings, *effects.writes):
+            if written.kind == VARIABLE and written.secret and written.value is not None:
+                with contextlib.suppress(StateError):
+                    found[variable_text(written, keys, objects)] = None
+    return list(found)
+
+
+def is_set_otherwise(seen: Written, store: Store, own: Set[str]) -> bool:
+    """Whether a variable is not what was seen, and others than these runs have set it since."""
+    entry = store.ledger.last(seen.kind, seen.path)
+    if set(store.ledger.writers_since(seen.kind, seen.path, seen.version)) <= own:
+        return False
+    if entry is None or entry.written.value is None or seen.value is None:
+        return (entry is not None and entry.written.value is not None) or seen.value is not None
+    try:
+        was, now = (variable_text(w, store.keyring, store.objects) for w in (seen, entry.written))
+    except StateError:  # another's key: who knows
+        return True
+    return was != now
