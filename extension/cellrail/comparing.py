@@ -128,11 +128,10 @@ def _key(state: StepState) -> str:
 def _compare_step(
     a: RunHistory, state: StepState, b: RunHistory, other: StepState, values: _Values
 ) -> StepDifference:
-    jobs = (state.job, other.job)
     return StepDifference(
         step=state.info.label,
         status=(_status(state), _status(other)),
-        seconds=tuple(job.seconds if job is not None else None for job in jobs),  # type: ignore[arg-type]
+        seconds=(a.seconds_of(state.info.number), b.seconds_of(other.info.number)),
         outputs_equal=_outputs(a, state) == _outputs(b, other),
         source_equal=_source(a, state) == _source(b, other),
         variables=values.differing(_after(a, state), _after(b, other)),

@@ -343,7 +343,7 @@ class _Remaining:
     def _planned(self, planned: PlannedStep, names: Mapping[int, tuple[str, ...]]) -> PlannedStep:
         step = next(s for s in self._flow.steps if s.number == planned.number)
         state = self._history.state(planned.number)
-        seconds = state.job.seconds if state.job is not None else None
+        seconds = self._history.seconds_of(planned.number) if state.job is not None else None
         if planned.fate in {Fate.PENDING, Fate.SKIPPED}:
             return planned
         fate: Fate = planned.fate
@@ -361,6 +361,9 @@ class _Remaining:
             fate, reason = Fate.KEPT, _COMMITTED
         else:
             fate = Fate.KEPT
+        if fate is Fate.EXECUTES:  # what is there of a loop that goes on is kept
+            there = {*self._places, *self._history.turns.values()}
+            seconds = self._history.seconds_of(planned.number, without=there)
         return msgspec.structs.replace(
             planned, fate=fate, reason=reason, seconds=seconds, job_id=job_id,
             names=names.get(step.number, ()) if fate is Fate.REBUILDS else (),

@@ -348,7 +348,10 @@ class _Planner:
                     label=step.label,
                     fate=fate,
                     reason=reason,
-                    seconds=job.seconds if job is not None else None,
+                    seconds=self.history.seconds_of(state.info.number)
+                    if state is not None and job is not None
+                    else None,
+                    within=step.options.in_,
                     job_id=job.job_id if job is not None and fate is Fate.KEPT else "",
                 )
             )

@@ -344,8 +344,11 @@ def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
         refusals.append(f"there is no checkpoint right before {cut.label!r}: {failure}")
     label, reason = cut.label, ""
     replay = decided.replay()
+    stand = list(jobs)
     if cut.fork is not None and replay is not None:
-        label, reason = cut.label, told_items(cut, replay.item_plans(cut.fork))
+        items = replay.item_plans(cut.fork)
+        label, reason = cut.label, told_items(cut, items)
+        stand += [job for item in items for job in item.jobs]
     else:
         kept = sum(bool(job.turns) for job in jobs)
         reason = f"goes on at {label}; {kept} of its jobs {'is' if kept == 1 else 'are'} kept"
@@ -354,9 +357,22 @@ def _told_inside(decided: RestartPlan, cut: InnerCut) -> Plan:
     reason += told_remade(decided.remade)
     steps = [
         msgspec.structs.replace(step, reason=reason) if step.label == cut.turns[0].loop else step
-        for step in plan.steps
+        for step in _without(decided, stand)
     ]
     return msgspec.structs.replace(plan, cut=label, steps=tuple(steps), refusals=tuple(refusals))
+
+
+def _without(decided: RestartPlan, kept: Sequence[JobFinished]) -> list[PlannedStep]:
+    """The steps of a plan; those that execute without the seconds of what is kept of them."""
+    ids = {job_id for job in kept for job_id in (job.job_id, job.lays)}
+    return [
+        msgspec.structs.replace(
+            step, seconds=decided.history.seconds_of(decided.numbers[step.number], without=ids)
+        )
+        if step.fate is Fate.EXECUTES and step.number in decided.numbers
+        else step
+        for step in decided.plan.steps
+    ]
 
 
 def _told_in_cells(decided: RestartPlan, flow: Flow, changed: Sequence[str]) -> Plan:

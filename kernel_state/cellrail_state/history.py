@@ -9,7 +9,7 @@ for it (its own, or the kept job of an earlier run).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from cellrail_state.model import (
     Woken,
     Written,
 )
+from cellrail_state.spans import busy_seconds
 from cellrail_state.steps import StepState, with_source
 from cellrail_state.turns import job_address
 
@@ -135,6 +136,40 @@ class RunHistory(Lineage):
         ]
         # items of parallel loops end in any order; the job that ends a loop comes last
         return sorted(found, key=lambda f: [*((0, turn.index) for turn in f[0]), (1, 0)])
+
+    def seconds_of(
+        self, number: int, turns: tuple[Turn, ...] = (), *, without: Collection[str] = ()
+    ) -> float | None:
+        """Seconds in which a step was executed; None where it was not.
+
+        Of a loop these are the seconds of its items, with all steps in them; of a step in loops,
+        those of all its turns (`busy_seconds` tells what they are together).
+
+        Args:
+            number: of the step.
+            turns: only what it did in these.
+            without: ids of jobs that do not count.
+        """
+        inside = self._spent.get(number)
+        if inside is None:
+            job = self._with_job(self._states[number]).job
+            return job.seconds if job is not None and job.job_id not in without else None
+        jobs = [job for at, job in inside if at[: len(turns)] == turns]
+        return busy_seconds(job for job in jobs if job.job_id not in without)
+
+    @functools.cached_property
+    def _spent(self) -> dict[int, list[tuple[tuple[Turn, ...], JobFinished]]]:
+        """The jobs in loops that each step's time is made of, with their turns."""
+        numbers = {state.info.label: number for number, state in self._states.items()}
+        loops = {(t.loop, turns[:n]) for _, turns in self.turns for n, t in enumerate(turns)}
+        found: dict[int, list[tuple[tuple[Turn, ...], JobFinished]]] = {}
+        for (step, turns), job_id in self.turns.items():
+            if (self.label_of(step), turns) in loops:
+                continue  # the job that ends a loop in a turn is no work of its own
+            made = turns, self.job_by_id(job_id)
+            for number in {step, *(numbers.get(turn.loop, step) for turn in turns)}:
+                found.setdefault(number, []).append(made)
+        return found
 
     def content(self, ref: ObjectRef) -> bytes:
         """The bytes behind an address."""

@@ -103,6 +103,46 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
     assert notebook.page.evaluate("window.hacked") is None
 
 
+def test_a_wide_frame_is_turned_by_columns_and_keeps_its_index_when_it_is_sorted(lab, make, app):
+    app.run(
+        make(
+            "%%step make\nimport pandas as pd\n"
+            "frame = pd.DataFrame({'A': [1, 2, 3], 'a': [6, 5, 4]}, index=['x', 'y', 'z'])\n"
+            "frame.index.name = 'id'\n"
+            "for n in range(100):\n    frame[f'c{n}'] = n"
+        )
+    )
+    notebook = lab.open(lab.notebook(OPEN + " last"))
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("treeitem", name=re.compile("^make")).click()
+    panel.get_by_role("tab", name=re.compile("^Variables")).click()
+    panel.get_by_role("button", name="frame", exact=True).click()
+    preview = panel.get_by_role("region", name="Preview of frame", exact=True)
+    first = preview.locator("tbody tr").first
+
+    preview.get_by_role("button", name="a", exact=True).click()
+    expect(first.locator("th, td").nth(0)).to_have_text("z")
+    expect(first.locator("th, td").nth(1)).to_have_text("3")
+    expect(first.locator("th, td").nth(2)).to_have_text("4")
+    expect(first.locator("td").nth(1)).to_have_class("cr-number")
+    headings = preview.locator("thead th")
+    expect(headings.nth(0)).to_have_text("id")
+    expect(headings.nth(2)).to_contain_text("in the filter: a_2")
+    expect(preview).to_contain_text("60 of 102 columns")
+    notebook.shoot("wide-frame")
+    preview.get_by_role("button", name="Columns behind").click()
+    expect(headings.nth(1)).to_contain_text("c58")
+    expect(first.locator("th, td").nth(0)).to_have_text("z")
+    expect(preview.get_by_role("button", name="Columns behind")).to_be_disabled()
+    preview.get_by_role("button", name="Columns before").click()
+    preview.get_by_label("Filter in SQL").fill("a_2 = 6")
+    preview.get_by_role("button", name="Filter", exact=True).click()
+    expect(preview).to_contain_text("1 of 1 rows")
+    expect(first.locator("th, td").nth(0)).to_have_text("x")
+    notebook.check()
+
+
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):
     report = "%%step report\nprint(note)\nfrom IPython.display import HTML\nHTML(note)"
     fail = f"%%step fail\nraise ValueError({EVIL!r})"

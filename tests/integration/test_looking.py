@@ -7,6 +7,8 @@ import json
 import nbformat
 import pytest
 
+from cellrail.panels.rooms.restart import RestartRoom
+
 
 @pytest.fixture
 def runs(make, app, edit):
@@ -105,3 +107,86 @@ def test_prune_keeps_what_kept_runs_point_to(make, app, tmp_path):
     assert report.needed == (first.id,)
     assert app.restart(second.id, from_step="#3").status == "success"
     assert not app.doctor().findings
+
+
+# --- how long it took ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def naps(make, app):
+    """A run with loops: three items of 0.1 s and 2 * 0.05 s each, then two at once of 0.3 s."""
+    path = make(
+        "import time",
+        "%%step items --foreach i in range(3)\ntime.sleep(0.1)",
+        "%%step inner --in items --foreach k in range(2)\ntime.sleep(0.03)",
+        "%%step last --in inner\ntime.sleep(0.02)",
+        "%%step apart --foreach j in range(2) --parallel 2\ntime.sleep(0.3); n = j",
+        "%%step end\nprint('end')",
+    )
+    return app.run(path)
+
+
+def _sum(run, loop, label=""):
+    """Seconds of the jobs in a loop, or in an item of it; of one step, where it is named."""
+    jobs = [(run.history.address_of(job), job) for job in run.history.jobs if job.turns]
+    return pytest.approx(
+        sum(
+            job.seconds
+            for address, job in jobs
+            # what gathers the turns of a loop within is no work of its own
+            if loop in address and address.endswith(label) and not address.endswith("/inner")
+        ),
+        abs=1e-4,
+    )
+
+
+def test_the_time_of_a_loop_is_that_of_its_items(naps, app, cellrail):
+    told = json.loads(cellrail("show", "last", "--json").stdout)
+    took = {step["label"]: step["seconds"] for step in told["steps"]}
+
+    assert took["items"] == _sum(naps, "items[")
+    assert took["items"] >= 0.6
+    assert took["inner"] == _sum(naps, "inner[")
+    assert took["last"] == _sum(naps, "items[", "last")
+    # at once: from the first's beginning to the last's end, and no sum
+    one, two = sorted((j for j in naps.history.jobs if j.turns[:1] and j.turns[0].loop == "apart"),
+                      key=lambda job: job.started)  # fmt: skip
+    beside = max(0.0, one.started + one.seconds - two.started)
+    assert took["apart"] == pytest.approx(one.seconds + two.seconds - beside)
+    run = app.show(naps.id)
+    assert run["items[1]/inner"].seconds == _sum(naps, "items[1]/inner[")
+    assert run["items[1]/inner[0]/last"].seconds == _sum(naps, "items[1]/inner[0]/last")
+    items = run.items(run["items"])
+    assert [item.seconds for item in items] == [_sum(naps, f"items[{n}]") for n in range(3)]
+
+
+def test_a_plan_expects_the_time_of_what_executes_of_a_loop(naps, app):
+    def expected(**options):
+        plan = app.restart(naps.id, plan=True, **options)
+        return plan, {step.label: step.seconds for step in plan.steps}
+
+    plan, whole = expected(from_step="items")
+    assert whole["items"] == _sum(naps, "items[")
+    # what lies in a loop counts once
+    assert plan.seconds_of(plan.executing) == whole["items"] + whole["apart"] + whole["end"]
+
+    plan, some = expected(from_step="items[2]")
+    assert some["items"] == _sum(naps, "items[2]")
+    assert some["last"] == _sum(naps, "items[2]", "last")
+    assert some["apart"] == whole["apart"]
+    told = RestartRoom(app).ask_plan({"run": naps.id, "step": "items[2]"})
+    assert told["seconds"] == some["items"] + some["apart"] + some["end"]
+
+    plan, one = expected(from_step="apart[1]")
+    assert one["apart"] == _sum(naps, "apart[1]")
+    assert one["items"] == whole["items"]
+    again = {step.label: step.seconds for step in app.rerun(naps.id, plan=True).steps}
+    assert again == whole
+
+
+def test_a_kept_loop_took_the_time_of_its_items_where_they_ran(naps, app):
+    kept = app.restart(naps.id, from_step="end")
+
+    before = {step.label: step.seconds for step in app.show(naps.id).steps}
+    after = {step.label: step.seconds for step in kept.steps}
+    assert {**after, "end": 0} == {**before, "end": 0}

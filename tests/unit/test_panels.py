@@ -27,8 +27,9 @@ from cellrail.notebook.parameters import infer
 from cellrail.panels.base import BUTTONS, ROOMS, Room, kind_of
 from cellrail.panels.desk import UNSEEN_SECONDS, Desk, Question, serve
 from cellrail.panels.plain import Plain
+from cellrail.panels.rooms.frames import PAGE
 from cellrail.panels.rooms.outputs import pieces_of
-from cellrail.panels.rooms.previews import PAGE, look_at
+from cellrail.panels.rooms.previews import look_at
 from cellrail.panels.rooms.restart import kind_of as field_kind
 from cellrail.panels.rooms.restart import text_of, value_of
 from cellrail.tables import Table
@@ -325,11 +326,13 @@ def test_a_table_is_shown_page_by_page(frame):
 
 
 def test_a_table_is_sorted_and_filtered_in_sql(frame):
-    page = look_at(frame, {"sort": "a", "descending": True, "where": "a < 40"})
-    assert (page["total"], page["rows"][0][0]) == (40, "39")
+    page = look_at(frame, {"sort": 0, "descending": True, "where": "a < 40"})
+    assert (page["total"], page["rows"][0][1]) == (40, "39")
     column = '"' + EVIL.replace('"', '""') + '"'
     assert look_at(frame, {"where": f"{column} IS NULL"})["total"] == 0
-    assert look_at(frame, {"sort": EVIL})["total"] == 100
+    assert look_at(frame, {"sort": 1})["total"] == 100
+    with pytest.raises(UserError, match="no column 3"):
+        look_at(frame, {"sort": 3})
 
 
 @pytest.mark.parametrize(
@@ -341,11 +344,93 @@ def test_a_wrong_filter_is_refused_with_what_to_write(frame, where):
     assert "WHERE" in caught.value.hint
 
 
-def test_columns_of_one_name_are_shown_and_not_sorted():
-    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    assert look_at(frame, {})["rows"] == [["0", "1", "2"]]
-    with pytest.raises(UserError, match="same name"):
-        look_at(frame, {"sort": "a"})
+def _frames_of(columns):
+    """A table of each library, of columns by name."""
+    import polars as pl
+    import pyarrow as pa
+
+    return [pd.DataFrame(columns), pl.DataFrame(columns), pa.table(columns)]
+
+
+@pytest.mark.parametrize("library", [0, 1, 2], ids=["pandas", "polars", "arrow"])
+def test_columns_that_differ_in_case_only_keep_their_values_and_have_names_for_the_filter(library):
+    frame = _frames_of({"A": [1, 2, 3], "b": [7, 8, 9], "a": [6, 5, 4]})[library]
+
+    page = look_at(frame, {"sort": 2})
+    assert [row[-3:] for row in page["rows"]] == [
+        ["3", "9", "4"], ["2", "8", "5"], ["1", "7", "6"],
+    ]  # fmt: skip
+    assert [name for name, *_ in page["columns"]] == ["A", "b", "a"]
+    assert page["called"] == ["A_1", "", "a_2"]
+    assert look_at(frame, {"where": "a_2 = 4"})["rows"][0][-3:] == ["3", "9", "4"]
+    assert look_at(frame, {"where": "A_1 = 1 AND B = 7"})["rows"][0][-3:] == ["1", "7", "6"]
+    # which of both is meant is not guessed
+    with pytest.raises(UserError, match=r"a.*not found"):
+        look_at(frame, {"where": "a = 4"})
+
+
+def test_columns_of_one_name_are_sorted_and_filtered_too():
+    import pyarrow as pa
+
+    frame = pd.DataFrame([[1, 2, 0], [0, 3, 1]], columns=["a", "a", ""])
+    assert look_at(frame, {})["rows"] == [["0", "1", "2", "0"], ["1", "0", "3", "1"]]
+    assert look_at(frame, {"sort": 0})["rows"] == [["1", "0", "3", "1"], ["0", "1", "2", "0"]]
+    assert look_at(frame, {"where": "a_2 > 2"})["rows"] == [["1", "0", "3", "1"]]
+    assert look_at(frame, {"where": "column_1 = 0"})["total"] == 1
+    twice = pa.table([pa.array([1]), pa.array([2])], names=["x", "x"])
+    assert look_at(twice, {})["rows"] == [["1", "2"]]
+
+
+def test_a_frame_that_is_sorted_or_filtered_keeps_its_index_types_and_alignment():
+    frame = pd.DataFrame(
+        {"n": [3, 1, 2], "kind": pd.Categorical(["x", "y", "x"]), "f": [0.5, float("nan"), 2]},
+        index=pd.Index(["c", "a", "b"], name="id"),
+    )
+    plain = look_at(frame, {})
+    page = look_at(frame, {"sort": 0, "where": "kind = 'x'"})
+
+    assert page["columns"] == plain["columns"] == [
+        ["n", "int64", True], ["kind", "category", False], ["f", "float64", True],
+    ]  # fmt: skip
+    assert page["index"] == plain["index"] == "id"
+    assert page["rows"] == [["b", "2", "x", "2"], ["c", "3", "x", "0.5"]]
+    assert look_at(frame, {"where": "id = 'a'"})["rows"] == [["a", "1", "y", "nan"]]
+    # of two levels; an index without a name
+    assert look_at(frame.set_index("kind", append=True), {"sort": 1})["index"] == "id, kind"
+    assert look_at(frame.reset_index(drop=True), {"sort": 0})["index"] == "index"
+    # what the index is called is no column's name in the filter
+    frame.index.name = "N"
+    assert look_at(frame, {"where": "n = 1"})["rows"] == [["a", "1", "y", "nan"]]
+
+
+@pytest.mark.parametrize("library", [0, 1, 2], ids=["pandas", "polars", "arrow"])
+def test_a_wide_table_is_shown_column_by_column(library):
+    frame = _frames_of({f"c{n}": [n, -n] for n in range(150)})[library]
+
+    page = look_at(frame, {"column": 60, "sort": 149})
+    assert (page["columns_total"], page["column"], len(page["columns"])) == (150, 60, 60)
+    assert page["columns"][0][0] == "c60"
+    assert page["rows"][0][-60:] == [str(-n) for n in range(60, 120)]
+    assert [name for name, *_ in look_at(frame, {"column": 120})["columns"]][-1] == "c149"
+    # a page behind the last is the last column
+    assert look_at(frame, {"column": 1000})["columns"][0][0] == "c149"
+
+
+def test_a_column_that_sql_knows_nothing_of_keeps_no_other_from_being_sorted_or_filtered():
+    periods = pd.period_range("2013-01", periods=3, freq="M", name="month")
+    frame = pd.DataFrame({"n": [3, 1, 2], "span": periods}, index=periods)
+
+    assert look_at(frame, {"sort": 0, "where": "n < 3"})["rows"] == [
+        ["2013-02", "1", "2013-02"], ["2013-03", "2", "2013-03"],
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"type period\[M\] cannot be sorted"):
+        look_at(frame, {"sort": 1})
+
+
+def test_a_table_without_columns_or_rows_is_shown():
+    assert look_at(pd.DataFrame(index=[1, 2]), {})["rows"] == [["1"], ["2"]]
+    for frame in _frames_of({"a": [1, 2]}):
+        assert look_at(frame, {"where": "a > 2"})["rows"] == []
 
 
 def test_arrays_and_other_values_are_told_in_short():

@@ -38,12 +38,18 @@ class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     fate: Fate
     reason: str = ""
-    #: seconds its last run took
+    #: seconds its last run took; of a loop its items', those only that execute again
     seconds: float | None = None
+    #: label of the loop around it, whose seconds hold those of this step; "" where there is none
+    within: str = ""
     #: the kept job
     job_id: str = ""
     #: names that its cell rebuilds
     names: tuple[str, ...] = ()
+
+
+#: what makes a step's code run
+_EXECUTES = frozenset({Fate.EXECUTES, Fate.RUNS_AGAIN, Fate.REBUILDS})
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +88,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.refusals and self.hint:
             lines.append(self.hint)
         return lines
+
+    @property
+    def executing(self) -> list[PlannedStep]:
+        """The steps of which something executes."""
+        return [step for step in self.steps if step.fate in _EXECUTES]
+
+    @property
+    def kept(self) -> list[PlannedStep]:
+        """The steps that are kept."""
+        return [step for step in self.steps if step.fate is Fate.KEPT]
+
+    @staticmethod
+    def seconds_of(steps: Sequence[PlannedStep]) -> float:
+        """Seconds that steps took together last time: a loop's hold those of the steps in it."""
+        labels = {step.label for step in steps}
+        return sum(step.seconds or 0.0 for step in steps if step.within not in labels)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())

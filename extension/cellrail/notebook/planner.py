@@ -309,6 +309,7 @@ class Planner:
             fate=fate,
             reason=reason,
             seconds=seconds,
+            within=step.options.in_,
             job_id=old.job_id if old is not None and place < cut else "",
             names=names,
         )

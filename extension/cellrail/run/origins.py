@@ -28,7 +28,7 @@ def origin_step(history: RunHistory, state: StepState) -> OriginStep:
         accepted=state.accepted,
         cause=state.cause,
         job_id=state.job_id if job is not None else "",
-        seconds=job.seconds if job is not None else None,
+        seconds=history.seconds_of(info.number) if job is not None else None,
         written=history.written_by(info.number),
         failure=history.restorable_after(state.info.number) if job is not None else "",
         # a kept job's is its own run's

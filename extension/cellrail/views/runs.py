@@ -14,6 +14,7 @@ from cellrail.views.variables import Loader
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunStatus, StepStatus, Turn, to_plain
 from cellrail_state.rows import RunRow
+from cellrail_state.spans import busy_seconds
 from cellrail_state.turns import job_address
 
 
@@ -279,8 +280,11 @@ def _item(address: str, jobs: Sequence[TurnView]) -> ItemView:
     order = {status: place for place, status in enumerate(_TELLING)}
     telling = min(jobs, key=lambda job: order.get(job.status, len(order)))
     # the job that ends a loop within is no work of its own
-    seconds = sum(j.seconds or 0.0 for j in jobs if not j.ends_a_loop)
+    work = [turn._state.job for turn in jobs if not turn.ends_a_loop]  # noqa: SLF001
+    made = [job for job in work if job is not None]
     return ItemView(
-        address=address, status=status_words(telling._state), seconds=seconds,  # noqa: SLF001
+        address=address,
+        status=status_words(telling._state),  # noqa: SLF001
+        seconds=busy_seconds(made) or 0.0,
         cause=telling.cause,
-    )  # fmt: skip
+    )

@@ -64,8 +64,8 @@ class StepView:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds its code took; None where it has not ended."""
-        return self._state.job.seconds if self._state.job is not None else None
+        """Seconds its code took, of a loop that of its items; None where it has not ended."""
+        return self._history.seconds_of(self.number) if self._state.job is not None else None
 
     @property
     def cause(self) -> str:
@@ -290,6 +290,13 @@ class TurnView(StepView):
     def address(self) -> str:
         """How it is called: `score[north]`, `score[north]/inner[0]`."""
         return job_address(self.label, self.turns)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds its code took in this turn; of a loop within the turn, that of its items."""
+        if self.ends_a_loop:
+            return self._history.seconds_of(self.number, self.turns)
+        return self._state.job.seconds if self._state.job is not None else None
 
     @property
     def ends_a_loop(self) -> bool:

@@ -16,7 +16,7 @@ function output(piece, place) {
  */
 function preview(name, ask, close) {
   const el = h("section", { class: "cr-preview", "aria-label": `Preview of ${name}` });
-  const wish = { offset: 0, sort: "", descending: false, where: "" };
+  const wish = { offset: 0, column: 0, sort: null, descending: false, where: "" };
   let data = null;
   let error = null;
   let busy = false;
@@ -36,27 +36,41 @@ function preview(name, ask, close) {
     if (mine === turn) { busy = false; show(); }
   }
 
+  /** Where a page lies, and what turns it. */
+  function pages(what, first, shown, total, limit, turn) {
+    const last = first + shown;
+    const words = what === "Rows" ? "rows" : "columns";
+    return [
+      h("span", { class: "cr-soft", role: "status", key: `${what}-at` }, `${total ? count(first + 1) : 0}–${count(last)} of ${count(total)} ${words}`),
+      button("‹", () => turn(Math.max(0, first - limit)), { disabled: first === 0, "aria-label": `${what} before`, key: `${what}-before` }),
+      button("›", () => turn(first + limit), { disabled: last >= total, "aria-label": `${what} behind`, key: `${what}-behind` })];
+  }
+
+  /** The heading of a column: its name, its type, and what the filter calls it. */
+  function heading([name, kind, number], shift) {
+    const place = data.column + shift; // two columns may have one name
+    const sorted = wish.sort === place ? (wish.descending ? "down" : "up") : "";
+    const called = data.called[shift];
+    return h("th", { scope: "col", class: number ? "cr-number" : "", title: kind, "aria-sort": sorted ? (sorted === "down" ? "descending" : "ascending") : null },
+      h("button", { type: "button", class: "cr-sort", "data-sorted": sorted, onclick: () => look({ sort: place, descending: sorted === "up", offset: 0 }), key: `sort-${place}` }, name),
+      h("div", { class: "cr-kind" }, kind),
+      called ? h("div", { class: "cr-kind" }, `in the filter: ${called}`) : null);
+  }
+
   function table() {
-    const last = data.offset + data.rows.length;
-    const sort = (column) => look({ sort: column, descending: wish.sort === column ? !wish.descending : false, offset: 0 });
     return [
       h("form", { class: "cr-bar cr-tight", key: "bar", onsubmit: (event) => { event.preventDefault(); look({ where: event.currentTarget.elements.where.value, offset: 0 }); } },
         h("input", { class: "cr-field cr-mono cr-grow", name: "where", "aria-label": "Filter in SQL", placeholder: "Filter in SQL: dep_delay > 60 AND origin = 'JFK'", value: wish.where, spellcheck: "false", key: "where" }),
         h("button", { type: "submit", class: "cr-button", key: "filter" }, "Filter"),
-        h("span", { class: "cr-soft", role: "status" }, `${data.total ? count(data.offset + 1) : 0}–${count(last)} of ${count(data.total)} rows`),
-        button("‹", () => look({ offset: Math.max(0, data.offset - data.limit) }), { disabled: data.offset === 0, "aria-label": "Rows before", key: "before" }),
-        button("›", () => look({ offset: data.offset + data.limit }), { disabled: last >= data.total, "aria-label": "Rows behind", key: "behind" })),
+        pages("Rows", data.offset, data.rows.length, data.total, data.limit, (offset) => look({ offset })),
+        data.columns_total > data.columns_limit ? pages("Columns", data.column, data.columns.length, data.columns_total, data.columns_limit, (column) => look({ column })) : null),
       h("div", { class: "cr-scroll cr-values", key: "values", tabindex: 0, role: "region", "aria-label": `Rows of ${name}` }, h("table", { class: "cr-table cr-data" },
-        h("thead", {}, h("tr", {}, data.index ? h("th", { scope: "col" }, h("span", { class: "cr-soft" }, "index")) : null, data.columns.map(([column, kind, number]) =>
-          h("th", { scope: "col", class: number ? "cr-number" : "", title: kind, "aria-sort": wish.sort === column ? (wish.descending ? "descending" : "ascending") : null },
-            h("button", { type: "button", class: "cr-sort", "data-sorted": wish.sort === column ? (wish.descending ? "down" : "up") : "", onclick: () => sort(column), key: `sort-${column}` }, column),
-            h("div", { class: "cr-kind" }, kind))))),
+        h("thead", {}, h("tr", {}, data.index ? h("th", { scope: "col" }, h("span", { class: "cr-soft" }, data.index)) : null, data.columns.map(heading))),
         h("tbody", {}, data.rows.map((row) => h("tr", {}, row.map((cell, place) => {
           const shift = data.index ? 1 : 0;
           if (place < shift) return h("th", { scope: "row", class: "cr-index" }, cell);
           return h("td", { class: data.columns[place - shift]?.[2] ? "cr-number" : "" }, cell);
         })))))),
-      data.more_columns > 0 ? h("p", { class: "cr-soft", key: "more" }, `${count(data.more_columns)} more columns`) : null,
     ];
   }
 

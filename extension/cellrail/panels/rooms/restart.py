@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellrail.errors import BadParameter, CellrailError, UserError
 from cellrail.notebook.parameters import choices
-from cellrail.notebook.plan import Fate, Plan
+from cellrail.notebook.plan import Plan
 from cellrail.panels.base import Args, Room
 from cellrail.panels.errand import Errand, Wish
 from cellrail.panels.rooms.runs import clipped
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 #: items of loops that are offered as cuts, at most; those that failed come first
 _ITEMS = 40
 _FLAGS = ("force", "widen", "failed_only", "reeval", "cancel_origin", "keep_waiting")
-_EXECUTES = {Fate.EXECUTES, Fate.RUNS_AGAIN, Fate.REBUILDS}
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, "true": True, "false": False}
 
 
@@ -69,7 +68,6 @@ class RestartRoom(Room):
         run, options = self._wish(args)
         options = {n: v for n, v in options.items() if n not in {"cancel_origin", "keep_waiting"}}
         plan: Plan = self.app.restart(run.id, plan=True, **options)
-        executes = [step for step in plan.steps if step.fate in _EXECUTES]
         return {
             "steps": [
                 {"label": step.label, "fate": step.fate.value, "reason": step.reason,
@@ -82,10 +80,10 @@ class RestartRoom(Room):
             "by_force": plan.by_force,
             "warnings": list(plan.warnings),
             "items": {kind: list(keys[:20]) for kind, keys in plan.items.items()},
-            "executes": len(executes),
-            "kept": sum(step.fate is Fate.KEPT for step in plan.steps),
-            "seconds": sum(step.seconds or 0.0 for step in executes),
-            "saved": sum(step.seconds or 0.0 for step in plan.steps if step.fate is Fate.KEPT),
+            "executes": len(plan.executing),
+            "kept": len(plan.kept),
+            "seconds": plan.seconds_of(plan.executing),
+            "saved": plan.seconds_of(plan.kept),
         }  # fmt: skip
 
     def ask_start(self, args: Args) -> dict[str, str]:
