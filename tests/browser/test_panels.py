@@ -103,6 +103,19 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
     assert notebook.page.evaluate("window.hacked") is None
 
 
+def test_a_double_click_on_restart_starts_one_run(lab, failed, app):
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.restart_panel({failed.id!r}, {str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    restart = notebook.panel.get_by_role("button", name="Restart", exact=True)
+    expect(restart).to_be_enabled()
+    restart.dblclick()
+    expect(notebook.panel.get_by_role("button", name="Another restart")).to_be_visible()
+    notebook.page.wait_for_timeout(2000)
+    assert len(app.runs()) == 2
+
+
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):
     report = "%%step report\nprint(note)\nfrom IPython.display import HTML\nHTML(note)"
     fail = f"%%step fail\nraise ValueError({EVIL!r})"

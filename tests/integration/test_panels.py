@@ -215,6 +215,19 @@ def test_a_restart_runs_in_a_process_of_its_own(failed, app):
     assert "limit" not in run.history.started.command
 
 
+def test_a_restart_that_is_asked_for_twice_is_one_run(failed, app):
+    room = RestartRoom(app)
+    wish = {"run": failed.id, "step": "report", "parameters": {"limit": "3"}, "force": True}
+    first, second = room.ask_start(wish), room.ask_start(wish)
+    assert first == second
+    follow(room, first["errand"])
+    assert len(app.runs()) == 2
+    # what is asked for behind its end is another one
+    assert room.ask_start(wish) != first
+    follow(room, room.ask_start(wish)["errand"])
+    assert len(app.runs()) == 3
+
+
 def test_a_refused_errand_says_why(failed, app):
     wish = Wish(
         store=str(app.store_path), verb="restart", run=failed.id, options={"from_step": "nothing"}
@@ -231,7 +244,11 @@ def test_a_suspended_run_is_resumed_and_a_second_resume_is_told(make, app):
     run = app.run(path)
     room = RunRoom(app)
     assert plain(room.ask_view({"run": run.id}))["run"]["waits"]["label"] == "ask"
-    room.ask_act({"run": run.id, "verb": "resume", "data": {"yes": EVIL}})
+    resume = {"run": run.id, "verb": "resume", "data": {"yes": EVIL}}
+    room.ask_act(resume)
+    begun = room._acted[run.id].pid
+    room.ask_act(resume)
+    assert room._acted[run.id].pid == begun  # pressed twice
     while (told := room.ask_acted({"run": run.id}))["state"] != "ended":
         time.sleep(0.1)
     assert told["error"] is None

@@ -130,6 +130,7 @@ rooms.backfill = (ctx) => {
   // --- work -----------------------------------------------------------------------------------
 
   async function work(what, args, then) {
+    if (busy) return;
     busy = what;
     sure = "";
     show();

@@ -13,12 +13,14 @@ rooms.restart = (ctx) => {
   let typing = 0;
   let errand = "";
   let going = null;
+  let sending = false; // a press that is not answered yet
+  let stopping = false;
   let stop = null;
   const el = h("div", { class: "cr-restart" });
 
   async function start(run, step) {
     stop?.();
-    [origin, form, plan, error, values, flags, errand, going] = [run, null, null, null, {}, {}, "", null];
+    [origin, form, plan, error, values, flags, errand, going, stopping] = [run, null, null, null, {}, {}, "", null, false];
     show();
     try {
       form = await ctx.ask("form", { run });
@@ -71,14 +73,17 @@ rooms.restart = (ctx) => {
   }
 
   async function press() {
-    error = null;
+    if (sending) return;
+    [sending, error] = [true, null];
+    show();
     try {
       errand = (await ctx.ask("start", wish())).errand;
     } catch (problem) {
-      error = problem;
+      [error, sending] = [problem, false];
       show();
       return;
     }
+    sending = false;
     ctx.say("The restart begins.");
     stop = ctx.watch("progress", { errand }, (found, problem) => {
       if (problem) error = problem;
@@ -95,6 +100,18 @@ rooms.restart = (ctx) => {
       show();
     });
     show();
+  }
+
+  async function cancel() {
+    if (stopping) return;
+    stopping = true;
+    show();
+    try {
+      await ctx.ask("stop", { errand });
+    } catch (problem) {
+      [error, stopping] = [problem, false];
+      show();
+    }
   }
 
   // --- what is drawn ---
@@ -165,7 +182,7 @@ rooms.restart = (ctx) => {
     const running = going?.state !== "ended";
     return h("div", { class: "cr-going", key: "going" },
       h("div", { class: "cr-bar" }, badge(going?.status || "queued", going?.status || "starting"), h("span", { class: "cr-mono cr-grow" }, going?.run ?? ""),
-        running ? button("Cancel", () => ctx.ask("stop", { errand }).catch((problem) => { error = problem; show(); }), { kind: "danger", key: "stop" })
+        running ? button(stopping ? "Cancelling…" : "Cancel", cancel, { kind: "danger", key: "stop", disabled: stopping })
           : [ctx.has("run") && going.run ? button("Open the run", () => ctx.go("run", { run: going.run }), { key: "open" }) : null, button("Another restart", () => start(going?.run || origin), { key: "another" })]),
       h("div", { class: "cr-progress", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": done }, h("span", { style: { width: percent(total ? done / total : 0) } })),
       going?.cause ? h("p", { class: "cr-told cr-cause-line" }, going.cause) : null,
@@ -181,7 +198,7 @@ rooms.restart = (ctx) => {
       h("header", { class: "cr-head", key: "head" }, h("div", { class: "cr-title" }, h("h3", {}, "Restart"), badge(form.status), h("span", { class: "cr-flow" }, form.flow), h("span", { class: "cr-mono cr-soft" }, form.run)),
         h("div", { class: "cr-actions" },
           button("In this kernel", () => ctx.here({ restart: form.run, step: cut }), { key: "here", disabled: refused || Object.keys(wish().parameters).length > 0, title: "Put this notebook's variables back to what they were right before the cut; nothing is executed" }),
-          button(planning ? "Planning…" : "Restart", press, { kind: "primary", disabled: refused || planning, key: "go", title: "A new run, in the background" }))),
+          button(sending ? "Starting…" : planning ? "Planning…" : "Restart", press, { kind: "primary", disabled: refused || planning || sending, key: "go", title: "A new run, in the background" }))),
       form.cause ? h("p", { class: "cr-told cr-cause-line", key: "cause" }, form.cause) : null,
       h("div", { class: "cr-two", key: "two" }, form_part(), plan_part()));
   }

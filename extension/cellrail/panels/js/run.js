@@ -75,6 +75,7 @@ rooms.run = (ctx) => {
   }
 
   async function act(verb, data) {
+    if (acting) return;
     acting = verb;
     ctx.say(`${verb}…`);
     show();

@@ -199,6 +199,9 @@ function clock(moment) {
 
 const count = (number) => number.toLocaleString("en-US");
 
+/** A part of a whole, as a width. */
+const percent = (part) => `${(part * 100).toFixed(3)}%`;
+
 // --- pictures ---------------------------------------------------------------------------------
 
 // each status has a shape of its own, so that it is told without colour; a word stands beside it

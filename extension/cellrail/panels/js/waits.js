@@ -13,6 +13,7 @@ rooms.waits = (ctx) => {
   let busy = false;
   let sure = false;
   let said = "";
+  let answered = ""; // the wait that was answered here; it is listed until its run goes on
   let stop = null;
   const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "Waits" });
   const answer = h("div", {});
@@ -46,12 +47,14 @@ rooms.waits = (ctx) => {
   }
 
   async function send(by) {
-    const { run, step } = one();
+    if (busy) return;
+    const { key, run, step } = one();
     [busy, trouble, sure] = [true, null, false];
     show();
     try {
       const done = await ctx.ask("answer", { run, step, by, data: data() });
       said = `${done.step} of run ${done.run} is ${by === "resume" ? "resumed" : "cancelled"}`;
+      answered = key;
       ctx.say(said);
     } catch (problem) {
       trouble = problem;
@@ -69,7 +72,7 @@ rooms.waits = (ctx) => {
 
   function draw_answer() {
     const row = one();
-    if (!row) return draw(answer, said ? h("div", { class: "cr-bar", role: "status" }, icon("success"), said) : null);
+    if (!row || row.key === answered) return draw(answer, said ? h("div", { class: "cr-bar", role: "status" }, icon("success"), said) : null);
     const parts = [h("h3", {}, `${row.step || "step"} of ${row.flow} `, h("span", { class: "cr-mono cr-soft" }, row.run))];
     if (!row.can) {
       parts.push(h("p", { class: "cr-note" }, row.words));
@@ -108,7 +111,7 @@ rooms.waits = (ctx) => {
         h("td", { class: "cr-nowrap" }, badge(row.can ? "suspended" : row.answered ? "running" : "interrupted", KINDS[row.kind] ?? row.kind), row.words === "waits" ? null : h("div", { class: "cr-soft" }, row.words)),
         h("td", { class: "cr-mono" }, row.step), h("td", {}, h("div", { class: "cr-clip" }, row.flow), h("div", { class: "cr-chips" }, chips(Object.entries(row.labels), "label"))),
         h("td", { class: "cr-mono cr-nowrap" }, row.run), h("td", { class: "cr-nowrap", title: clock(row.asked) }, ago(row.asked + behind)), h("td", {}, until(row)),
-        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, disabled: !row.can }, "Answer …")))))));
+        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, disabled: !row.can || row.key === answered }, row.key === answered ? "Answered" : "Answer …")))))));
   }
 
   function show() {

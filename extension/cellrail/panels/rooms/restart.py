@@ -11,7 +11,7 @@ from cellrail.errors import BadParameter, CellrailError, UserError
 from cellrail.notebook.parameters import choices
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.panels.base import Args, Room
-from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.errand import Errand, Errands
 from cellrail.panels.rooms.runs import clipped
 from cellrail.views import first_line
 from cellrail_state.errors import StateError
@@ -40,7 +40,8 @@ class RestartRoom(Room):
             app: the store's.
         """
         super().__init__(app)
-        self._errands: dict[str, Errand] = {}
+        self._errands = Errands(app)
+        self._known: dict[str, Errand] = {}
 
     def ask_form(self, args: Args) -> dict[str, Any]:
         """What can be chosen: the cut, and the parameters with the origin's values.
@@ -91,15 +92,16 @@ class RestartRoom(Room):
     def ask_start(self, args: Args) -> dict[str, str]:
         """Start the run, in a process of its own; what names the errand.
 
+        The same restart, asked for again while it is under way, is that one.
+
         Args:
             args: `run`, `step` (the cut), `parameters` (what differs, as text), `labels`, and what
                 `App.restart` knows as `force`, `widen`, `failed_only`, `reeval`, `cancel_origin`
                 and `keep_waiting`.
         """
         run, options = self._wish(args)
-        wish = Wish(store=str(self.app.store_path), verb="restart", run=run.id, options=options)
-        errand = Errand(self.app, wish)
-        self._errands[str(errand.pid)] = errand
+        errand = self._errands.begin("restart", run.id, options)
+        self._known[str(errand.pid)] = errand
         return {"errand": str(errand.pid)}
 
     def ask_progress(self, args: Args) -> dict[str, Any]:
@@ -162,7 +164,7 @@ class RestartRoom(Room):
             return ""
 
     def _errand(self, args: Args) -> Errand:
-        errand = self._errands.get(str(args.get("errand")))
+        errand = self._known.get(str(args.get("errand")))
         if errand is None:
             raise UserError("nobody knows this errand any more", hint="the list of runs shows all")
         return errand
