@@ -105,7 +105,9 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
 
 def test_a_double_click_on_restart_starts_one_run(lab, failed, app):
     notebook = lab.open(
-        lab.notebook(f"import cellrail\ncellrail.restart_panel({failed.id!r}, {str(app.store_path)!r})")
+        lab.notebook(
+            f"import cellrail\ncellrail.restart_panel({failed.id!r}, {str(app.store_path)!r})"
+        )
     )
     notebook.run(0)
     restart = notebook.panel.get_by_role("button", name="Restart", exact=True)
@@ -114,6 +116,46 @@ def test_a_double_click_on_restart_starts_one_run(lab, failed, app):
     expect(notebook.panel.get_by_role("button", name="Another restart")).to_be_visible()
     notebook.page.wait_for_timeout(2000)
     assert len(app.runs()) == 2
+
+
+def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
+    path = make(
+        "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    run = app.run(path)
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("button", name=re.compile("^Answer")).click()
+    value, resume = panel.get_by_label("Value 1"), panel.get_by_role("button", name="Resume")
+    value.fill("yes")
+    resume.click()
+    expect(panel.get_by_role("alert")).to_have_text("This value has no name.")
+    expect(panel.get_by_label("Name 1")).to_be_focused()
+    panel.get_by_role("tab", name="JSON").click()
+    expect(value).to_have_value("yes")
+    panel.get_by_label("Name 1").fill("by")
+    expect(panel.get_by_role("alert")).to_have_count(0)
+    panel.get_by_role("button", name="Another field").click()
+    panel.get_by_label("Name 2").fill("by")
+    panel.get_by_label("Value 2").fill("no")
+    resume.click()
+    expect(panel.get_by_role("alert")).to_contain_text("There is a field by already")
+    notebook.shoot("waits-refused")
+    assert app.show(run.id).status == "suspended"
+    panel.get_by_label("Name 2").fill("who")
+    panel.get_by_role("tab", name="JSON").click()
+    expect(panel.get_by_label("JSON for flow.resume_data")).to_have_value('{"by":"yes","who":"no"}')
+    panel.get_by_role("tab", name="Form").click()
+    expect(panel.get_by_label("Value 2")).to_have_value("no")
+    resume.click()
+    expect(panel.get_by_role("button", name="Resume")).to_have_count(0)
+    expect(panel.get_by_text("ask of run")).to_be_visible()
+    expect(panel.get_by_text("No run waits.")).to_be_visible()
+    assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
 
 
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):
