@@ -153,9 +153,35 @@ def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
     expect(panel.get_by_label("Value 2")).to_have_value("no")
     resume.click()
     expect(panel.get_by_role("button", name="Resume")).to_have_count(0)
-    expect(panel.get_by_text("ask of run")).to_be_visible()
+    expect(panel.get_by_text("ask of run").first).to_be_visible()
     expect(panel.get_by_text("No run waits.")).to_be_visible()
     assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
+
+
+def test_a_panel_whose_kernel_was_restarted_says_so(lab, failed):
+    notebook = lab.open(lab.notebook(OPEN, "import time\ntime.sleep(14)"))
+    notebook.run(0)
+    panel = notebook.panel
+    row = panel.get_by_role("row", name=re.compile(failed.id))
+    expect(row).to_be_visible()
+    silent, gone = panel.get_by_text("has not answered"), panel.get_by_text("Run this cell again")
+    notebook.run(1)
+    panel.get_by_role("searchbox").fill("nothing")
+    # where widgets are answered beside the cells, nobody has to wait
+    expect(silent.or_(panel.get_by_text("No run fits."))).to_be_visible()
+    expect(panel.get_by_text("No run fits.")).to_be_visible()
+    expect(silent).to_have_count(0)
+    panel.get_by_role("searchbox").fill("")
+    expect(row).to_be_visible()
+    notebook.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    expect(gone).to_be_visible()
+    row.click()
+    expect(panel.get_by_role("alert").first).to_contain_text("The kernel was restarted or is gone.")
+    expect(panel.get_by_text("Looking…")).to_have_count(0)
+    notebook.shoot("gone")
+    notebook.run(0)
+    expect(row).to_be_visible()
+    expect(gone).to_have_count(0)
 
 
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):

@@ -138,17 +138,19 @@ def test_a_value_is_read_set_and_observed(widget):
 def test_what_a_button_does_stays_in_the_kernel(tmp_path, monkeypatch):
     from cellrail.panels.widget import Panel
 
-    asked = []
+    asked, told = [], []
     wish = {"run": "r", "options": {"parameters": {"token": EVIL}}}
     panel = Panel(
         [kind_of("restart_button")], Plain("button", lambda: Table(title="", headings=())),
         store=tmp_path, start={"words": "Again"}, own={"wish": wish, "button": "b"},
     )  # fmt: skip
     monkeypatch.setattr(panel._clerk, "ask", lambda _, question: asked.append(question))
+    monkeypatch.setattr(panel, "_tell", told.append)
     forged = {"run": "another", "options": {}}
     panel.heard(None, {"n": 1, "room": "restart_button", "what": "press",
                        "args": {"id": "old", "wish": forged}}, [])  # fmt: skip
     panel.heard(None, {"alive": True}, [])
+    assert told == [{"heard": True}, {"heard": True}]
     assert asked == [
         {"n": 1, "room": "restart_button", "what": "press",
          "args": {"id": "old", "wish": wish, "button": "b"}},

@@ -88,6 +88,8 @@ class Panel(anywidget.AnyWidget):
         del buffers
         if not isinstance(content, dict):
             return
+        # work takes its time; that somebody is there is told at once
+        self._tell({"heard": True})
         if "here" in content:
             between_cells(lambda: self._tell({"here": restart_here(content["here"])}))
         elif self._own and "room" in content:

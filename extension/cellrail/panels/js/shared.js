@@ -264,17 +264,26 @@ function tablist(tabs, chosen, choose, label) {
 
 // --- the line to the kernel -------------------------------------------------------------------
 
+const GONE = { message: "The kernel was restarted or is gone.", hint: "Run this cell again." };
+// milliseconds without a sign of the kernel after which that is told: it may execute a cell
+const SILENT_AFTER = 6000;
+
 /** Questions and what is followed, of one view of the widget. */
 class Line {
-  constructor(model) {
+  /** `told(state)` hears how it stands with the kernel: "" (well), "silent" or "gone". */
+  constructor(model, told) {
     this.model = model;
+    this.told = told;
+    this.state = "";
+    this.since = 0; // the first message that waits for a sign
     this.next = Math.floor(Math.random() * 2 ** 40);
     this.asked = new Map();
     this.watched = new Map();
     this.hear = (message) => this.take(message);
-    this.show = () => document.hidden || this.model.send({ alive: true });
+    this.show = () => document.hidden || this.send({ alive: true });
     model.on("msg:custom", this.hear);
     this.beat = setInterval(this.show, 20000);
+    this.watch_over = setInterval(() => this.look(), 1000);
     document.addEventListener("visibilitychange", this.show);
   }
 
@@ -282,24 +291,61 @@ class Line {
     const n = this.next++;
     return new Promise((resolve, reject) => {
       this.asked.set(n, { resolve, reject });
-      this.model.send({ n, room, what, args: args ?? {} });
+      this.send({ n, room, what, args: args ?? {} });
     });
+  }
+
+  send(message) {
+    if (this.state === "gone") {
+      this.gone();
+      return;
+    }
+    this.since ||= Date.now();
+    try {
+      this.model.send(message);
+    } catch {
+      this.gone(); // the front end has closed the line
+    }
+  }
+
+  /** Every message has a sign for an answer; a kernel that executes a cell gives it later. */
+  look() {
+    if (!this.since || this.state === "gone") return;
+    const waited = Date.now() - this.since;
+    if (waited > SILENT_AFTER) this.stand("silent");
+  }
+
+  stand(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.told(state);
+  }
+
+  /** Nobody answers any more: who waits is told. */
+  gone() {
+    this.stand("gone");
+    for (const { reject } of this.asked.values()) reject(GONE);
+    this.asked.clear();
+    // what was shown stays; what never came never will
+    for (const one of this.watched.values()) if (!one.answered) one.heard(undefined, GONE);
   }
 
   watch(room, what, args, heard) {
     const n = this.next++;
     const question = { n, room, what, args: args ?? {}, watch: true };
-    this.watched.set(n, { question, heard });
-    this.model.send(question);
-    return () => this.watched.delete(n) && this.model.send({ n, drop: true });
+    this.watched.set(n, { question, heard, answered: false });
+    this.send(question);
+    return () => this.watched.delete(n) && this.send({ n, drop: true });
   }
 
   take(message) {
+    this.since = 0;
+    if (this.state === "silent") this.stand("");
     if (message.lost) {
       // the process that answers has ended: ask anew
       for (const { reject } of this.asked.values()) reject({ message: "the panel's process has ended", hint: "try again" });
       this.asked.clear();
-      for (const { question } of this.watched.values()) this.model.send(question);
+      for (const { question } of this.watched.values()) this.send(question);
       return;
     }
     const asked = this.asked.get(message.n);
@@ -308,14 +354,19 @@ class Line {
       if (message.error) asked.reject(message.error);
       else asked.resolve(message.data);
     }
-    this.watched.get(message.n)?.heard(message.data, message.error);
+    const watched = this.watched.get(message.n);
+    if (watched) {
+      watched.answered = true;
+      watched.heard(message.data, message.error);
+    }
   }
 
   close() {
     clearInterval(this.beat);
+    clearInterval(this.watch_over);
     document.removeEventListener("visibilitychange", this.show);
     this.model.off("msg:custom", this.hear);
-    for (const n of this.watched.keys()) this.model.send({ n, drop: true });
+    for (const n of this.watched.keys()) this.send({ n, drop: true });
     this.watched.clear();
   }
 }
