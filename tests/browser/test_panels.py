@@ -93,6 +93,12 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
     preview.get_by_label("Filter in SQL").fill("origin = 'JFK' AND dep_delay > 60")
     preview.get_by_role("button", name="Filter", exact=True).click()
     expect(preview).not_to_contain_text("of 500 rows")
+    preview.get_by_label("Filter in SQL").fill("")
+    preview.get_by_label("Filter in SQL").press("Enter")
+    expect(preview).to_contain_text("of 500 rows")
+    preview.get_by_label("Filter in SQL").fill("origin = 'JFK' AND dep_delay > 60")
+    preview.get_by_label("Filter in SQL").press("Enter")
+    expect(preview).not_to_contain_text("of 500 rows")
     preview.get_by_role("button", name="dep_delay", exact=True).click()
     expect(preview.locator("tbody td").nth(0)).to_have_text("JFK")
     notebook.shoot("variables")
@@ -242,6 +248,25 @@ def test_the_keyboard_reaches_everything(lab, failed):
         "aria-selected", "true"
     )
     notebook.check()
+
+
+def test_enter_does_what_the_button_beside_a_field_does(lab, make, app):
+    path = make(
+        "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    run = app.run(path)
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.run_panel('none', {str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_label("Run", exact=True).fill(run.id)
+    panel.get_by_label("Run", exact=True).press("Enter")
+    panel.get_by_label("JSON for the next step").fill("[7]")
+    panel.get_by_label("JSON for the next step").press("Enter")
+    expect(panel.locator(".cr-head")).to_contain_text("success")
+    assert "[7]" in str(app.show(run.id)["after"].outputs)
 
 
 def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):

@@ -12,9 +12,13 @@ rooms.run = (ctx) => {
   const head = h("div", {});
   const steps = h("div", { class: "cr-steps-pane" });
   const detail = step_detail(ctx, { run: () => run, running: () => view?.run.status === "running", choose });
-  const find = h("form", { class: "cr-bar", onsubmit: (event) => { event.preventDefault(); const { value } = find.elements.run; if (value.trim()) start(value.trim()); } },
-    h("label", { class: "cr-soft" }, "Run ", h("input", { class: "cr-field cr-mono", name: "run", placeholder: "last, an id, a notebook", spellcheck: "false" })), h("button", { type: "submit", class: "cr-button" }, "Open"));
+  const address = h("input", { class: "cr-field cr-mono", name: "run", placeholder: "last, an id, a notebook", spellcheck: "false", onkeydown: on_enter(() => find_run()) });
+  const find = h("div", { class: "cr-bar", role: "search" }, h("label", { class: "cr-soft" }, "Run ", address), button("Open", () => find_run()));
   el.append(find, head, h("div", { class: "cr-split" }, steps, detail.el));
+
+  function find_run() {
+    if (address.value.trim()) start(address.value.trim());
+  }
 
   function start(next, step) {
     if (next !== run || !stop) {
@@ -108,9 +112,8 @@ rooms.run = (ctx) => {
   }
 
   function resume_form(busy) {
-    const press = (event) => {
-      event.preventDefault();
-      const text = event.currentTarget.elements.data.value.trim();
+    const press = () => {
+      const text = el.querySelector("[name=data]").value.trim();
       try {
         act("resume", text ? JSON.parse(text) : undefined);
       } catch (problem) {
@@ -118,9 +121,9 @@ rooms.run = (ctx) => {
         show();
       }
     };
-    return h("form", { class: "cr-resume", onsubmit: press, key: "resume" },
-      h("input", { class: "cr-field cr-mono", name: "data", "aria-label": "JSON for the next step (flow.resume_data)", placeholder: "JSON for flow.resume_data", key: "data" }),
-      h("button", { type: "submit", class: "cr-button cr-primary", disabled: busy, key: "send" }, acting === "resume" ? "Resuming…" : "Resume"));
+    return h("div", { class: "cr-resume", key: "resume" },
+      h("input", { class: "cr-field cr-mono", name: "data", "aria-label": "JSON for the next step (flow.resume_data)", placeholder: "JSON for flow.resume_data", key: "data", onkeydown: on_enter(press) }),
+      button(acting === "resume" ? "Resuming…" : "Resume", press, { kind: "primary", disabled: busy, key: "send" }));
   }
 
   function facts({ run: told }) {

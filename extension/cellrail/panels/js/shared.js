@@ -238,6 +238,13 @@ function button(words, onclick, more) {
   return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick, ...rest }, words);
 }
 
+/** For a field: Enter does what the button beside it does. Front ends keep forms in outputs from it. */
+const on_enter = (act) => (event) => {
+  if (event.key !== "Enter" || event.isComposing) return;
+  event.preventDefault();
+  act(event.currentTarget);
+};
+
 function problem(error, key) {
   return h("div", { class: "cr-problem", role: "alert", key: key ?? "problem" }, icon("failed"),
     h("span", {}, error.message, error.hint ? h("span", { class: "cr-hint" }, ` ${error.hint}`) : null));

@@ -39,10 +39,11 @@ function preview(name, ask, close) {
   function table() {
     const last = data.offset + data.rows.length;
     const sort = (column) => look({ sort: column, descending: wish.sort === column ? !wish.descending : false, offset: 0 });
+    const filter = () => look({ where: el.querySelector("[name=where]").value, offset: 0 });
     return [
-      h("form", { class: "cr-bar cr-tight", key: "bar", onsubmit: (event) => { event.preventDefault(); look({ where: event.currentTarget.elements.where.value, offset: 0 }); } },
-        h("input", { class: "cr-field cr-mono cr-grow", name: "where", "aria-label": "Filter in SQL", placeholder: "Filter in SQL: dep_delay > 60 AND origin = 'JFK'", value: wish.where, spellcheck: "false", key: "where" }),
-        h("button", { type: "submit", class: "cr-button", key: "filter" }, "Filter"),
+      h("div", { class: "cr-bar cr-tight", key: "bar", role: "search" },
+        h("input", { class: "cr-field cr-mono cr-grow", name: "where", "aria-label": "Filter in SQL", placeholder: "Filter in SQL: dep_delay > 60 AND origin = 'JFK'", value: wish.where, spellcheck: "false", key: "where", onkeydown: on_enter(filter) }),
+        button("Filter", filter, { key: "filter" }),
         h("span", { class: "cr-soft", role: "status" }, `${data.total ? count(data.offset + 1) : 0}–${count(last)} of ${count(data.total)} rows`),
         button("‹", () => look({ offset: Math.max(0, data.offset - data.limit) }), { disabled: data.offset === 0, "aria-label": "Rows before", key: "before" }),
         button("›", () => look({ offset: data.offset + data.limit }), { disabled: last >= data.total, "aria-label": "Rows behind", key: "behind" })),
