@@ -261,12 +261,42 @@ def test_enter_does_what_the_button_beside_a_field_does(lab, make, app):
     )
     notebook.run(0)
     panel = notebook.panel
-    panel.get_by_label("Run", exact=True).fill(run.id)
-    panel.get_by_label("Run", exact=True).press("Enter")
+    panel.get_by_role("textbox", name="Run", exact=True).fill(run.id)
+    panel.get_by_role("textbox", name="Run", exact=True).press("Enter")
     panel.get_by_label("JSON for the next step").fill("[7]")
     panel.get_by_label("JSON for the next step").press("Enter")
     expect(panel.locator(".cr-head")).to_contain_text("success")
     assert "[7]" in str(app.show(run.id)["after"].outputs)
+
+
+def test_the_typed_form_keeps_line_breaks_and_tells_what_is_wrong_at_the_field(lab, make, app):
+    cell = "note = 'two\\nlines'\nnothing = None\nworst = float('nan')\nnames = ['a']"
+    app.run(make(cell, "%%step show\nprint(note)", tags={1: ["parameters"]}))
+    store = str(app.store_path)
+    source = f"import cellrail\ncellrail.restart_panel('last', {store!r}, from_step='show')"
+    notebook = lab.open(lab.notebook(source))
+    notebook.run(0)
+    panel = notebook.panel
+    expect(panel.get_by_label("note", exact=True)).to_have_value("two\nlines")
+    expect(panel.get_by_label("nothing", exact=True)).to_have_attribute("placeholder", "None")
+    worst, names = panel.get_by_label("worst", exact=True), panel.get_by_label("names", exact=True)
+    expect(worst).to_have_attribute("placeholder", "float('nan')")
+    worst.fill("abc")
+    names.fill("[")
+    expect(worst).to_have_attribute("aria-invalid", "true")
+    expect(panel.locator(".cr-wrong").filter(has_text="'abc' is no number")).to_be_visible()
+    expect(panel.locator(".cr-wrong").filter(has_text="is no JSON")).to_be_visible()
+    restart = panel.get_by_role("button", name="Restart", exact=True)
+    expect(restart).to_be_disabled()
+    notebook.shoot("restart-wrong")
+    worst.fill("inf")
+    names.fill("[]")
+    panel.get_by_label("note", exact=True).fill("three\nlines\nnow")
+    expect(restart).to_be_enabled()
+    expect(panel.locator(".cr-wrong")).to_have_count(0)
+    restart.click()
+    expect(panel.get_by_role("button", name="Another restart")).to_be_visible()
+    assert app.show("last").parameters["note"] == "three\nlines\nnow"
 
 
 def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):

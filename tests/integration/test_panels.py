@@ -185,8 +185,32 @@ def test_a_plan_tells_what_would_happen_with_other_parameters(failed, app):
     assert refused["earliest"] == "load"
     wide = {"run": failed.id, "step": "report", "parameters": {"day": "y"}, "widen": True}
     assert plain(room.ask_plan(wide))["refusals"] == []
+
+
+def test_what_is_wrong_with_a_parameter_is_told_of_its_field(failed, app):
+    room = RestartRoom(app)
+    wrong = {"run": failed.id, "parameters": {"limit": "two"}}
+    assert plain(room.ask_plan(wrong)) == {"wrong": {"limit": "'two' is no whole number"}}
     with pytest.raises(UserError, match="limit: 'two' is no whole number"):
-        room.ask_plan({"run": failed.id, "parameters": {"limit": "two"}})
+        room.ask_start(wrong)
+
+
+def test_a_field_in_which_nothing_stands_says_what_that_means(make, app):
+    cell = (
+        "import math\nnothing = None\nempty = ''\nworst = float('nan')\nmost = math.inf\n"
+        "at: int = now()"
+    )
+    run = app.run(
+        make(f"now = int\n{cell}", "x = 1", tags={1: ["parameters"]}), parameters={"most": None}
+    )
+    fields = plain(RestartRoom(app).ask_form({"run": run.id}))["parameters"]
+    assert {one["name"]: (one["kind"], one["value"], one["empty"]) for one in fields[1:]} == {
+        "nothing": ("any", "", "None"), "empty": ("text", "", ""),
+        "worst": ("float", "", "float('nan')"), "most": ("float", "", "None"),
+        "at": ("int", "", "now()"),
+    }  # fmt: skip
+    wrong = {"run": run.id, "parameters": {"worst": "abc", "most": "-inf"}}
+    assert plain(RestartRoom(app).ask_plan(wrong)) == {"wrong": {"worst": "'abc' is no number"}}
 
 
 def follow(room, errand, seconds=120):

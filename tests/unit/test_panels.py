@@ -420,6 +420,7 @@ def test_a_text_that_is_no_such_value_is_refused_by_name(name, text):
 
 
 def test_values_become_the_text_of_their_fields():
-    assert [text_of(v) for v in (None, 1.5, True, "a", ["b"], dt.date(2013, 1, 1))] == [
-        "", "1.5", "true", "a", '["b"]', "2013-01-01",
+    nan = float("nan")
+    assert [text_of(v) for v in (None, 1.5, nan, True, "a", ["b"], dt.date(2013, 1, 1))] == [
+        "", "1.5", "nan", "true", "a", '["b"]', "2013-01-01",
     ]  # fmt: skip

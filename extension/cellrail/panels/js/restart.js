@@ -120,22 +120,31 @@ rooms.restart = (ctx) => {
     const id = `cr-${form.run}-${one.name}`;
     const value = values[one.name] ?? one.value;
     const changed = value !== one.value;
-    const common = { id, class: "cr-field", key: `field-${one.name}`, "aria-describedby": one.help ? `${id}-help` : null };
+    const wrong = changed ? plan?.wrong?.[one.name] : "";
+    const common = {
+      id, class: "cr-field", key: `field-${one.name}`, placeholder: one.empty || null, "aria-invalid": wrong ? "true" : null,
+      "aria-describedby": [wrong ? `${id}-wrong` : "", `${id}-help`].filter(Boolean).join(" "),
+    };
+    // what a field for numbers cannot hold; a line break is lost in a field of one line
+    const finite = one.value ? Number.isFinite(Number(one.value)) : !/nan|inf/i.test(one.empty);
+    const lines = one.value.includes("\n");
+    const area = (more) => h("textarea", { ...common, value, spellcheck: "false", oninput: (event) => change(one.name, event.target.value), ...more });
     const input = (type, more) => h("input", { ...common, type, value, oninput: (event) => change(one.name, event.target.value), ...more });
     const kinds = {
       choice: () => h("select", { ...common, value, onchange: (event) => change(one.name, event.target.value) }, one.choices.map((choice) => h("option", { value: choice, selected: choice === value }, choice))),
       bool: () => h("input", { ...common, class: "cr-check", type: "checkbox", checked: value === "true", onchange: (event) => change(one.name, String(event.target.checked)) }),
       int: () => input("number", { step: "1" }),
-      float: () => input("number", { step: "any" }),
+      float: () => (finite ? input("number", { step: "any" }) : input("text", { inputmode: "decimal", spellcheck: "false" })),
       date: () => input("date"),
       datetime: () => input("datetime-local", { step: "1", value: value.slice(0, 19) }),
       secret: () => input("password", { autocomplete: "off", placeholder: "as it was" }),
-      json: () => h("textarea", { ...common, class: "cr-field cr-mono", rows: 2, spellcheck: "false", value, oninput: (event) => change(one.name, event.target.value) }),
+      json: () => area({ class: "cr-field cr-mono", rows: 2 }),
     };
     return h("div", { class: `cr-parameter${changed ? " cr-changed" : ""}`, key: `parameter-${one.name}` },
-      h("label", { for: id }, one.name), h("div", { class: "cr-input" }, (kinds[one.kind] ?? (() => input("text", { spellcheck: "false" })))(),
+      h("label", { for: id }, one.name), h("div", { class: "cr-input" }, (kinds[one.kind] ?? (() => (lines ? area({ rows: Math.min(8, one.value.split("\n").length + 1) }) : input("text", { spellcheck: "false" }))))(),
         changed ? button("Undo", () => { delete values[one.name]; look(); }, { kind: "quiet", key: "undo", "aria-label": `Undo the change of ${one.name}` }) : null),
-      h("p", { class: "cr-hint", id: `${id}-help` }, changed ? `was ${one.kind === "secret" ? "another" : one.value || "empty"}` : "", changed && one.help ? " · " : "", one.help));
+      wrong ? h("p", { class: "cr-wrong", role: "alert", id: `${id}-wrong`, key: "wrong" }, wrong) : null,
+      h("p", { class: "cr-hint", id: `${id}-help`, key: "help" }, changed ? `was ${one.kind === "secret" ? "another" : one.value || one.empty || "empty"}` : "", changed && one.help ? " · " : "", one.help));
   }
 
   function check(name, words, hint) {
@@ -153,7 +162,7 @@ rooms.restart = (ctx) => {
       form.parameters.length ? h("h4", { key: "title" }, "Parameters") : null,
       form.parameters.map(field),
       form.failed_items || flags.failed_only ? check("failed_only", "Only the items that failed") : null,
-      plan?.refusals.length || flags.force || flags.widen ? h("fieldset", { class: "cr-set", key: "stale" }, h("legend", {}, "Steps before the cut that are not what they were"),
+      plan?.refusals?.length || flags.force || flags.widen ? h("fieldset", { class: "cr-set", key: "stale" }, h("legend", {}, "Steps before the cut that are not what they were"),
         check("widen", "Execute them, too", "the cut moves to the first of them"), check("force", "Keep them as they were")) : null,
       form.status === "suspended" ? h("fieldset", { class: "cr-set", key: "waits" }, h("legend", {}, "The run itself waits"),
         check("cancel_origin", "Cancel it"), check("keep_waiting", "Let it wait on")) : null);
@@ -161,6 +170,7 @@ rooms.restart = (ctx) => {
 
   function plan_part() {
     if (!plan) return h("div", { class: "cr-plan", key: "plan", "aria-busy": String(planning) }, error ? problem(error) : h("p", { class: "cr-empty" }, "Planning…"));
+    if (plan.wrong) return h("div", { class: "cr-plan", key: "plan", "aria-busy": String(planning) }, h("p", { class: "cr-empty" }, `There is no plan: ${Object.keys(plan.wrong).join(", ")} cannot be read.`));
     const kinds = { kept: "kept", executes: "running", "runs again": "running", rebuilds: "running", pending: "pending", skipped: "skipped", "may execute": "waiting" };
     return h("div", { class: "cr-plan", key: "plan", "aria-busy": String(planning) },
       plan.refusals.length ? h("div", { class: "cr-problem", role: "alert", key: "refused" }, icon("failed"), h("div", {}, h("strong", {}, "This restart is refused. "), plan.refusals.map((words) => h("div", {}, words)),
@@ -193,7 +203,7 @@ rooms.restart = (ctx) => {
   function show() {
     if (errand) { draw(el, going_part()); return; }
     if (!form) { draw(el, error ? problem(error) : h("p", { class: "cr-empty" }, "Looking…")); return; }
-    const refused = !plan || plan.refusals.length > 0;
+    const refused = !plan || Boolean(plan.wrong) || plan.refusals.length > 0;
     draw(el,
       h("header", { class: "cr-head", key: "head" }, h("div", { class: "cr-title" }, h("h3", {}, "Restart"), badge(form.status), h("span", { class: "cr-flow" }, form.flow), h("span", { class: "cr-mono cr-soft" }, form.run)),
         h("div", { class: "cr-actions" },

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
+import re
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _ITEMS = 40
 _FLAGS = ("force", "widen", "failed_only", "reeval", "cancel_origin", "keep_waiting")
 _EXECUTES = {Fate.EXECUTES, Fate.RUNS_AGAIN, Fate.REBUILDS}
+_MADE = re.compile(r"(?:(bool|int|float|str)\(|(?:math|np|numpy)\.(?:nan|inf)$)")
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, "true": True, "false": False}
 
 
@@ -62,11 +65,13 @@ class RestartRoom(Room):
         }
 
     def ask_plan(self, args: Args) -> dict[str, Any]:
-        """What would happen, and why.
+        """What would happen, and why; or `wrong`: what is wrong with which field.
 
         Args:
             args: as of `start`.
         """
+        if wrong := self._wrong(args):
+            return {"wrong": wrong}
         run, options = self._wish(args)
         options = {n: v for n, v in options.items() if n not in {"cancel_origin", "keep_waiting"}}
         plan: Plan = self.app.restart(run.id, plan=True, **options)
@@ -156,6 +161,20 @@ class RestartRoom(Room):
             options["labels"] = {str(k): str(v) for k, v in dict(args["labels"]).items()}
         return run, options
 
+    def _wrong(self, args: Args) -> dict[str, str]:
+        """By parameter, why what its field holds is no value of it."""
+        if not args.get("parameters"):
+            return {}
+        _, flow = self.app.restartable(str(args.get("run") or "last"))
+        wrong = {}
+        for parameter in flow.parameters:
+            if parameter.name in args["parameters"]:
+                try:
+                    value_of(parameter, args["parameters"][parameter.name])
+                except BadParameter as error:
+                    wrong[parameter.name] = str(error).removeprefix(f"{parameter.name}: ")
+        return wrong
+
     def _default_cut(self, run: Run) -> str:
         """The cut where none is named; "" where there is none to offer."""
         try:
@@ -214,10 +233,18 @@ def _field(parameter: Parameter, run: Run) -> dict[str, Any]:
         "kind": "secret" if secret else kind_of(parameter),
         "choices": [text_of(choice) for choice in choices(parameter)],
         "value": "" if secret else text_of(value),
+        "empty": "" if secret else _empty(parameter, value, given=given),
         "help": clipped(parameter.help, 200),
         "default": "" if secret else clipped(parameter.source, 80),
         "given": given,
     }
+
+
+def _empty(parameter: Parameter, value: Any, *, given: bool) -> str:
+    """What stands behind a field in which nothing does; "" where that is an empty text."""
+    if value is not None:
+        return ""
+    return "None" if given else clipped(parameter.source, 80) or "None"
 
 
 def kind_of(parameter: Parameter) -> str:
@@ -233,6 +260,10 @@ def kind_of(parameter: Parameter) -> str:
     annotated = {"bool": "bool", "int": "int", "float": "float", "str": "text"}
     if parameter.annotation in annotated:
         return annotated[parameter.annotation]
+    # float("nan"), int(time()): no literals, and yet it is known what they are
+    made = _MADE.match(parameter.source)
+    if made is not None:
+        return annotated[made[1]] if made[1] else "float"
     kinds: tuple[tuple[Any, str], ...] = (
         (bool, "bool"), (int, "int"), (float, "float"), (str, "text"),
         ((list, tuple, dict), "json"),
@@ -248,6 +279,8 @@ def text_of(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
