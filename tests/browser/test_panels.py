@@ -327,15 +327,28 @@ def test_panels_are_dark_where_the_theme_is(lab, failed):
     notebook.shoot("run-dark")
 
 
-def test_a_restart_in_a_kernel_of_another_notebook_is_refused_in_words(lab, failed):
+def test_a_restart_in_this_kernel_is_offered_where_it_leads_somewhere(lab, failed):
     notebook = lab.open(lab.notebook(OPEN + f" {failed.id}"))
     notebook.run(0)
     panel = notebook.panel
     panel.get_by_role("button", name="Restart from here…").click()
     button = panel.get_by_role("button", name="In this kernel")
+    expect(panel.get_by_text("Not in this kernel: this run is of delays.ipynb.")).to_be_visible()
+    expect(button).to_be_disabled()
+    notebook.shoot("restart-elsewhere")
+
+    own = lab.open("delays.ipynb")
+    own.page.evaluate("jupyterapp.commands.execute('notebook:insert-cell-above')")
+    cell = own.page.locator(".jp-Notebook .jp-CodeCell").first.locator(".cm-content")
+    cell.click()
+    own.page.keyboard.insert_text(f"%load_ext cellrail\n%flow panel {failed.id}")
+    own.run(0)
+    own.panel.get_by_role("button", name="Restart from here…").click()
+    button = own.panel.get_by_role("button", name="In this kernel")
     expect(button).to_be_enabled()
-    button.click()
-    expect(panel.locator(".cr-room-restart").get_by_role("alert")).to_contain_text("check")
+    own.panel.get_by_label("longest", exact=True).fill("1000")
+    expect(own.panel.get_by_text("the changed ones are for a run of its own")).to_be_visible()
+    expect(button).to_be_disabled()
 
 
 def test_panels_work_in_notebook_7(lab, failed):

@@ -306,6 +306,9 @@ def test_a_clerk_carries_questions_to_a_process_that_ends_with_the_last_panel(fa
 def test_a_restart_in_this_kernel_puts_its_variables_back(make, app, front):
     run = app.run(make("x = [1, 2]", "%%step add\nx.append(1 / 0)"))
     front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb")
+    asked = "from cellrail.panels.here import here\nprint(here({'flow': %r}))"
+    assert "'why': ''" in front.run(asked % "flow.ipynb")
+    assert "this run is of other.ipynb" in front.run(asked % "other.ipynb")
     wish = {"restart": run.id, "step": "add"}
     said = front.run(f"from cellrail.panels.here import restart_here\nprint(restart_here({wish}))")
     assert "right before 'add'" in said

@@ -16,7 +16,7 @@ import traitlets
 
 from cellrail.panels.base import RoomKind
 from cellrail.panels.clerk import Clerk
-from cellrail.panels.here import between_cells, restart_here
+from cellrail.panels.here import between_cells, here
 from cellrail.panels.plain import Plain
 
 _JS = Path(__file__).parent / "js"
@@ -91,7 +91,7 @@ class Panel(anywidget.AnyWidget):
         # work takes its time; that somebody is there is told at once
         self._tell({"heard": True})
         if "here" in content:
-            between_cells(lambda: self._tell({"here": restart_here(content["here"])}))
+            between_cells(lambda: self._tell({"here": here(content["here"])}))
         elif self._own and "room" in content:
             args = {**content.get("args", {}), **self._own}
             self._clerk.ask(str(self.model_id), {**content, "args": args})

@@ -13,6 +13,7 @@ rooms.restart = (ctx) => {
   let typing = 0;
   let errand = "";
   let going = null;
+  let elsewhere = null; // why this kernel cannot be put back: "" for nothing, null while it is asked
   let sending = false; // a press that is not answered yet
   let stopping = false;
   let stop = null;
@@ -31,6 +32,8 @@ rooms.restart = (ctx) => {
     }
     cut = step || form.cut || form.cuts[0]?.address || "";
     if (form.status === "suspended") flags.cancel_origin = true;
+    elsewhere = null;
+    ctx.here({ flow: form.flow });
     look();
   }
 
@@ -203,12 +206,14 @@ rooms.restart = (ctx) => {
   function show() {
     if (errand) { draw(el, going_part()); return; }
     if (!form) { draw(el, error ? problem(error) : h("p", { class: "cr-empty" }, "Looking…")); return; }
+    const not_here = elsewhere || (Object.keys(wish().parameters).length ? "its parameters are what they were: the changed ones are for a run of its own" : "");
     const refused = !plan || Boolean(plan.wrong) || plan.refusals.length > 0;
     draw(el,
       h("header", { class: "cr-head", key: "head" }, h("div", { class: "cr-title" }, h("h3", {}, "Restart"), badge(form.status), h("span", { class: "cr-flow" }, form.flow), h("span", { class: "cr-mono cr-soft" }, form.run)),
         h("div", { class: "cr-actions" },
-          button("In this kernel", () => ctx.here({ restart: form.run, step: cut }), { key: "here", disabled: refused || Object.keys(wish().parameters).length > 0, title: "Put this notebook's variables back to what they were right before the cut; nothing is executed" }),
+          button("In this kernel", () => ctx.here({ restart: form.run, step: cut }), { key: "here", disabled: refused || elsewhere === null || Boolean(not_here), "aria-describedby": not_here ? "cr-not-here" : null, title: "Put this notebook's variables back to what they were right before the cut; nothing is executed" }),
           button(sending ? "Starting…" : planning ? "Planning…" : "Restart", press, { kind: "primary", disabled: refused || planning || sending, key: "go", title: "A new run, in the background" }))),
+      not_here ? h("p", { class: "cr-told cr-soft", id: "cr-not-here", key: "not-here" }, `Not in this kernel: ${not_here}.`) : null,
       form.cause ? h("p", { class: "cr-told cr-cause-line", key: "cause" }, form.cause) : null,
       h("div", { class: "cr-two", key: "two" }, form_part(), plan_part()));
   }
@@ -219,7 +224,15 @@ rooms.restart = (ctx) => {
     open(args) {
       if (args.run || !origin || (!errand && !ctx.alone && ctx.value && ctx.value !== origin && !form)) start(args.run || (ctx.alone ? "" : ctx.value) || "last", args.step);
     },
-    here(told) { if (told.error) { error = told.error; } ctx.say(told.text ?? ""); show(); },
+    here(told) {
+      if ("why" in told) {
+        if (told.flow === form?.flow) { elsewhere = told.why; show(); }
+        return;
+      }
+      if (told.error)  { error = told.error; }
+      ctx.say(told.text ?? "");
+      show();
+    },
     close() { stop?.(); },
   };
 };
