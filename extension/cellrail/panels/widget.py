@@ -17,7 +17,8 @@ import traitlets
 from cellrail.panels.base import RoomKind
 from cellrail.panels.clerk import Clerk
 from cellrail.panels.here import between_cells, here
-from cellrail.panels.plain import Plain
+from cellrail.panels.plain import A_PANEL, Plain
+from cellrail_state.errors import CannotStore
 
 _JS = Path(__file__).parent / "js"
 
@@ -100,6 +101,11 @@ class Panel(anywidget.AnyWidget):
 
     def _tell(self, answer: dict[str, Any]) -> None:
         self.send(answer)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A window is not stored: a copy would open another one."""
+        del protocol
+        raise CannotStore(A_PANEL)
 
     def close(self) -> None:
         """Take the panel away."""
