@@ -318,6 +318,12 @@ def test_a_restart_in_this_kernel_puts_its_variables_back(make, app, front):
     assert "no step 'none'" in said
 
 
+def test_the_id_of_a_run_that_is_given_for_a_store_is_refused_with_what_to_call(failed):
+    with pytest.raises(UserError, match=f"{failed.id}.* is the id of a run") as refused:
+        cellrail.panel(failed.id)
+    assert refused.value.hint == f"cellrail.panel(run={failed.id!r})"
+
+
 def test_panels_are_tables_where_there_is_no_front_end(failed, app):
     for shown in (
         cellrail.panel(app), cellrail.runs_panel(app), cellrail.run_panel(failed.id, app),
