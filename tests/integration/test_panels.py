@@ -176,6 +176,14 @@ def test_the_form_has_the_values_of_the_run_and_offers_the_cut(failed, app):
     assert addresses == ["parameters", "load", "score", "score[north]", "score[south]", "report"]
 
 
+def test_the_list_of_cuts_says_how_many_items_it_leaves_out(make, app):
+    run = app.run(make("%%step many --foreach i in range(45)\nassert i != 44", "x = 1"))
+    cuts = plain(RestartRoom(app).ask_form({"run": run.id}))["cuts"]
+    assert cuts[1]["address"] == "many[44]"
+    assert [cut["left"] for cut in cuts if "left" in cut] == [5]
+    assert sum(cut["item"] for cut in cuts) == 41
+
+
 def test_a_plan_tells_what_would_happen_with_other_parameters(failed, app):
     room = RestartRoom(app)
     as_it_was = plain(room.ask_plan({"run": failed.id, "step": "report"}))

@@ -160,7 +160,7 @@ rooms.restart = (ctx) => {
       h("div", { class: "cr-parameter", key: "cut" }, h("label", { for: "cr-cut" }, "From"),
         h("div", { class: "cr-input" }, h("select", { id: "cr-cut", class: "cr-field", value: cut, key: "cut", onchange: (event) => { cut = event.target.value; look(); } },
           chosen ? null : h("option", { value: cut, selected: true }, cut),
-          form.cuts.map((one) => h("option", { value: one.address, selected: one.address === cut }, `${one.item ? "\u2003" : ""}${one.address} (${one.status})`)))),
+          form.cuts.map((one) => one.left ? h("option", { value: "", disabled: true }, `\u2003and ${count(one.left)} more: choose one in the run, then Restart from here`) : h("option", { value: one.address, selected: one.address === cut }, `${one.item ? "\u2003" : ""}${one.address} (${one.status})`)))),
         h("p", { class: "cr-hint cr-mono" }, chosen?.line)),
       form.parameters.length ? h("h4", { key: "title" }, "Parameters") : null,
       form.parameters.map(field),
@@ -198,7 +198,7 @@ rooms.restart = (ctx) => {
         running ? button(stopping ? "Cancelling…" : "Cancel", cancel, { kind: "danger", key: "stop", disabled: stopping })
           : [ctx.has("run") && going.run ? button("Open the run", () => ctx.go("run", { run: going.run }), { key: "open" }) : null, button("Another restart", () => start(going?.run || origin), { key: "another" })]),
       h("div", { class: "cr-progress", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": done }, h("span", { style: { width: percent(total ? done / total : 0) } })),
-      going?.cause ? h("p", { class: "cr-told cr-cause-line" }, going.cause) : null,
+      going?.cause ? h("p", { class: `cr-told ${cause_class(going.status, "cr-cause-line")}` }, going.cause) : null,
       error ? problem(error) : null,
       h("div", { class: "cr-scroll cr-plan-steps" }, h("table", { class: "cr-table", "aria-label": "Steps" }, h("tbody", {}, (going?.steps ?? []).map((step) => h("tr", { key: step.label }, h("td", {}, step.label), h("td", {}, badge(step.status, step.words)), h("td", { class: "cr-number" }, seconds(step.seconds))))))));
   }
@@ -214,7 +214,7 @@ rooms.restart = (ctx) => {
           button("In this kernel", () => ctx.here({ restart: form.run, step: cut }), { key: "here", disabled: refused || elsewhere === null || Boolean(not_here), "aria-describedby": not_here ? "cr-not-here" : null, title: "Put this notebook's variables back to what they were right before the cut; nothing is executed" }),
           button(sending ? "Starting…" : planning ? "Planning…" : "Restart", press, { kind: "primary", disabled: refused || planning || sending, key: "go", title: "A new run, in the background" }))),
       not_here ? h("p", { class: "cr-told cr-soft", id: "cr-not-here", key: "not-here" }, `Not in this kernel: ${not_here}.`) : null,
-      form.cause ? h("p", { class: "cr-told cr-cause-line", key: "cause" }, form.cause) : null,
+      form.cause ? h("p", { class: `cr-told ${cause_class(form.status, "cr-cause-line")}`, key: "cause" }, form.cause) : null,
       h("div", { class: "cr-two", key: "two" }, form_part(), plan_part()));
   }
 

@@ -150,7 +150,7 @@ rooms.run = (ctx) => {
         actions()),
       told.status === "running" ? h("div", { class: "cr-progress", key: "progress", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": 0, "aria-valuemax": view.steps.length, "aria-valuenow": done }, h("span", { style: { width: percent(done / Math.max(1, view.steps.length)) } })) : null,
       error ? problem(error) : null,
-      told.cause ? h("p", { class: "cr-told cr-cause-line", key: "cause" }, told.cause) : null,
+      told.cause ? h("p", { class: `cr-told ${cause_class(told.status, "cr-cause-line")}`, key: "cause" }, told.cause) : null,
       told.waits ? h("p", { class: "cr-told", key: "waits" }, icon("suspended"), ` ${told.waits.label} waits${told.waits.until ? ` until ${clock(told.waits.until)}, then: ${told.waits.on_timeout || "goes on"}` : ""}`) : null,
       h("div", { class: "cr-told cr-chips", key: "chips" },
         told.origin ? h("span", { class: "cr-soft" }, `${told.kind} of `, h("button", { type: "button", class: "cr-link cr-mono", onclick: () => start(told.origin) }, told.origin), told.from_step ? ` from ${told.from_step}` : "") : null,

@@ -228,6 +228,9 @@ function badge(status, words) {
   return h("span", { class: `cr-badge cr-is-${status}` }, icon(status), h("span", {}, words ?? status));
 }
 
+/** The class of a cause: red is for what went wrong, not for what waits or was cancelled. */
+const cause_class = (status, kind = "cr-cause") => `${kind}${status === "failed" || status === "interrupted" ? "" : " cr-calm-cause"}`;
+
 function chips(pairs, kind) {
   return pairs.map(([name, value]) => h("span", { class: `cr-chip cr-chip-${kind}`, title: `${kind} ${name} = ${value}` },
     h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, value)));

@@ -70,7 +70,7 @@ function preview(name, ask, close) {
     if (data.kind === "array") return [
       h("dl", { class: "cr-facts" }, data.facts.map(([fact, words]) => h("div", {}, h("dt", {}, fact), h("dd", { class: "cr-mono" }, words)))),
       h("div", { class: "cr-scroll", tabindex: 0, role: "region", "aria-label": `Numbers of ${name}` }, h("table", { class: "cr-table cr-data" }, h("tbody", {}, data.rows.map((row) => h("tr", {}, row.map((cell) => h("td", { class: "cr-number cr-mono" }, cell))))))),
-      data.cut ? h("p", { class: "cr-soft" }, "…the first of its numbers") : null];
+      data.cut ? h("p", { class: "cr-soft" }, "Only its first numbers are shown.") : null];
     if (data.kind === "picture") return h("div", { class: "cr-scroll" }, h("img", { class: "cr-picture", src: data.src, alt: `the figure ${name}` }));
     if (data.kind === "large") return h("p", {}, `It takes ${bytes(data.bytes)} to load. `, button("Load it", () => look({ anyway: true }), { key: "anyway" }));
     return h("pre", { class: "cr-source", tabindex: 0 }, data.text);

@@ -205,7 +205,11 @@ def _cuts(run: Run, flow: Flow) -> list[dict[str, Any]]:
                 "item": False,
             }
         )
-        cuts += [item for item in items if item["address"].startswith(f"{step.label}[")]
+        own = [item for item in items if item["address"].startswith(f"{step.label}[")]
+        cuts += own
+        left = len(run.items(old)) - len(own) if old is not None else 0
+        if left:
+            cuts.append({"address": "", "status": "", "line": "", "item": True, "left": left})
     return cuts
 
 
