@@ -16,12 +16,18 @@ _CANDIDATES = 8
 #: so many of the newest journals are looked at before the catalog is asked
 _LATELY = 32
 _ID = re.compile(r"[\w-]+")
+_RUN_ID = re.compile(r"\d{8}-\d{9}-\w{4}")
 
 
 def flow_id(notebook: Path, store_path: Path) -> str:
     """A flow's id: the notebook's path relative to the store's parent, with forward slashes."""
     relative = os.path.relpath(notebook.resolve(), store_path.resolve().parent)
     return Path(relative).as_posix()
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of a run's id."""
+    return _RUN_ID.fullmatch(text) is not None
 
 
 class RunLocator:

@@ -93,6 +93,12 @@ def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, f
     preview.get_by_label("Filter in SQL").fill("origin = 'JFK' AND dep_delay > 60")
     preview.get_by_role("button", name="Filter", exact=True).click()
     expect(preview).not_to_contain_text("of 500 rows")
+    preview.get_by_label("Filter in SQL").fill("")
+    preview.get_by_label("Filter in SQL").press("Enter")
+    expect(preview).to_contain_text("of 500 rows")
+    preview.get_by_label("Filter in SQL").fill("origin = 'JFK' AND dep_delay > 60")
+    preview.get_by_label("Filter in SQL").press("Enter")
+    expect(preview).not_to_contain_text("of 500 rows")
     preview.get_by_role("button", name="dep_delay", exact=True).click()
     expect(preview.locator("tbody td").nth(0)).to_have_text("JFK")
     notebook.shoot("variables")
@@ -141,6 +147,87 @@ def test_a_wide_frame_is_turned_by_columns_and_keeps_its_index_when_it_is_sorted
     expect(preview).to_contain_text("1 of 1 rows")
     expect(first.locator("th, td").nth(0)).to_have_text("x")
     notebook.check()
+
+
+def test_a_double_click_on_restart_starts_one_run(lab, failed, app):
+    notebook = lab.open(
+        lab.notebook(
+            f"import cellrail\ncellrail.restart_panel({failed.id!r}, {str(app.store_path)!r})"
+        )
+    )
+    notebook.run(0)
+    restart = notebook.panel.get_by_role("button", name="Restart", exact=True)
+    expect(restart).to_be_enabled()
+    restart.dblclick()
+    expect(notebook.panel.get_by_role("button", name="Another restart")).to_be_visible()
+    notebook.page.wait_for_timeout(2000)
+    assert len(app.runs()) == 2
+
+
+def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
+    path = make(
+        "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    run = app.run(path)
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("button", name=re.compile("^Answer")).click()
+    value, resume = panel.get_by_label("Value 1"), panel.get_by_role("button", name="Resume")
+    value.fill("yes")
+    resume.click()
+    expect(panel.get_by_role("alert")).to_have_text("This value has no name.")
+    expect(panel.get_by_label("Name 1")).to_be_focused()
+    panel.get_by_role("tab", name="JSON").click()
+    expect(value).to_have_value("yes")
+    panel.get_by_label("Name 1").fill("by")
+    expect(panel.get_by_role("alert")).to_have_count(0)
+    panel.get_by_role("button", name="Another field").click()
+    panel.get_by_label("Name 2").fill("by")
+    panel.get_by_label("Value 2").fill("no")
+    resume.click()
+    expect(panel.get_by_role("alert")).to_contain_text("There is a field by already")
+    notebook.shoot("waits-refused")
+    assert app.show(run.id).status == "suspended"
+    panel.get_by_label("Name 2").fill("who")
+    panel.get_by_role("tab", name="JSON").click()
+    expect(panel.get_by_label("JSON for flow.resume_data")).to_have_value('{"by":"yes","who":"no"}')
+    panel.get_by_role("tab", name="Form").click()
+    expect(panel.get_by_label("Value 2")).to_have_value("no")
+    resume.click()
+    expect(panel.get_by_role("button", name="Resume")).to_have_count(0)
+    expect(panel.get_by_text("ask of run").first).to_be_visible()
+    expect(panel.get_by_text("No run waits.")).to_be_visible()
+    assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
+
+
+def test_a_panel_whose_kernel_was_restarted_says_so(lab, failed):
+    notebook = lab.open(lab.notebook(OPEN, "import time\ntime.sleep(14)"))
+    notebook.run(0)
+    panel = notebook.panel
+    row = panel.get_by_role("row", name=re.compile(failed.id))
+    expect(row).to_be_visible()
+    silent, gone = panel.get_by_text("has not answered"), panel.get_by_text("Run this cell again")
+    notebook.run(1)
+    panel.get_by_role("searchbox").fill("nothing")
+    # where widgets are answered beside the cells, nobody has to wait
+    expect(silent.or_(panel.get_by_text("No run fits."))).to_be_visible()
+    expect(panel.get_by_text("No run fits.")).to_be_visible()
+    expect(silent).to_have_count(0)
+    panel.get_by_role("searchbox").fill("")
+    expect(row).to_be_visible()
+    notebook.page.evaluate("jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    expect(gone).to_be_visible()
+    row.click()
+    expect(panel.get_by_role("alert").first).to_contain_text("The kernel was restarted or is gone.")
+    expect(panel.get_by_text("Looking…")).to_have_count(0)
+    notebook.shoot("gone")
+    notebook.run(0)
+    expect(row).to_be_visible()
+    expect(gone).to_have_count(0)
 
 
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):
@@ -203,6 +290,55 @@ def test_the_keyboard_reaches_everything(lab, failed):
     notebook.check()
 
 
+def test_enter_does_what_the_button_beside_a_field_does(lab, make, app):
+    path = make(
+        "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    run = app.run(path)
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.run_panel('none', {str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("textbox", name="Run", exact=True).fill(run.id)
+    panel.get_by_role("textbox", name="Run", exact=True).press("Enter")
+    panel.get_by_label("JSON for the next step").fill("[7]")
+    panel.get_by_label("JSON for the next step").press("Enter")
+    expect(panel.locator(".cr-head")).to_contain_text("success")
+    assert "[7]" in str(app.show(run.id)["after"].outputs)
+
+
+def test_the_typed_form_keeps_line_breaks_and_tells_what_is_wrong_at_the_field(lab, make, app):
+    cell = "note = 'two\\nlines'\nnothing = None\nworst = float('nan')\nnames = ['a']"
+    app.run(make(cell, "%%step show\nprint(note)", tags={1: ["parameters"]}))
+    store = str(app.store_path)
+    source = f"import cellrail\ncellrail.restart_panel('last', {store!r}, from_step='show')"
+    notebook = lab.open(lab.notebook(source))
+    notebook.run(0)
+    panel = notebook.panel
+    expect(panel.get_by_label("note", exact=True)).to_have_value("two\nlines")
+    expect(panel.get_by_label("nothing", exact=True)).to_have_attribute("placeholder", "None")
+    worst, names = panel.get_by_label("worst", exact=True), panel.get_by_label("names", exact=True)
+    expect(worst).to_have_attribute("placeholder", "float('nan')")
+    worst.fill("abc")
+    names.fill("[")
+    expect(worst).to_have_attribute("aria-invalid", "true")
+    expect(panel.locator(".cr-wrong").filter(has_text="'abc' is no number")).to_be_visible()
+    expect(panel.locator(".cr-wrong").filter(has_text="is no JSON")).to_be_visible()
+    restart = panel.get_by_role("button", name="Restart", exact=True)
+    expect(restart).to_be_disabled()
+    notebook.shoot("restart-wrong")
+    worst.fill("inf")
+    names.fill("[]")
+    panel.get_by_label("note", exact=True).fill("three\nlines\nnow")
+    expect(restart).to_be_enabled()
+    expect(panel.locator(".cr-wrong")).to_have_count(0)
+    restart.click()
+    expect(panel.get_by_role("button", name="Another restart")).to_be_visible()
+    assert app.show("last").parameters["note"] == "three\nlines\nnow"
+
+
 def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):
     path = make(
         "%%step first\nx = 1", "%%step wait\nimport time\ntime.sleep(60)", "%%step last\ny = x"
@@ -231,15 +367,28 @@ def test_panels_are_dark_where_the_theme_is(lab, failed):
     notebook.shoot("run-dark")
 
 
-def test_a_restart_in_a_kernel_of_another_notebook_is_refused_in_words(lab, failed):
+def test_a_restart_in_this_kernel_is_offered_where_it_leads_somewhere(lab, failed):
     notebook = lab.open(lab.notebook(OPEN + f" {failed.id}"))
     notebook.run(0)
     panel = notebook.panel
     panel.get_by_role("button", name="Restart from here…").click()
     button = panel.get_by_role("button", name="In this kernel")
+    expect(panel.get_by_text("Not in this kernel: this run is of delays.ipynb.")).to_be_visible()
+    expect(button).to_be_disabled()
+    notebook.shoot("restart-elsewhere")
+
+    own = lab.open("delays.ipynb")
+    own.page.evaluate("jupyterapp.commands.execute('notebook:insert-cell-above')")
+    cell = own.page.locator(".jp-Notebook .jp-CodeCell").first.locator(".cm-content")
+    cell.click()
+    own.page.keyboard.insert_text(f"%load_ext cellrail\n%flow panel {failed.id}")
+    own.run(0)
+    own.panel.get_by_role("button", name="Restart from here…").click()
+    button = own.panel.get_by_role("button", name="In this kernel")
     expect(button).to_be_enabled()
-    button.click()
-    expect(panel.locator(".cr-room-restart").get_by_role("alert")).to_contain_text("check")
+    own.panel.get_by_label("longest", exact=True).fill("1000")
+    expect(own.panel.get_by_text("the changed ones are for a run of its own")).to_be_visible()
+    expect(button).to_be_disabled()
 
 
 def test_panels_work_in_notebook_7(lab, failed):

@@ -98,6 +98,13 @@ def test_a_restart_that_fails_leaves_every_object_as_it_was(make, front):
     assert front.run("(keep[0] is s, spoiled, x)", "scratch") == "(True, True, 1)"
 
 
+def test_a_panel_in_a_variable_is_recorded_in_silence(front):
+    front.run("%load_ext cellrail")
+    assert front.run("import cellrail\np = cellrail.runs_panel()\nshown = [1]") == ""
+    shown = front.run("print(cellrail.App().show('last')['#1'].variables['p'].record.reason)")
+    assert "opens again" in shown
+
+
 def test_what_is_not_stored_is_told_in_one_quiet_line(front):
     front.run("%load_ext cellrail")
 

@@ -176,6 +176,14 @@ def test_the_form_has_the_values_of_the_run_and_offers_the_cut(failed, app):
     assert addresses == ["parameters", "load", "score", "score[north]", "score[south]", "report"]
 
 
+def test_the_list_of_cuts_says_how_many_items_it_leaves_out(make, app):
+    run = app.run(make("%%step many --foreach i in range(45)\nassert i != 44", "x = 1"))
+    cuts = plain(RestartRoom(app).ask_form({"run": run.id}))["cuts"]
+    assert cuts[1]["address"] == "many[44]"
+    assert [cut["left"] for cut in cuts if "left" in cut] == [5]
+    assert sum(cut["item"] for cut in cuts) == 41
+
+
 def test_a_plan_tells_what_would_happen_with_other_parameters(failed, app):
     room = RestartRoom(app)
     as_it_was = plain(room.ask_plan({"run": failed.id, "step": "report"}))
@@ -185,8 +193,32 @@ def test_a_plan_tells_what_would_happen_with_other_parameters(failed, app):
     assert refused["earliest"] == "load"
     wide = {"run": failed.id, "step": "report", "parameters": {"day": "y"}, "widen": True}
     assert plain(room.ask_plan(wide))["refusals"] == []
+
+
+def test_what_is_wrong_with_a_parameter_is_told_of_its_field(failed, app):
+    room = RestartRoom(app)
+    wrong = {"run": failed.id, "parameters": {"limit": "two"}}
+    assert plain(room.ask_plan(wrong)) == {"wrong": {"limit": "'two' is no whole number"}}
     with pytest.raises(UserError, match="limit: 'two' is no whole number"):
-        room.ask_plan({"run": failed.id, "parameters": {"limit": "two"}})
+        room.ask_start(wrong)
+
+
+def test_a_field_in_which_nothing_stands_says_what_that_means(make, app):
+    cell = (
+        "import math\nnothing = None\nempty = ''\nworst = float('nan')\nmost = math.inf\n"
+        "at: int = now()"
+    )
+    run = app.run(
+        make(f"now = int\n{cell}", "x = 1", tags={1: ["parameters"]}), parameters={"most": None}
+    )
+    fields = plain(RestartRoom(app).ask_form({"run": run.id}))["parameters"]
+    assert {one["name"]: (one["kind"], one["value"], one["empty"]) for one in fields[1:]} == {
+        "nothing": ("any", "", "None"), "empty": ("text", "", ""),
+        "worst": ("float", "", "float('nan')"), "most": ("float", "", "None"),
+        "at": ("int", "", "now()"),
+    }  # fmt: skip
+    wrong = {"run": run.id, "parameters": {"worst": "abc", "most": "-inf"}}
+    assert plain(RestartRoom(app).ask_plan(wrong)) == {"wrong": {"worst": "'abc' is no number"}}
 
 
 def follow(room, errand, seconds=120):
@@ -215,6 +247,19 @@ def test_a_restart_runs_in_a_process_of_its_own(failed, app):
     assert "limit" not in run.history.started.command
 
 
+def test_a_restart_that_is_asked_for_twice_is_one_run(failed, app):
+    room = RestartRoom(app)
+    wish = {"run": failed.id, "step": "report", "parameters": {"limit": "3"}, "force": True}
+    first, second = room.ask_start(wish), room.ask_start(wish)
+    assert first == second
+    follow(room, first["errand"])
+    assert len(app.runs()) == 2
+    # what is asked for behind its end is another one
+    assert room.ask_start(wish) != first
+    follow(room, room.ask_start(wish)["errand"])
+    assert len(app.runs()) == 3
+
+
 def test_a_refused_errand_says_why(failed, app):
     wish = Wish(
         store=str(app.store_path), verb="restart", run=failed.id, options={"from_step": "nothing"}
@@ -231,7 +276,11 @@ def test_a_suspended_run_is_resumed_and_a_second_resume_is_told(make, app):
     run = app.run(path)
     room = RunRoom(app)
     assert plain(room.ask_view({"run": run.id}))["run"]["waits"]["label"] == "ask"
-    room.ask_act({"run": run.id, "verb": "resume", "data": {"yes": EVIL}})
+    resume = {"run": run.id, "verb": "resume", "data": {"yes": EVIL}}
+    room.ask_act(resume)
+    begun = room._acted[run.id].pid
+    room.ask_act(resume)
+    assert room._acted[run.id].pid == begun  # pressed twice
     while (told := room.ask_acted({"run": run.id}))["state"] != "ended":
         time.sleep(0.1)
     assert told["error"] is None
@@ -265,6 +314,9 @@ def test_a_clerk_carries_questions_to_a_process_that_ends_with_the_last_panel(fa
 def test_a_restart_in_this_kernel_puts_its_variables_back(make, app, front):
     run = app.run(make("x = [1, 2]", "%%step add\nx.append(1 / 0)"))
     front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb")
+    asked = "from cellrail.panels.here import here\nprint(here({'flow': %r}))"
+    assert "'why': ''" in front.run(asked % "flow.ipynb")
+    assert "this run is of other.ipynb" in front.run(asked % "other.ipynb")
     wish = {"restart": run.id, "step": "add"}
     said = front.run(f"from cellrail.panels.here import restart_here\nprint(restart_here({wish}))")
     assert "right before 'add'" in said
@@ -272,6 +324,12 @@ def test_a_restart_in_this_kernel_puts_its_variables_back(make, app, front):
     wish = {"restart": run.id, "step": "none"}
     said = front.run(f"from cellrail.panels.here import restart_here\nprint(restart_here({wish}))")
     assert "no step 'none'" in said
+
+
+def test_the_id_of_a_run_that_is_given_for_a_store_is_refused_with_what_to_call(failed):
+    with pytest.raises(UserError, match=f"{failed.id}.* is the id of a run") as refused:
+        cellrail.panel(failed.id)
+    assert refused.value.hint == f"cellrail.panel(run={failed.id!r})"
 
 
 def test_panels_are_tables_where_there_is_no_front_end(failed, app):

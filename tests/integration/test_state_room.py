@@ -308,7 +308,7 @@ def test_buttons_are_text_where_there_is_no_front_end(make, app):
     days = cellrail.backfill_button(
         path, app, start="2025-03-01", end="2025-03-02", every="day", description=EVIL
     )
-    for shown, told in ((again, f"cellrail restart {run.id} --from #1"), (days, "2025-03-02")):
+    for shown, told in ((again, f"cellrail restart {run.id} --from '#1'"), (days, "2025-03-02")):
         bundle = shown._repr_mimebundle_()
         assert told in bundle["text/plain"]
         assert "<script" not in bundle["text/html"]

@@ -139,17 +139,19 @@ def test_a_value_is_read_set_and_observed(widget):
 def test_what_a_button_does_stays_in_the_kernel(tmp_path, monkeypatch):
     from cellrail.panels.widget import Panel
 
-    asked = []
+    asked, told = [], []
     wish = {"run": "r", "options": {"parameters": {"token": EVIL}}}
     panel = Panel(
         [kind_of("restart_button")], Plain("button", lambda: Table(title="", headings=())),
         store=tmp_path, start={"words": "Again"}, own={"wish": wish, "button": "b"},
     )  # fmt: skip
     monkeypatch.setattr(panel._clerk, "ask", lambda _, question: asked.append(question))
+    monkeypatch.setattr(panel, "_tell", told.append)
     forged = {"run": "another", "options": {}}
     panel.heard(None, {"n": 1, "room": "restart_button", "what": "press",
                        "args": {"id": "old", "wish": forged}}, [])  # fmt: skip
     panel.heard(None, {"alive": True}, [])
+    assert told == [{"heard": True}, {"heard": True}]
     assert asked == [
         {"n": 1, "room": "restart_button", "what": "press",
          "args": {"id": "old", "wish": wish, "button": "b"}},
@@ -503,6 +505,7 @@ def test_a_text_that_is_no_such_value_is_refused_by_name(name, text):
 
 
 def test_values_become_the_text_of_their_fields():
-    assert [text_of(v) for v in (None, 1.5, True, "a", ["b"], dt.date(2013, 1, 1))] == [
-        "", "1.5", "true", "a", '["b"]', "2013-01-01",
+    nan = float("nan")
+    assert [text_of(v) for v in (None, 1.5, nan, True, "a", ["b"], dt.date(2013, 1, 1))] == [
+        "", "1.5", "nan", "true", "a", '["b"]', "2013-01-01",
     ]  # fmt: skip

@@ -1,16 +1,19 @@
 """What a button does at its press.
 
 Laws: it is plain data, or the button is not made; days and paths come as parameters take them; a
-value is shown nowhere; an option that there is not is refused as Python refuses it.
+value that may be a secret is shown nowhere; an option that there is not is refused as Python
+refuses it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from pathlib import Path
 
 import pytest
 
+from cellrail.cli.backfilling import start
 from cellrail.errors import NotJson
 from cellrail.panels.base import BUTTONS, ROOMS, kind_of
 from cellrail.panels.pressing import backfill_table, backfill_wish, restart_table, restart_wish
@@ -61,6 +64,32 @@ def test_a_table_tells_what_a_press_would_do_and_no_value():
     told = backfill_table(wish, "cellrail backfill button").text()
     assert "cellrail backfill start etl.ipynb --start 2025-03-01 --end 2025-03-31" in told
     assert "hunter2" not in told
+
+
+def test_the_command_of_a_table_does_what_the_button_does():
+    given = {
+        "parameters": {"limit": 3, "day": DAY, "names": ["a b"], "none": None, "token": "hunter2"},
+        "labels": {"team": "blue"}, "force": True, "widen": False, "timeout": 90,
+        "kernels": "warm",
+    }  # fmt: skip
+    open_ones = {"limit", "day", "names", "none"}
+    table = restart_table(restart_wish("r1", "clean", given), "button", told=open_ones)
+    rows = dict(table.rows)
+    assert shlex.split(rows["in a terminal"]) == [
+        "cellrail", "restart", "r1", "--from", "clean", "-p", "limit", "3", "-r", "day",
+        "2025-03-01", "-y", '{"names": ["a b"]}', "-p", "none", "None", "-r", "token", "***",
+        "--label", "team=blue", "--force", "--timeout", "90",
+    ]  # fmt: skip
+    assert rows["only by the button"] == "kernels"
+    options = {"every": "day", "stop_after": 2, "share": ["auto"], "secrets": ["token"],
+               "from_start": True, "kernels": "cold", "memory": 8_000_000_000}  # fmt: skip
+    wish = backfill_wish(Path("/x/my etl.ipynb"), "2025-03-01", None, options)
+    words = shlex.split(dict(backfill_table(wish, "button").rows)["in a terminal"])
+    known = start.make_context("start", words[3:], resilient_parsing=False).params
+    assert Path(known["notebook"]).name == "my etl.ipynb"
+    for name in ("every", "stop_after", "from_start", "kernels", "memory"):
+        assert known[name] == options[name], name
+    assert "--share auto --secret token" in " ".join(words)
 
 
 def test_a_button_is_a_room_of_its_own_and_no_tab():

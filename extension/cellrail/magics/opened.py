@@ -12,7 +12,11 @@ import msgspec
 
 from cellrail import step_line
 from cellrail.errors import CellrailError, UserError
+from cellrail.panels.plain import A_PANEL
 from cellrail_state.errors import StateError
+
+#: why a value is not stored, where nobody misses anything of it: it is not told below the cell
+_NO_LOSS = frozenset({f"{A_PANEL} cannot be stored"})
 
 
 class OpenNotebook:
@@ -189,7 +193,7 @@ class OpenNotebook:
             v.name: f"{v.name} ({v.verdict}: {v.reason})"
             for delta in deltas
             for v in delta.variables.values()
-            if v.verdict != "stored" and v.name.isidentifier()
+            if v.verdict != "stored" and v.name.isidentifier() and v.reason not in _NO_LOSS
         }
         told = list(lost.values())
         if deltas and deltas[-1].failure:

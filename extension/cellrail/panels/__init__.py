@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from cellrail.locate import flow_id
+from cellrail.locate import flow_id, is_run_id
 from cellrail.panels.base import ROOMS, RoomKind, kind_of
 from cellrail.panels.plain import Plain
 
@@ -295,9 +295,15 @@ def _run_now(app: App, run: str) -> str:
 
 def _app_of(store: App | str | Path | None) -> App:
     from cellrail.app import App
+    from cellrail.errors import UserError
 
     if isinstance(store, App):
         return store
+    if isinstance(store, str) and is_run_id(store):
+        raise UserError(
+            f"{store!r} is the id of a run, and here a store's folder is meant",
+            hint=f"cellrail.panel(run={store!r})",
+        )
     shell = _shell()
     magics = getattr(shell, "cellrail_live", None)
     if store is None and magics is not None:

@@ -89,9 +89,14 @@ class Errand:
         """The process that does it."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process has."""
+        return self._process.poll() is not None
+
     def state(self) -> State:
         """How far it has come."""
-        ended = self._process.poll() is not None
+        ended = self.ended
         if not self._run:
             self._run = self._begun()
         if not ended:
@@ -130,6 +135,37 @@ class Errand:
         words = _tail(self._printed, _TAIL).strip()
         last = words.splitlines()[-1] if words else f"exit code {self._process.returncode}"
         return {"error": {"message": f"the work has broken off: {last}", "hint": ""}}
+
+
+class Errands:
+    """Those of a room. Who wishes the same again while it is under way gets the first one.
+
+    A double click, two views of a panel, and a message that is sent twice are one wish.
+    """
+
+    def __init__(self, app: App) -> None:
+        """Nothing is begun yet.
+
+        Args:
+            app: the store's.
+        """
+        self._app = app
+        self._begun: dict[bytes, Errand] = {}
+
+    def begin(self, verb: str, run: str = "", options: dict[str, Any] | None = None) -> Errand:
+        """Begin what is wished, unless it is under way.
+
+        Args:
+            verb: one of `VERBS`.
+            run: the run's address.
+            options: further arguments of that use case.
+        """
+        wish = Wish(store=str(self._app.store_path), verb=verb, run=run, options=options or {})
+        name = msgspec.json.encode(wish)
+        known = self._begun.get(name)
+        if known is None or known.ended:
+            known = self._begun[name] = Errand(self._app, wish)
+        return known
 
 
 def _file() -> IO[bytes]:

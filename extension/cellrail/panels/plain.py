@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cellrail.tables import Table, escape
+from cellrail_state.errors import CannotStore
+
+#: what a panel in a variable is called where it is told why it is not stored
+A_PANEL = "a panel, which its cell opens again,"
 
 
 class Plain:
@@ -60,6 +64,11 @@ class Plain:
 
     def __repr__(self) -> str:
         return self.text()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """What it shows is read when it is shown."""
+        del protocol
+        raise CannotStore(A_PANEL)
 
     def close(self) -> None:
         """Nothing has to be taken away."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from cellrail.tables import Table
 
 #: options of `App` that name something of this process
 _NEVER = frozenset({"progress"})
+#: options whose name on a command line is another one
+_NAMED = {"from_step": "--from"}
 
 
 def restart_wish(run: str, from_step: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,31 +58,79 @@ def backfill_wish(
     return _plain({"notebook": notebook, "start": start, "end": end, "options": given})
 
 
-def restart_table(wish: Mapping[str, Any], title: str) -> Table:
-    """What a button would do, where none can be pressed."""
+def restart_table(wish: Mapping[str, Any], title: str, *, told: Collection[str] = ()) -> Table:
+    """What a button would do, where none can be pressed.
+
+    Args:
+        wish: as of `restart_wish`.
+        title: what the table is called.
+        told: the parameters whose values may be told; another's may be a secret.
+    """
     run, cut = str(wish["run"]), str(wish["options"].get("from_step") or "")
-    command = f"cellrail restart {run}" + (f" --from {cut}" if cut else "")
     rows = [("run", run), ("from", cut or "the first step that did not succeed")]
-    return _table(title, [*rows, *_others(wish, without="from_step"), ("in a terminal", command)])
+    words = ["restart", run]
+    return _table(title, [*rows, *_others(wish, words, told, without="from_step")])
 
 
-def backfill_table(wish: Mapping[str, Any], title: str) -> Table:
-    """What a button would do, where none can be pressed."""
+def backfill_table(wish: Mapping[str, Any], title: str, *, told: Collection[str] = ()) -> Table:
+    """What a button would do, where none can be pressed.
+
+    Args:
+        wish: as of `backfill_wish`.
+        title: what the table is called.
+        told: the parameters whose values may be told; another's may be a secret.
+    """
     start, end = str(wish["start"]), str(wish["end"] or "")
-    command = f"cellrail backfill start {Path(wish['notebook']).name} --start {start}"
     rows = [("notebook", str(wish["notebook"])), ("from", start), ("to", end or "now")]
-    told = f"{command} --end {end}" if end else command
-    return _table(title, [*rows, *_others(wish), ("in a terminal", told)])
+    words = ["backfill", "start", Path(wish["notebook"]).name, "--start", start]
+    words += ["--end", end] if end else []
+    return _table(title, [*rows, *_others(wish, words, told)])
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:
     return Table(title=title, headings=("a press", "of the button"), rows=tuple(rows))
 
 
-def _others(wish: Mapping[str, Any], *, without: str = "") -> list[tuple[str, str]]:
-    """The names of the options; a value may be a secret, and is not told."""
-    names = [name for name in wish["options"] if name != without]
-    return [("with", ", ".join(names))] if names else []
+def _others(
+    wish: Mapping[str, Any], words: list[str], told: Collection[str], *, without: str = ""
+) -> list[tuple[str, str]]:
+    """The names of the options, and the command that does what the button does."""
+    options: Mapping[str, Any] = wish["options"]
+    names = [name for name in options if name != without]
+    # nobody could type how its kernels start
+    lacking = [name for name in names if words[0] == "restart" and name == "kernels"]
+    for name, value in options.items():
+        if name not in lacking:
+            words += _words(name, value, told)
+    rows = [("with", ", ".join(names))] if names else []
+    if lacking:
+        rows.append(("only by the button", ", ".join(lacking)))
+    return [*rows, ("in a terminal", shlex.join(["cellrail", *words]))]
+
+
+def _words(name: str, value: Any, told: Collection[str]) -> list[str]:
+    """An option as on a command line."""
+    if name == "parameters":
+        return [word for one, of in value.items() for word in _given(one, of, told)]
+    if name == "labels":
+        return [word for one, of in value.items() for word in ("--label", f"{one}={of}")]
+    if name == "secrets":
+        return [word for one in value for word in ("--secret", str(one))]
+    option = _NAMED.get(name) or f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [option] if value else []
+    return [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+
+
+def _given(name: str, value: Any, told: Collection[str]) -> list[str]:
+    """A parameter as on a command line, its value only where it may be told."""
+    if name not in told:
+        return ["-r", name, "***"]
+    if isinstance(value, str):
+        return ["-r", name, value]
+    if isinstance(value, (list, dict)):
+        return ["-y", to_text({name: value}, "what the button does")]
+    return ["-p", name, str(value)]
 
 
 def _check(who: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:

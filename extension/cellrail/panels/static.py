@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellrail.tables import Table
@@ -35,10 +36,35 @@ def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table
         "waits": schedules.waits,
         "triggers": schedules.triggers,
         "state": _state,
-        "restart_button": lambda _, told, name: pressing.restart_table(told["wish"], name),
-        "backfill_button": lambda _, told, name: pressing.backfill_table(told["wish"], name),
+        "restart_button": lambda of, told, name: pressing.restart_table(
+            told["wish"], name, told=_open_parameters(of, told["wish"])
+        ),
+        "backfill_button": lambda of, told, name: pressing.backfill_table(
+            told["wish"], name, told=_open_parameters(of, told["wish"])
+        ),
     }
     return makers[room](app, start, title)
+
+
+def _open_parameters(app: App, wish: Mapping[str, Any]) -> set[str]:
+    """The parameters of what a button starts that are no secrets; none where nobody can tell."""
+    from cellrail.errors import CellrailError
+    from cellrail_state.errors import StateError
+
+    try:
+        if "run" in wish:
+            run, flow = app.restartable(str(wish["run"]))
+            hidden = set(run.history.started.secrets)
+        else:
+            flow, hidden = (
+                app.steps(Path(wish["notebook"])),
+                set(wish["options"].get("secrets", ())),
+            )
+            trigger = wish["options"].get("trigger")
+            hidden |= set(app.trigger_show(trigger).secrets) if trigger else set()
+    except (CellrailError, StateError):
+        return set()
+    return {one.name for one in flow.parameters if not one.secret} - hidden
 
 
 def _runs(app: App, start: Mapping[str, Any], title: str) -> Table:

@@ -16,8 +16,9 @@ import traitlets
 
 from cellrail.panels.base import RoomKind
 from cellrail.panels.clerk import Clerk
-from cellrail.panels.here import between_cells, restart_here
-from cellrail.panels.plain import Plain
+from cellrail.panels.here import between_cells, here
+from cellrail.panels.plain import A_PANEL, Plain
+from cellrail_state.errors import CannotStore
 
 _JS = Path(__file__).parent / "js"
 
@@ -88,8 +89,10 @@ class Panel(anywidget.AnyWidget):
         del buffers
         if not isinstance(content, dict):
             return
+        # work takes its time; that somebody is there is told at once
+        self._tell({"heard": True})
         if "here" in content:
-            between_cells(lambda: self._tell({"here": restart_here(content["here"])}))
+            between_cells(lambda: self._tell({"here": here(content["here"])}))
         elif self._own and "room" in content:
             args = {**content.get("args", {}), **self._own}
             self._clerk.ask(str(self.model_id), {**content, "args": args})
@@ -98,6 +101,11 @@ class Panel(anywidget.AnyWidget):
 
     def _tell(self, answer: dict[str, Any]) -> None:
         self.send(answer)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A window is not stored: a copy would open another one."""
+        del protocol
+        raise CannotStore(A_PANEL)
 
     def close(self) -> None:
         """Take the panel away."""

@@ -130,6 +130,7 @@ rooms.backfill = (ctx) => {
   // --- work -----------------------------------------------------------------------------------
 
   async function work(what, args, then) {
+    if (busy) return;
     busy = what;
     sure = "";
     show();
@@ -255,7 +256,7 @@ rooms.backfill = (ctx) => {
     if (troubles.plan) return draw(parts.plan, h("div", { class: part }, problem(troubles.plan, "plan"), work_problem()));
     if (!wish.start) return draw(parts.plan, h("div", { class: part }, h("div", { class: "cr-empty" }, "Drag over days of the calendar, press the name of a month, or use arrow keys with Shift."), work_problem()));
     if (!plan) return draw(parts.plan, h("div", { class: part }, h("div", { class: "cr-empty", role: "status" }, "Looking what would happen …"), work_problem()));
-    const todo = Object.entries(SUM).filter(([word]) => plan.counts[word]).map(([word, words]) => `${count(plan.counts[word])} ${words}`).join(", ");
+    const todo = Object.entries(SUM).filter(([word]) => plan.counts[word]).map(([word, words]) => `${count(plan.counts[word])} ${word === "wait" && plan.same ? "under way" : words}`).join(", ");
     const runs = plan.same && plan.same_status === "running";
     const words = runs ? `${plan.same} is running` : plan.same ? `Go on with ${plan.same}` : plan.wanted ? `Start: ${count(plan.wanted)} ${plan.wanted === 1 ? "tick" : "ticks"}` : "Nothing to do";
     const rows = plan.rows.map((row) => h("tr", { key: row.tick, "data-todo": row.todo },
@@ -296,7 +297,7 @@ rooms.backfill = (ctx) => {
     const over = Object.values(one.ended).reduce((sum, each) => sum + each, 0);
     const pieces = [...Object.entries(one.ended), ["running", one.running]].filter(([, each]) => each > 0);
     const waiting = Math.max(0, one.total - over - one.running);
-    const said = [...pieces.map(([word, each]) => `${count(each)} ${word}`), waiting ? `${count(waiting)} to go` : ""].filter(Boolean).join(", ");
+    const said = [...pieces.map(([word, each]) => `${count(each)} ${word}`), waiting ? `${count(waiting)} ${one.can.cancel ? "to go" : "not run"}` : ""].filter(Boolean).join(", ");
     const pace = one.rate > 0 ? `${one.rate >= 1 ? `${one.rate.toFixed(1)} runs a second` : `${(one.rate * 60).toFixed(1)} runs a minute`}${one.left ? `, about ${seconds(one.seconds_left)} left` : ""}` : "";
     const act = (what, words, args, more) => button(words, () => work(what, { id: one.id, ...args }), { disabled: Boolean(busy), key: `${what}-${words}`, ...more });
     const really = (what, words, args, title) => sure === words
@@ -304,7 +305,7 @@ rooms.backfill = (ctx) => {
       : button(words, () => { sure = words; show(); }, { disabled: Boolean(busy), key: `${what}-${words}`, title });
     const facts = [
       ["Range", `${brief(one.start)} to ${brief(one.end)}`], ["Ticks", `${one.which} of ${one.cron} in ${one.zone}${one.trigger ? `, trigger ${one.trigger}` : ""}`],
-      ["Next", one.cursor && h("span", { class: "cr-mono" }, tick_words(one.cursor))], ["Inputs", chips(Object.entries(one.inputs), "parameter")], ["Labels", chips(Object.entries(one.labels), "label")],
+      ["Next", one.can.cancel && one.cursor && h("span", { class: "cr-mono" }, tick_words(one.cursor))], ["Inputs", chips(Object.entries(one.inputs), "parameter")], ["Labels", chips(Object.entries(one.labels), "label")],
       ["Runs", `${one.order === "asc" ? "oldest" : "newest"} first, ${one.parallel} at a time${one.stop_after ? `, pauses after ${one.stop_after} failures` : ""}`],
       ["Shared", one.share.join(", ")], ["Kernels", `${one.kernels}${one.cores ? `, on ${one.cores} processors` : ""}${one.memory ? `, within ${(one.memory / 1e9).toFixed(1)} GB` : ""}`],
       ["Source", one.pinned ? `the notebook as it was at the start (${one.pinned})` : "the notebook as it is when a run begins"], ["Out", one.out],

@@ -19,7 +19,7 @@ function context(name, line, model, house) {
     // a house's value is the run that is looked at, whatever its rooms choose
     alone: model.get("_rooms").length === 1,
     say: (words) => house.say(words),
-    here: (message) => model.send({ here: message }),
+    here: (message) => line.send({ here: message }),
     signal: house.signal,
   };
 }
@@ -40,7 +40,7 @@ function follow_theme(el, signal) {
 
 function render({ model, el }) {
   const ending = new AbortController();
-  const line = new Line(model);
+  const line = new Line(model, (state) => stands(state));
   const names = model.get("_rooms");
   const open = new Map();
   let shown = "";
@@ -50,6 +50,16 @@ function render({ model, el }) {
   const said = h("div", { class: "cr-said", role: "status", "aria-live": "polite" });
   const body = h("div", { class: "cr-body" });
   const tabs = h("div", { class: "cr-house" });
+  const kernel = h("div", {});
+
+  /** How it stands with the kernel, above everything. */
+  function stands(state) {
+    el.classList.toggle("cr-gone", state === "gone");
+    draw(kernel, state === "gone" ? problem(GONE, "gone")
+      : state === "silent" ? h("p", { class: "cr-note cr-silent", role: "status" }, "The kernel has not answered for some seconds: it executes a cell, or was restarted. After a restart run this cell again.") : null);
+  }
+  // the front end marks views whose line to the kernel is cut
+  const cut = () => setTimeout(() => { if (!ending.signal.aborted && el.closest(".jupyter-widgets-disconnected")) line.gone(); });
 
   const house = {
     has: (name) => names.some(([known]) => known === name),
@@ -73,7 +83,8 @@ function render({ model, el }) {
   const tabs_again = () => {
     if (names.length > 1) draw(tabs, tablist(names, () => shown, (name) => house.open(name), "cellrail"));
   };
-  el.append(tabs, body, said);
+  el.append(kernel, tabs, body, said);
+  model.on("comm_live_update", cut);
   const start = model.get("_start");
   house.open(names[0][0], start);
   // a house that begins with a run shows it
@@ -87,6 +98,7 @@ function render({ model, el }) {
   return () => {
     ending.abort();
     model.off("change:value", told);
+    model.off("comm_live_update", cut);
     model.off("msg:custom", here);
     for (const { room } of open.values()) room.close?.();
     line.close();

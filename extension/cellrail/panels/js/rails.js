@@ -112,8 +112,6 @@ function time_scale(spans, start, end) {
   return { map, cuts: cuts.map(([a, b, gap]) => [a / total, b / total, gap]), busy: total };
 }
 
-const percent = (part) => `${(part * 100).toFixed(3)}%`;
-
 function bars_of(row, scale, now) {
   const { step } = row;
   if (step.status === "kept") return [h("span", { class: "cr-kept-mark" }, step.own ? "kept" : step.words)];

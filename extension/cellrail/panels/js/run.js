@@ -12,9 +12,13 @@ rooms.run = (ctx) => {
   const head = h("div", {});
   const steps = h("div", { class: "cr-steps-pane" });
   const detail = step_detail(ctx, { run: () => run, running: () => view?.run.status === "running", choose });
-  const find = h("form", { class: "cr-bar", onsubmit: (event) => { event.preventDefault(); const { value } = find.elements.run; if (value.trim()) start(value.trim()); } },
-    h("label", { class: "cr-soft" }, "Run ", h("input", { class: "cr-field cr-mono", name: "run", placeholder: "last, an id, a notebook", spellcheck: "false" })), h("button", { type: "submit", class: "cr-button" }, "Open"));
+  const address = h("input", { class: "cr-field cr-mono", name: "run", placeholder: "last, an id, a notebook", spellcheck: "false", onkeydown: on_enter(() => find_run()) });
+  const find = h("div", { class: "cr-bar", role: "search" }, h("label", { class: "cr-soft" }, "Run ", address), button("Open", () => find_run()));
   el.append(find, head, h("div", { class: "cr-split" }, steps, detail.el));
+
+  function find_run() {
+    if (address.value.trim()) start(address.value.trim());
+  }
 
   function start(next, step) {
     if (next !== run || !stop) {
@@ -75,6 +79,7 @@ rooms.run = (ctx) => {
   }
 
   async function act(verb, data) {
+    if (acting) return;
     acting = verb;
     ctx.say(`${verb}…`);
     show();
@@ -107,9 +112,8 @@ rooms.run = (ctx) => {
   }
 
   function resume_form(busy) {
-    const press = (event) => {
-      event.preventDefault();
-      const text = event.currentTarget.elements.data.value.trim();
+    const press = () => {
+      const text = el.querySelector("[name=data]").value.trim();
       try {
         act("resume", text ? JSON.parse(text) : undefined);
       } catch (problem) {
@@ -117,9 +121,9 @@ rooms.run = (ctx) => {
         show();
       }
     };
-    return h("form", { class: "cr-resume", onsubmit: press, key: "resume" },
-      h("input", { class: "cr-field cr-mono", name: "data", "aria-label": "JSON for the next step (flow.resume_data)", placeholder: "JSON for flow.resume_data", key: "data" }),
-      h("button", { type: "submit", class: "cr-button cr-primary", disabled: busy, key: "send" }, acting === "resume" ? "Resuming…" : "Resume"));
+    return h("div", { class: "cr-resume", key: "resume" },
+      h("input", { class: "cr-field cr-mono", name: "data", "aria-label": "JSON for the next step (flow.resume_data)", placeholder: "JSON for flow.resume_data", key: "data", onkeydown: on_enter(press) }),
+      button(acting === "resume" ? "Resuming…" : "Resume", press, { kind: "primary", disabled: busy, key: "send" }));
   }
 
   function facts({ run: told }) {
@@ -146,7 +150,7 @@ rooms.run = (ctx) => {
         actions()),
       told.status === "running" ? h("div", { class: "cr-progress", key: "progress", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": 0, "aria-valuemax": view.steps.length, "aria-valuenow": done }, h("span", { style: { width: percent(done / Math.max(1, view.steps.length)) } })) : null,
       error ? problem(error) : null,
-      told.cause ? h("p", { class: "cr-told cr-cause-line", key: "cause" }, told.cause) : null,
+      told.cause ? h("p", { class: `cr-told ${cause_class(told.status, "cr-cause-line")}`, key: "cause" }, told.cause) : null,
       told.waits ? h("p", { class: "cr-told", key: "waits" }, icon("suspended"), ` ${told.waits.label} waits${told.waits.until ? ` until ${clock(told.waits.until)}, then: ${told.waits.on_timeout || "goes on"}` : ""}`) : null,
       h("div", { class: "cr-told cr-chips", key: "chips" },
         told.origin ? h("span", { class: "cr-soft" }, `${told.kind} of `, h("button", { type: "button", class: "cr-link cr-mono", onclick: () => start(told.origin) }, told.origin), told.from_step ? ` from ${told.from_step}` : "") : null,

@@ -78,7 +78,7 @@ rooms.runs = (ctx) => {
       h("td", {}, badge(one.status)),
       h("td", { class: "cr-mono cr-nowrap" }, one.run, one.kind === "live" ? h("div", { class: "cr-soft" }, "open notebook") : null, one.origin
         ? h("div", { class: "cr-soft" }, one.kind === "rerun" ? "rerun of " : "restart of ", one.origin.slice(-9), one.from_step ? ` from ${one.from_step}` : "") : null),
-      h("td", {}, h("div", { class: "cr-clip", title: one.flow }, one.flow), one.cause ? h("div", { class: "cr-clip cr-cause", title: one.cause }, one.cause) : null),
+      h("td", {}, h("div", { class: "cr-clip", title: one.flow }, one.flow), one.cause ? h("div", { class: `cr-clip ${cause_class(one.status)}`, title: one.cause }, one.cause) : null),
       h("td", { class: "cr-nowrap", title: clock(one.started) }, ago(one.started)),
       h("td", { class: "cr-number" }, one.status === "running" ? seconds(Date.now() / 1000 - one.started) : seconds(one.seconds)),
       h("td", {}, h("div", { class: "cr-chips" }, chips(one.parameters.slice(0, 5), "parameter"),

@@ -199,6 +199,9 @@ function clock(moment) {
 
 const count = (number) => number.toLocaleString("en-US");
 
+/** A part of a whole, as a width. */
+const percent = (part) => `${(part * 100).toFixed(3)}%`;
+
 // --- pictures ---------------------------------------------------------------------------------
 
 // each status has a shape of its own, so that it is told without colour; a word stands beside it
@@ -225,6 +228,9 @@ function badge(status, words) {
   return h("span", { class: `cr-badge cr-is-${status}` }, icon(status), h("span", {}, words ?? status));
 }
 
+/** The class of a cause: red is for what went wrong, not for what waits or was cancelled. */
+const cause_class = (status, kind = "cr-cause") => `${kind}${status === "failed" || status === "interrupted" ? "" : " cr-calm-cause"}`;
+
 function chips(pairs, kind) {
   return pairs.map(([name, value]) => h("span", { class: `cr-chip cr-chip-${kind}`, title: `${kind} ${name} = ${value}` },
     h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, value)));
@@ -234,6 +240,13 @@ function button(words, onclick, more) {
   const { kind, ...rest } = more ?? {};
   return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick, ...rest }, words);
 }
+
+/** For a field: Enter does what the button beside it does. Front ends keep forms in outputs from it. */
+const on_enter = (act) => (event) => {
+  if (event.key !== "Enter" || event.isComposing) return;
+  event.preventDefault();
+  act(event.currentTarget);
+};
 
 function problem(error, key) {
   return h("div", { class: "cr-problem", role: "alert", key: key ?? "problem" }, icon("failed"),
@@ -261,17 +274,26 @@ function tablist(tabs, chosen, choose, label) {
 
 // --- the line to the kernel -------------------------------------------------------------------
 
+const GONE = { message: "The kernel was restarted or is gone.", hint: "Run this cell again." };
+// milliseconds without a sign of the kernel after which that is told: it may execute a cell
+const SILENT_AFTER = 6000;
+
 /** Questions and what is followed, of one view of the widget. */
 class Line {
-  constructor(model) {
+  /** `told(state)` hears how it stands with the kernel: "" (well), "silent" or "gone". */
+  constructor(model, told) {
     this.model = model;
+    this.told = told;
+    this.state = "";
+    this.since = 0; // the first message that waits for a sign
     this.next = Math.floor(Math.random() * 2 ** 40);
     this.asked = new Map();
     this.watched = new Map();
     this.hear = (message) => this.take(message);
-    this.show = () => document.hidden || this.model.send({ alive: true });
+    this.show = () => document.hidden || this.send({ alive: true });
     model.on("msg:custom", this.hear);
     this.beat = setInterval(this.show, 20000);
+    this.watch_over = setInterval(() => this.look(), 1000);
     document.addEventListener("visibilitychange", this.show);
   }
 
@@ -279,24 +301,61 @@ class Line {
     const n = this.next++;
     return new Promise((resolve, reject) => {
       this.asked.set(n, { resolve, reject });
-      this.model.send({ n, room, what, args: args ?? {} });
+      this.send({ n, room, what, args: args ?? {} });
     });
+  }
+
+  send(message) {
+    if (this.state === "gone") {
+      this.gone();
+      return;
+    }
+    this.since ||= Date.now();
+    try {
+      this.model.send(message);
+    } catch {
+      this.gone(); // the front end has closed the line
+    }
+  }
+
+  /** Every message has a sign for an answer; a kernel that executes a cell gives it later. */
+  look() {
+    if (!this.since || this.state === "gone") return;
+    const waited = Date.now() - this.since;
+    if (waited > SILENT_AFTER) this.stand("silent");
+  }
+
+  stand(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.told(state);
+  }
+
+  /** Nobody answers any more: who waits is told. */
+  gone() {
+    this.stand("gone");
+    for (const { reject } of this.asked.values()) reject(GONE);
+    this.asked.clear();
+    // what was shown stays; what never came never will
+    for (const one of this.watched.values()) if (!one.answered) one.heard(undefined, GONE);
   }
 
   watch(room, what, args, heard) {
     const n = this.next++;
     const question = { n, room, what, args: args ?? {}, watch: true };
-    this.watched.set(n, { question, heard });
-    this.model.send(question);
-    return () => this.watched.delete(n) && this.model.send({ n, drop: true });
+    this.watched.set(n, { question, heard, answered: false });
+    this.send(question);
+    return () => this.watched.delete(n) && this.send({ n, drop: true });
   }
 
   take(message) {
+    this.since = 0;
+    if (this.state === "silent") this.stand("");
     if (message.lost) {
       // the process that answers has ended: ask anew
       for (const { reject } of this.asked.values()) reject({ message: "the panel's process has ended", hint: "try again" });
       this.asked.clear();
-      for (const { question } of this.watched.values()) this.model.send(question);
+      for (const { question } of this.watched.values()) this.send(question);
       return;
     }
     const asked = this.asked.get(message.n);
@@ -305,14 +364,19 @@ class Line {
       if (message.error) asked.reject(message.error);
       else asked.resolve(message.data);
     }
-    this.watched.get(message.n)?.heard(message.data, message.error);
+    const watched = this.watched.get(message.n);
+    if (watched) {
+      watched.answered = true;
+      watched.heard(message.data, message.error);
+    }
   }
 
   close() {
     clearInterval(this.beat);
+    clearInterval(this.watch_over);
     document.removeEventListener("visibilitychange", this.show);
     this.model.off("msg:custom", this.hear);
-    for (const n of this.watched.keys()) this.model.send({ n, drop: true });
+    for (const n of this.watched.keys()) this.send({ n, drop: true });
     this.watched.clear();
   }
 }

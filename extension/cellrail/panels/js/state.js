@@ -73,6 +73,7 @@ rooms.state = (ctx) => {
   }
 
   async function act(what, args, words) {
+    if (busy) return;
     const mine = turn;
     [busy, work] = [what, null];
     show();

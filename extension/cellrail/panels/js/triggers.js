@@ -21,6 +21,7 @@ rooms.triggers = (ctx) => {
   }
 
   async function act(what, id, words) {
+    if (busy) return;
     [busy, trouble] = [`${what}-${id}`, null];
     show();
     try {

@@ -58,10 +58,11 @@ function preview(name, ask, close) {
   }
 
   function table() {
+    const filter = () => look({ where: el.querySelector("[name=where]").value, offset: 0 });
     return [
-      h("form", { class: "cr-bar cr-tight", key: "bar", onsubmit: (event) => { event.preventDefault(); look({ where: event.currentTarget.elements.where.value, offset: 0 }); } },
-        h("input", { class: "cr-field cr-mono cr-grow", name: "where", "aria-label": "Filter in SQL", placeholder: "Filter in SQL: dep_delay > 60 AND origin = 'JFK'", value: wish.where, spellcheck: "false", key: "where" }),
-        h("button", { type: "submit", class: "cr-button", key: "filter" }, "Filter"),
+      h("div", { class: "cr-bar cr-tight", key: "bar", role: "search" },
+        h("input", { class: "cr-field cr-mono cr-grow", name: "where", "aria-label": "Filter in SQL", placeholder: "Filter in SQL: dep_delay > 60 AND origin = 'JFK'", value: wish.where, spellcheck: "false", key: "where", onkeydown: on_enter(filter) }),
+        button("Filter", filter, { key: "filter" }),
         pages("Rows", data.offset, data.rows.length, data.total, data.limit, (offset) => look({ offset })),
         data.columns_total > data.columns_limit ? pages("Columns", data.column, data.columns.length, data.columns_total, data.columns_limit, (column) => look({ column })) : null),
       h("div", { class: "cr-scroll cr-values", key: "values", tabindex: 0, role: "region", "aria-label": `Rows of ${name}` }, h("table", { class: "cr-table cr-data" },
@@ -83,7 +84,7 @@ function preview(name, ask, close) {
     if (data.kind === "array") return [
       h("dl", { class: "cr-facts" }, data.facts.map(([fact, words]) => h("div", {}, h("dt", {}, fact), h("dd", { class: "cr-mono" }, words)))),
       h("div", { class: "cr-scroll", tabindex: 0, role: "region", "aria-label": `Numbers of ${name}` }, h("table", { class: "cr-table cr-data" }, h("tbody", {}, data.rows.map((row) => h("tr", {}, row.map((cell) => h("td", { class: "cr-number cr-mono" }, cell))))))),
-      data.cut ? h("p", { class: "cr-soft" }, "…the first of its numbers") : null];
+      data.cut ? h("p", { class: "cr-soft" }, "Only its first numbers are shown.") : null];
     if (data.kind === "picture") return h("div", { class: "cr-scroll" }, h("img", { class: "cr-picture", src: data.src, alt: `the figure ${name}` }));
     if (data.kind === "large") return h("p", {}, `It takes ${bytes(data.bytes)} to load. `, button("Load it", () => look({ anyway: true }), { key: "anyway" }));
     return h("pre", { class: "cr-source", tabindex: 0 }, data.text);

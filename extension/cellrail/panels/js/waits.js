@@ -11,8 +11,10 @@ rooms.waits = (ctx) => {
   let fields = [["", ""]];
   let text = "";
   let busy = false;
+  let checked = false; // a press has found a field that is wrong: it is told while it is mended
   let sure = false;
   let said = "";
+  let answered = ""; // the wait that was answered here; it is listed until its run goes on
   let stop = null;
   const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "Waits" });
   const answer = h("div", {});
@@ -22,7 +24,7 @@ rooms.waits = (ctx) => {
 
   function choose(key) {
     if (key !== chosen) {
-      [chosen, trouble, sure, said, text, fields] = [key, null, false, "", "", [["", ""]]];
+      [chosen, trouble, sure, said, text, fields, checked] = [key, null, false, "", "", [["", ""]], false];
     }
     if (ctx.alone) ctx.value = one()?.run ?? "";
     show();
@@ -39,19 +41,65 @@ rooms.waits = (ctx) => {
     }
   }
 
+  /** What keeps a field from being sent as it stands; "" for nothing. */
+  function wrong(place) {
+    const [name, value] = [fields[place][0].trim(), fields[place][1]];
+    if (!name) return value.trim() ? "This value has no name." : "";
+    const first = fields.findIndex(([other]) => other.trim() === name);
+    return first < place ? `There is a field ${name} already: the later value would replace the first.` : "";
+  }
+
+  /** What is sent; null where a field is wrong: nothing that was typed is dropped. */
   function data() {
     if (mode === "json") return text;
+    if (fields.some((_, place) => wrong(place))) return null;
     const given = fields.filter(([name]) => name.trim());
     return given.length ? JSON.stringify(Object.fromEntries(given.map(([name, value]) => [name.trim(), typed(value)]))) : "";
   }
 
+  /** Write the answer in the other way, where it can be. */
+  function change_mode(name) {
+    if (name === mode) return;
+    trouble = null;
+    if (name === "json") {
+      const told = data();
+      if (told === null) { refuse(); return; }
+      text = told;
+    } else if (text.trim()) {
+      let told = null;
+      try { told = JSON.parse(text); } catch { /* told below */ }
+      if (told === null || typeof told !== "object" || Array.isArray(told)) {
+        trouble = { message: "only an object has fields", hint: 'as in {"by": "ann"}; what stands here is sent as it is' };
+        show();
+        return;
+      }
+      fields = Object.entries(told).map(([field, value]) => [field, typeof value === "string" && typed(value) === value ? value : JSON.stringify(value)]);
+      if (!fields.length) fields = [["", ""]];
+    } else {
+      fields = [["", ""]];
+    }
+    [mode, checked] = [name, false];
+    show();
+  }
+
+  /** Tell at the fields what is wrong with them, and lead there. */
+  function refuse() {
+    checked = true;
+    show();
+    answer.querySelector("[aria-invalid]")?.focus();
+  }
+
   async function send(by) {
-    const { run, step } = one();
+    if (busy) return;
+    const told = by === "resume" ? data() : "";
+    if (told === null) { refuse(); return; }
+    const { key, run, step } = one();
     [busy, trouble, sure] = [true, null, false];
     show();
     try {
-      const done = await ctx.ask("answer", { run, step, by, data: data() });
+      const done = await ctx.ask("answer", { run, step, by, data: told });
       said = `${done.step} of run ${done.run} is ${by === "resume" ? "resumed" : "cancelled"}`;
+      answered = key;
       ctx.say(said);
     } catch (problem) {
       trouble = problem;
@@ -69,24 +117,23 @@ rooms.waits = (ctx) => {
 
   function draw_answer() {
     const row = one();
-    if (!row) return draw(answer, said ? h("div", { class: "cr-bar", role: "status" }, icon("success"), said) : null);
+    if (!row || row.key === answered) return draw(answer, said ? h("div", { class: "cr-bar", role: "status" }, icon("success"), said) : null);
     const parts = [h("h3", {}, `${row.step || "step"} of ${row.flow} `, h("span", { class: "cr-mono cr-soft" }, row.run))];
     if (!row.can) {
       parts.push(h("p", { class: "cr-note" }, row.words));
     } else {
-      const set = (place, part, value) => { fields = fields.map((pair, at) => (at === place ? (part ? [pair[0], value] : [value, pair[1]]) : pair)); };
+      const set = (place, part, value) => { fields = fields.map((pair, at) => (at === place ? (part ? [pair[0], value] : [value, pair[1]]) : pair)); if (checked) show(); };
+      const bad = (place) => (checked && wrong(place)) || null;
+      const mark = (place) => (bad(place) ? { "aria-invalid": "true", "aria-describedby": `cr-wrong-${row.key}-${place}` } : {});
       parts.push(
-        tablist([["form", "Form"], ["json", "JSON"]], () => mode, (name) => {
-          if (name === "json" && mode === "form") text = data();
-          mode = name;
-          show();
-        }, "How the answer is written"),
+        tablist([["form", "Form"], ["json", "JSON"]], () => mode, change_mode, "How the answer is written"),
         mode === "json"
           ? h("textarea", { class: "cr-field cr-mono", rows: 4, key: "json", "aria-label": "JSON for flow.resume_data", placeholder: '{"by": "ann", "approved": true}', style: { width: "100%" }, value: text, spellcheck: "false", oninput: (event) => { text = event.target.value; } })
           : h("div", { key: "form" }, fields.map(([name, value], place) => h("div", { class: "cr-bar", style: { padding: "4px 0" }, key: `field-${place}` },
-            h("input", { class: "cr-field cr-mono", placeholder: "name", "aria-label": `Name ${place + 1}`, value: name, spellcheck: "false", oninput: (event) => set(place, 0, event.target.value) }),
+            h("input", { class: "cr-field cr-mono", placeholder: "name", "aria-label": `Name ${place + 1}`, value: name, spellcheck: "false", ...mark(place), oninput: (event) => set(place, 0, event.target.value) }),
             h("input", { class: "cr-field cr-mono cr-grow", placeholder: "value: text, a number, true, or JSON", "aria-label": `Value ${place + 1}`, value, spellcheck: "false", oninput: (event) => set(place, 1, event.target.value) }),
-            button("Remove", () => { fields = fields.length > 1 ? fields.filter((_, at) => at !== place) : [["", ""]]; show(); }, { "aria-label": `Remove field ${place + 1}` }))),
+            button("Remove", () => { fields = fields.length > 1 ? fields.filter((_, at) => at !== place) : [["", ""]]; show(); }, { "aria-label": `Remove field ${place + 1}` }),
+            bad(place) ? h("p", { class: "cr-wrong", role: "alert", id: `cr-wrong-${row.key}-${place}`, key: "wrong" }, bad(place)) : null)),
           button("Another field", () => { fields = [...fields, ["", ""]]; show(); })),
         h("p", { class: "cr-soft", style: { margin: "6px 0" } }, "The next step finds it as flow.resume_data; empty is None."),
         h("div", { class: "cr-bar", style: { padding: "4px 0" } },
@@ -108,7 +155,7 @@ rooms.waits = (ctx) => {
         h("td", { class: "cr-nowrap" }, badge(row.can ? "suspended" : row.answered ? "running" : "interrupted", KINDS[row.kind] ?? row.kind), row.words === "waits" ? null : h("div", { class: "cr-soft" }, row.words)),
         h("td", { class: "cr-mono" }, row.step), h("td", {}, h("div", { class: "cr-clip" }, row.flow), h("div", { class: "cr-chips" }, chips(Object.entries(row.labels), "label"))),
         h("td", { class: "cr-mono cr-nowrap" }, row.run), h("td", { class: "cr-nowrap", title: clock(row.asked) }, ago(row.asked + behind)), h("td", {}, until(row)),
-        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, disabled: !row.can }, "Answer …")))))));
+        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, disabled: !row.can || row.key === answered }, row.key === answered ? "Answered" : "Answer …")))))));
   }
 
   function show() {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
+import re
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from cellrail.errors import BadParameter, CellrailError, UserError
 from cellrail.notebook.parameters import choices
 from cellrail.notebook.plan import Plan
 from cellrail.panels.base import Args, Room
-from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.errand import Errand, Errands
 from cellrail.panels.rooms.runs import clipped
 from cellrail.views import first_line
 from cellrail_state.errors import StateError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 #: items of loops that are offered as cuts, at most; those that failed come first
 _ITEMS = 40
 _FLAGS = ("force", "widen", "failed_only", "reeval", "cancel_origin", "keep_waiting")
+_MADE = re.compile(r"(?:(bool|int|float|str)\(|(?:math|np|numpy)\.(?:nan|inf)$)")
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, "true": True, "false": False}
 
 
@@ -39,7 +42,8 @@ class RestartRoom(Room):
             app: the store's.
         """
         super().__init__(app)
-        self._errands: dict[str, Errand] = {}
+        self._errands = Errands(app)
+        self._known: dict[str, Errand] = {}
 
     def ask_form(self, args: Args) -> dict[str, Any]:
         """What can be chosen: the cut, and the parameters with the origin's values.
@@ -60,11 +64,13 @@ class RestartRoom(Room):
         }
 
     def ask_plan(self, args: Args) -> dict[str, Any]:
-        """What would happen, and why.
+        """What would happen, and why; or `wrong`: what is wrong with which field.
 
         Args:
             args: as of `start`.
         """
+        if wrong := self._wrong(args):
+            return {"wrong": wrong}
         run, options = self._wish(args)
         options = {n: v for n, v in options.items() if n not in {"cancel_origin", "keep_waiting"}}
         plan: Plan = self.app.restart(run.id, plan=True, **options)
@@ -89,15 +95,16 @@ class RestartRoom(Room):
     def ask_start(self, args: Args) -> dict[str, str]:
         """Start the run, in a process of its own; what names the errand.
 
+        The same restart, asked for again while it is under way, is that one.
+
         Args:
             args: `run`, `step` (the cut), `parameters` (what differs, as text), `labels`, and what
                 `App.restart` knows as `force`, `widen`, `failed_only`, `reeval`, `cancel_origin`
                 and `keep_waiting`.
         """
         run, options = self._wish(args)
-        wish = Wish(store=str(self.app.store_path), verb="restart", run=run.id, options=options)
-        errand = Errand(self.app, wish)
-        self._errands[str(errand.pid)] = errand
+        errand = self._errands.begin("restart", run.id, options)
+        self._known[str(errand.pid)] = errand
         return {"errand": str(errand.pid)}
 
     def ask_progress(self, args: Args) -> dict[str, Any]:
@@ -152,6 +159,20 @@ class RestartRoom(Room):
             options["labels"] = {str(k): str(v) for k, v in dict(args["labels"]).items()}
         return run, options
 
+    def _wrong(self, args: Args) -> dict[str, str]:
+        """By parameter, why what its field holds is no value of it."""
+        if not args.get("parameters"):
+            return {}
+        _, flow = self.app.restartable(str(args.get("run") or "last"))
+        wrong = {}
+        for parameter in flow.parameters:
+            if parameter.name in args["parameters"]:
+                try:
+                    value_of(parameter, args["parameters"][parameter.name])
+                except BadParameter as error:
+                    wrong[parameter.name] = str(error).removeprefix(f"{parameter.name}: ")
+        return wrong
+
     def _default_cut(self, run: Run) -> str:
         """The cut where none is named; "" where there is none to offer."""
         try:
@@ -160,7 +181,7 @@ class RestartRoom(Room):
             return ""
 
     def _errand(self, args: Args) -> Errand:
-        errand = self._errands.get(str(args.get("errand")))
+        errand = self._known.get(str(args.get("errand")))
         if errand is None:
             raise UserError("nobody knows this errand any more", hint="the list of runs shows all")
         return errand
@@ -182,7 +203,11 @@ def _cuts(run: Run, flow: Flow) -> list[dict[str, Any]]:
                 "item": False,
             }
         )
-        cuts += [item for item in items if item["address"].startswith(f"{step.label}[")]
+        own = [item for item in items if item["address"].startswith(f"{step.label}[")]
+        cuts += own
+        left = len(run.items(old)) - len(own) if old is not None else 0
+        if left:
+            cuts.append({"address": "", "status": "", "line": "", "item": True, "left": left})
     return cuts
 
 
@@ -210,10 +235,18 @@ def _field(parameter: Parameter, run: Run) -> dict[str, Any]:
         "kind": "secret" if secret else kind_of(parameter),
         "choices": [text_of(choice) for choice in choices(parameter)],
         "value": "" if secret else text_of(value),
+        "empty": "" if secret else _empty(parameter, value, given=given),
         "help": clipped(parameter.help, 200),
         "default": "" if secret else clipped(parameter.source, 80),
         "given": given,
     }
+
+
+def _empty(parameter: Parameter, value: Any, *, given: bool) -> str:
+    """What stands behind a field in which nothing does; "" where that is an empty text."""
+    if value is not None:
+        return ""
+    return "None" if given else clipped(parameter.source, 80) or "None"
 
 
 def kind_of(parameter: Parameter) -> str:
@@ -229,6 +262,10 @@ def kind_of(parameter: Parameter) -> str:
     annotated = {"bool": "bool", "int": "int", "float": "float", "str": "text"}
     if parameter.annotation in annotated:
         return annotated[parameter.annotation]
+    # float("nan"), int(time()): no literals, and yet it is known what they are
+    made = _MADE.match(parameter.source)
+    if made is not None:
+        return annotated[made[1]] if made[1] else "float"
     kinds: tuple[tuple[Any, str], ...] = (
         (bool, "bool"), (int, "int"), (float, "float"), (str, "text"),
         ((list, tuple, dict), "json"),
@@ -244,6 +281,8 @@ def text_of(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
     return json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cellrail.errors import UserError
 from cellrail.locate import RunLocator
 from cellrail.panels.base import Args, Room
-from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.errand import Errand, Errands
 from cellrail.panels.rooms.details import detail_of
 from cellrail.panels.rooms.previews import Previews
 from cellrail.panels.rooms.runs import clipped, shown
@@ -46,7 +46,9 @@ class RunRoom(Room):
         super().__init__(app)
         self._runs: dict[str, tuple[Hashable, Run]] = {}
         self._previews = Previews()
-        self._errands: dict[str, Errand] = {}
+        self._errands = Errands(app)
+        #: by run, what it was told to do last
+        self._acted: dict[str, Errand] = {}
 
     # --- the run -----------------------------------------------------------------------------
 
@@ -232,9 +234,7 @@ class RunRoom(Room):
             raise UserError(f"a run cannot be told to {verb!r} here")
         run_id = self._find(args)
         options = {"data": args["data"]} if verb == "resume" and "data" in args else {}
-        store = str(self.app.store_path)
-        wish = Wish(store=store, verb=verb, run=run_id, options=options)
-        self._errands[run_id] = Errand(self.app, wish)
+        self._acted[run_id] = self._errands.begin(verb, run_id, options)
         return {"run": run_id}
 
     def ask_acted(self, args: Args) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class RunRoom(Room):
         Args:
             args: `run`.
         """
-        errand = self._errands.get(self._find(args))
+        errand = self._acted.get(self._find(args))
         if errand is None:
             return {"state": "ended", "error": None}
         state = errand.state()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellrail.panels.base import Args
-from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.errand import Errands
 from cellrail.panels.rooms.pacing import PacedRoom
 from cellrail.schedule.due import Due
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.schedules import Trigger
 from cellrail_state.sql import queries
+
+if TYPE_CHECKING:
+    from cellrail.app import App
 
 #: so many next ticks, so many of the missed ones
 _NEXT, _SHOWN = 5, 20
@@ -20,6 +23,15 @@ _NEXT, _SHOWN = 5, 20
 
 class TriggersRoom(PacedRoom):
     """Answers for triggers."""
+
+    def __init__(self, app: App) -> None:
+        """Look into a store.
+
+        Args:
+            app: the store's.
+        """
+        super().__init__(app)
+        self._errands = Errands(app)
 
     def now(self, what: str, args: Args) -> Hashable:
         """Changes when a trigger or a run does, and every ten seconds."""
@@ -51,7 +63,7 @@ class TriggersRoom(PacedRoom):
     def ask_tick(self, args: Args) -> dict[str, Any]:
         """Fire what is due, once, in a process of its own."""
         del args
-        Errand(self.app, Wish(store=str(self.app.store_path), verb="tick"))
+        self._errands.begin("tick")
         return {}
 
     def _row(self, one: Trigger, run: dict[str, Any] | None) -> dict[str, Any]:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellrail.app.waitlist import Waiting
 from cellrail.errors import UserError
 from cellrail.panels.base import Args
-from cellrail.panels.errand import Errand, Wish
+from cellrail.panels.errand import Errands
 from cellrail.panels.rooms.pacing import PacedRoom
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.waits import CANCEL, RESUME
+
+if TYPE_CHECKING:
+    from cellrail.app import App
 
 _LISTED = 200
 
 
 class WaitsRoom(PacedRoom):
     """Answers for waits."""
+
+    def __init__(self, app: App) -> None:
+        """Look into a store.
+
+        Args:
+            app: the store's.
+        """
+        super().__init__(app)
+        self._errands = Errands(app)
 
     def now(self, what: str, args: Args) -> Hashable:
         """Changes when a wait is told of, answered or over, and every few seconds."""
@@ -47,7 +59,7 @@ class WaitsRoom(PacedRoom):
         data = _data(str(args.get("data") or "")) if by == RESUME else None
         woke = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
         if not self.app.history(run_id).is_live:
-            Errand(self.app, Wish(store=str(self.app.store_path), verb=by, run=woke.run_id))
+            self._errands.begin(by, woke.run_id)
         return {"run": woke.run_id, "step": woke.step, "by": by}
 
 
