@@ -99,6 +99,7 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def _rehearse(app: Any, tops: Collection[str]) -> None:
     """Have made what every kernel would make of the same in its first cells, and nobody sees."""
+    from cellrail.kernels.rehearsal import rehearse
     from cellrail_state import packing, reach
     from cellrail_state.inspection import package_version
 
@@ -119,6 +120,9 @@ def _rehearse(app: Any, tops: Collection[str]) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     packing.ready()
+    # where that fails, each kernel does what it would have made
+    with contextlib.suppress(Exception):
+        rehearse()
 
 
 def _why_not(name: str) -> str:
