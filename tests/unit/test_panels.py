@@ -301,6 +301,17 @@ def test_outputs_come_as_pieces_that_need_no_script():
     assert EVIL in pieces[6]["text"]
 
 
+def test_markdown_is_shown_as_a_notebook_does_and_its_scripts_go_where_those_of_html_go():
+    text = ["# Late\n", "\n", "| a | *b* |\n", "|---|---|\n", f"| 1 | {EVIL} |\n"]
+    data = {"text/markdown": text, "text/plain": "<Markdown object>"}
+    (piece,) = pieces_of([{"output_type": "display_data", "data": data}])
+
+    # the browser shows it in a frame without scripts
+    assert piece["kind"] == "html"
+    assert "<h1>Late</h1>" in piece["html"]
+    assert "<th><em>b</em></th>" in piece["html"]
+
+
 def test_a_very_long_text_loses_its_middle():
     (piece,) = pieces_of(
         [{"output_type": "stream", "name": "stdout", "text": "x" * 500_000 + "end"}]

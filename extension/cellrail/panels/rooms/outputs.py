@@ -42,14 +42,23 @@ def _rich(data: Mapping[str, Any]) -> dict[str, Any]:
     markup = _joined(data.get("text/html"))
     if markup and not scripted and len(markup) <= _RICH:
         return {"kind": "html", "html": markup, "text": plain}
-    for kind in ("text/markdown", "text/latex"):
-        if data.get(kind):
-            plain = _middle(_joined(data[kind]))
+    written = _joined(data.get("text/markdown"))
+    if written and len(written) <= _RICH:
+        return {"kind": "html", "html": _marked_up(written), "text": plain}
+    plain = _middle(_joined(data.get("text/latex"))) or plain
     if plain or not data:
         return {"kind": "text", "name": "result", "text": plain}
     if scripted:
         return {"kind": "note", "text": "this output needs the scripts of its notebook"}
     return {"kind": "note", "text": f"an output of the kind {', '.join(sorted(data))[:200]}"}
+
+
+def _marked_up(text: str) -> str:
+    """Markdown as HTML, tables too; HTML in it stays, as in a notebook."""
+    from markdown_it import MarkdownIt
+
+    made: str = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    return made
 
 
 def _picture(data: Mapping[str, Any]) -> str:
