@@ -34,7 +34,9 @@ def test_loading_the_extension_imports_nothing_heavy():
         "S.instance().run_line_magic('load_ext', 'cellrail')"
     )
     before = loaded_after("from IPython.core.interactiveshell import InteractiveShell")
-    assert not (loaded_after(code) - before).intersection(HEAVY)
+    loaded = loaded_after(code) - before
+    assert not loaded.intersection(HEAVY)
+    assert "cellrail.panels" not in loaded
 
 
 @pytest.mark.parametrize("package", [cellrail, cellrail_state], ids=["cellrail", "state"])

@@ -68,6 +68,7 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import ipykernel
 
     from cellrail.kernels import inprocess
+    from cellrail.kernels.rehearsal import rehearse
 
     # as the launcher is found: in the place of the first word
     launcher = str(Path(ipykernel.__file__).parent.parent / order["argv"][0])
@@ -88,41 +89,13 @@ def _prepared(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
                 break
             if fault := _import(name, guard):
                 return None, {"fault": fault, "module": name}
-        _rehearse(app, {name.partition(".")[0] for name in sys.modules.keys() - before})
+        rehearse(app, {name.partition(".")[0] for name in sys.modules.keys() - before})
         if fault := guard.fault():
             return None, {"fault": fault, "module": ""}
     ahead = app.kernel.cellrail_ahead = frozenset(sys.modules) - before
     importlib.import_module(_HOOKS[0]).prepare(app.kernel)
     tops = sorted({name.partition(".")[0] for name in ahead})
     return app, {"left": left, "ahead": tops, "path": [str(entry) for entry in sys.path]}
-
-
-def _rehearse(app: Any, tops: Collection[str]) -> None:
-    """Have made what every kernel would make of the same in its first cells, and nobody sees."""
-    from cellrail.kernels.rehearsal import rehearse
-    from cellrail_state import packing, reach
-    from cellrail_state.inspection import package_version
-
-    app.shell.display_formatter.format(0)
-    for top in tops:
-        # indexes the folders that distributions are installed in
-        package_version(top)
-    # knows the folders that Python's own modules lie in
-    reach.is_local(sys.modules[__name__])
-    # what the first cell and the loop around it import, what captures use, and what the first
-    # frame of strings and its display do
-    wanted = ["IPython.core.logger", "tornado.platform.asyncio"]
-    if "pandas" in tops:
-        wanted += ["pandas.io.formats.html", "pandas.io.formats.string"]
-    if {"pyarrow", "pandas"} <= set(tops):
-        wanted += ["pyarrow.pandas_compat", "pyarrow.vendored.version"]
-    for name in wanted:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    packing.ready()
-    # where that fails, each kernel does what it would have made
-    with contextlib.suppress(Exception):
-        rehearse()
 
 
 def _why_not(name: str) -> str:

@@ -12,11 +12,7 @@ import msgspec
 
 from cellrail import step_line
 from cellrail.errors import CellrailError, UserError
-from cellrail.panels.plain import A_PANEL
 from cellrail_state.errors import StateError
-
-#: why a value is not stored, where nobody misses anything of it: it is not told below the cell
-_NO_LOSS = frozenset({f"{A_PANEL} cannot be stored"})
 
 
 class OpenNotebook:
@@ -193,7 +189,7 @@ class OpenNotebook:
             v.name: f"{v.name} ({v.verdict}: {v.reason})"
             for delta in deltas
             for v in delta.variables.values()
-            if v.verdict != "stored" and v.name.isidentifier() and v.reason not in _NO_LOSS
+            if v.verdict != "stored" and v.name.isidentifier() and not _is_panel(v.reason)
         }
         told = list(lost.values())
         if deltas and deltas[-1].failure:
@@ -281,3 +277,10 @@ class OpenNotebook:
         cell_id = step.cell_id or None
         done = self.shell.run_cell(step.source, store_history=False, cell_id=cell_id)
         return bool(done.success)
+
+
+def _is_panel(reason: str) -> bool:
+    """Whether nobody misses a value that is not stored for this reason: a panel."""
+    # panels are imported where there is one, and not with the extension
+    panels: Any = sys.modules.get("cellrail.panels.plain")
+    return panels is not None and reason == f"{panels.A_PANEL} cannot be stored"
