@@ -15,7 +15,6 @@ from cellrail.notebook import actions
 from cellrail.notebook.collecting import error_name, nothing_binds
 from cellrail.notebook.model import Step
 from cellrail.notebook.options import NO_CHECKPOINT
-from cellrail.notebook.reads import option_names
 from cellrail.run import orders
 from cellrail.run.asking import told
 from cellrail.run.caching import Cache, Found
@@ -166,7 +165,6 @@ class Performer:
         #: whether the last capture did not look at everything, and steps whose expressions, and
         #: whose code, were used since
         self._unaudited = False
-        self._asked: dict[int, Step] = {}
         self._uncaptured: dict[int, Step] = {}
 
         self._methods: dict[type, Callable[[Any], Any]] = {
@@ -209,7 +207,6 @@ class Performer:
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: actions.Ask) -> actions.Told:
-        self._asked[action.step.number] = action.step
         told = self._recorder.keyed(orders.told(self._command(orders.ask(action), action.step)))
         if told.error is None:
             self._recorder.decided(action, told)
@@ -514,7 +511,7 @@ class Performer:
     def _record(self, job: JobFinished, step: Step) -> None:
         self._unaudited = not job.delta.audited
         if not job.delta.failure:
-            self._asked, self._uncaptured = {}, {}
+            self._uncaptured = {}
         elif not job.delta.audited:
             self._uncaptured[step.number] = step
         self._recorder.finished(job)
@@ -526,8 +523,7 @@ class Performer:
         """
         if not self._unaudited:
             return ()
-        used = [option_names(step.options).touches for step in self._asked.values()]
-        used += [step.touches for step in self._uncaptured.values()]
+        used = [step.touches for step in self._uncaptured.values()]
         touched = None if None in used else sorted({name for names in used for name in names or ()})
         answer = self._client.command(
             {"command": "audit", "before": self._before, "touched": touched}
