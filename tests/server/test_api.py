@@ -83,7 +83,7 @@ def test_a_running_run_is_cancelled_and_the_answer_does_not_wait_for_its_end(ser
         time.sleep(0.05)
     began = time.monotonic()
     assert served.post(f"/runs/{run_id}/cancel").status_code == 200
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # of the cell's 60
     assert begun(served, run_id)["status"] == "cancelled"
 
 
