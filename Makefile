@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-year bench-panels corpus-test crash-test soak schemathesis screenshots clean
+.PHONY: help demo test check bench bench-state bench-store bench-exploring bench-loops bench-warm bench-ticks bench-year bench-panels corpus-test crash-test soak schemathesis screenshots clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -57,6 +57,9 @@ bench-warm: $(STAMP)  ## what kernels that are forked save, against papermill
 
 bench-panels: $(STAMP)  ## what panels cost on a store of 100,000 runs
 	$(BIN)/python benchmarks/panels.py
+
+bench-ticks: $(STAMP)  ## what a backfill itself costs, and how soon it answers
+	$(BIN)/python benchmarks/ticks.py
 
 bench-year: $(STAMP)  ## a backfill of a year, killed on the way, then made anew where a step has changed
 	$(BIN)/python benchmarks/year.py

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from peers import PEERS, restart_latency, run_peer
 from startup import import_seconds, load_ext_seconds
-from trivial import write_notebook
+from writing import write_trivial
 
 SIZES = (50, 200, 400)
 
@@ -35,7 +35,7 @@ def measure(folder: Path, rounds: int) -> dict[str, dict[int, float]]:
     """Median seconds of whole processes, by peer and number of cells."""
     seconds: dict[str, dict[int, list[float]]] = {name: {} for name in PEERS}
     for size in SIZES:
-        notebook = write_notebook(folder / f"cells{size}.ipynb", size)
+        notebook = write_trivial(folder / f"cells{size}.ipynb", size)
         for number in range(rounds + 1):
             for name in PEERS:
                 took = run_peer(name, notebook, folder)

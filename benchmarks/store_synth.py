@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from trivial import write_notebook
+from writing import write_trivial
 
 from cellrail import App
 from cellrail_state import journal as journals
@@ -34,7 +34,7 @@ def synthesize(folder: Path, *, runs: int, jobs: int) -> App:
         jobs: jobs of each.
     """
     app = App(folder / ".cellrail")
-    real = app.run(write_notebook(folder / "flow.ipynb", jobs), cwd=folder)
+    real = app.run(write_trivial(folder / "flow.ipynb", jobs), cwd=folder)
     records = list(app.store.records(real.id))
     with _nothing_durable():
         for number in range(1, runs):

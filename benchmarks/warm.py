@@ -20,9 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 from bench import aim, machine
-from trivial import write_notebook
+from writing import write_notebook, write_trivial
 
 from cellrail import App
 from cellrail.kernels.supply import Wanted, WarmSupply
@@ -40,14 +39,7 @@ CELLS = (
 
 def write_daily(folder: Path) -> Path:
     """Write the five-cell notebook."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in CELLS])
-    notebook.cells[1].metadata["tags"] = ["parameters"]
-    notebook.metadata["kernelspec"] = {
-        "name": "python3", "display_name": "Python 3", "language": "python",
-    }  # fmt: skip
-    path = folder / "daily.ipynb"
-    nbformat.write(notebook, path)
-    return path
+    return write_notebook(folder / "daily.ipynb", *CELLS, parameters=1)
 
 
 def seconds_of(act: Callable[[], object]) -> float:
@@ -118,8 +110,8 @@ def readiness(folder: Path, rounds: int) -> list[float]:
 def cell_seconds(folder: Path, rounds: int) -> list[float]:
     """Seconds that a recorded trivial cell adds: the difference of 20 and 220 of them."""
     app, seconds = App(folder / ".cellrail"), []
-    small = write_notebook(folder / "small.ipynb", 20)
-    large = write_notebook(folder / "large.ipynb", 220)
+    small = write_trivial(folder / "small.ipynb", 20)
+    large = write_trivial(folder / "large.ipynb", 220)
     try:
         app.run(small, kernels="warm")
         for _ in range(rounds):
