@@ -5,15 +5,16 @@
 * Another `--foreach`, `--while`, `--when`, `--branch` or `--collect`, or other code of a step that
   the item at the cut has executed already, refuses the cut, unless it is forced: the item would be
   half old and half new.
-* Other code at the cut or behind it is what a restart is made for. Earlier items keep what the old
-  code made of them: that is told.
+* Other code at the cut or behind it, and other parameters, are what a restart is made for. Earlier
+  items keep what the old ones made of them, and the items are those that the old ones made, unless
+  they are evaluated anew: that is told.
 
 The code of a kept job is that of the run which made it: the origin may have kept it, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -21,9 +22,11 @@ from cellrail.inside import InnerCut, block_of
 from cellrail.notebook.actions import Path
 from cellrail.notebook.address import find_step
 from cellrail.notebook.fingerprint import is_blank
+from cellrail.notebook.foreach import split
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
 from cellrail.notebook.origin import Made
+from cellrail.notebook.reads import names_of
 from cellrail.notebook.staleness import since_made
 from cellrail_state.history import RunHistory
 from cellrail_state.model import StepInfo
@@ -41,7 +44,11 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def changes_inside(
-    flow: Flow, history: RunHistory, cut: InnerCut, numbers: Mapping[int, int]
+    flow: Flow,
+    history: RunHistory,
+    cut: InnerCut,
+    numbers: Mapping[int, int],
+    parameters: Collection[str],
 ) -> Changes:
     """What changed of the outermost loop that a cut lies in.
 
@@ -50,6 +57,7 @@ def changes_inside(
         history: the origin.
         cut: where the restart goes on.
         numbers: the origin's number of each step.
+        parameters: those that are given other values.
     """
     loop = find_step(cut.turns[0].loop, flow.steps)
     infos = {state.info.number: state.info for state in history.states}
@@ -80,6 +88,9 @@ def changes_inside(
             told += [
                 f"step {step.label!r}: {why}; kept items keep what was made" for why in whole[:1]
             ]
+        turns = [path for path, _ in history.turns_of(old.number)]
+        kept = any(_kept(path, step, cut, places) is not None for path in turns)
+        told += _other_values(step, cut, parameters, kept=kept)
     mine = {numbers.get(step.number) for step in steps}
     label = infos[numbers[loop.number]].label if loop.number in numbers else loop.label
     shape += [
@@ -104,6 +115,24 @@ def _made_otherwise(
         if why:
             (half if kept else whole).append(why)
     return half, whole
+
+
+def _other_values(
+    step: Step, cut: InnerCut, parameters: Collection[str], *, kept: bool
+) -> Iterator[str]:
+    """What other parameters would have made otherwise of the items that are kept, and of them."""
+    loops = [turn.loop for turn in cut.turns]
+    items = names_of(f"({split(step.options.foreach)[1]})").reads if step.options.foreach else ()
+    for name in sorted(parameters):
+        last = step.label == loops[-1]
+        if name in items and step.label in loops and not (last and cut.reeval):
+            way = "--reeval" if last else f"a restart from {step.label!r}"
+            yield (
+                f"step {step.label!r}: parameter `{name}` changed; its items are those that the "
+                f"old one made ({way} evaluates them anew)"
+            )
+        if kept and name in names_of(step.body).reads:
+            yield f"step {step.label!r}: parameter `{name}` changed; kept items keep what was made"
 
 
 def _kept(path: Path, step: Step, cut: InnerCut, places: Mapping[str, int]) -> bool | None:

@@ -235,7 +235,7 @@ def plan_restart_of(
         numbers=numbers_of(flow, states),
     )  # fmt: skip
     if inner is not None:
-        changes = changes_inside(flow, history, inner, decided.numbers)
+        changes = changes_inside(flow, history, inner, decided.numbers, changed)
         refused = changes.shape if force else (*changes.shape, *changes.stale)
         if not (refused or plan.refusals):
             refused = why_not_led(flow, plan, decided.replay(Rehearsal))

@@ -505,9 +505,7 @@ def test_runs_keep_to_their_cores_and_wait_for_room_in_memory(app, days):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
 @pytest.mark.parametrize("kernels", ["cold", "warm"])
 @pytest.mark.parametrize("word", ["pause", "cancel"])
-def test_pause_and_cancel_are_heeded_at_once_while_runs_execute(
-    app, days, tmp_path, kernels, word
-):
+def test_pause_and_cancel_are_heeded_at_once_while_runs_execute(app, days, tmp_path, kernels, word):
     days(WITNESS + "witness(f'a{day}')", "import time; time.sleep(100)")
     driver = start(
         tmp_path, "start", "flow.ipynb", "--start", "2025-01-01", "--end", "2025-01-09",

@@ -82,6 +82,29 @@ def test_the_failed_cell_itself_may_be_mended_and_kept_items_are_told(make, app)
     assert shown(run) == "['aak', 'bbk', 'ccNEW']\n"
 
 
+@pytest.mark.parametrize(
+    ("body", "cut", "reeval", "told"),
+    [
+        ("y = x", "L[1]", False, ["its items are those that the old one made (--reeval ev"]),
+        ("y = x", "L[1]", True, []),
+        ("y = n", "L[0]", True, []),
+        ("y = n", "L[1]", True, ["kept items keep what was made"]),
+        ("y = n", "L[1]", False, ["its items are those", "kept items keep what was made"]),
+    ],
+)
+def test_what_another_parameter_would_have_made_otherwise_is_told(
+    body, cut, reeval, told, make, app
+):
+    cells = ("n = 2", f"%%step L --foreach x in range(n) --collect y\n{body}", "print(y)")
+    run = app.run(make(*cells, tags={1: ["parameters"]}))
+
+    plan = app.restart(run.id, from_step=cut, reeval=reeval, parameters={"n": 3}, plan=True)
+    found = [line for line in plan.warnings if "parameter `n` changed" in line]
+    assert len(found) == len(told)
+    assert all(text in line for text, line in zip(told, found, strict=True))
+    assert not app.restart(run.id, from_step=cut, plan=True).warnings
+
+
 # --- what is told of kept items afterwards ------------------------------------------------------
 
 
