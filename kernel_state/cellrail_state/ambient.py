@@ -176,6 +176,20 @@ class Ambient:
         return known
 
 
+#: what `settings` calls the working directory
+FOLDER = "the working directory"
+
+
+def settings() -> dict[str, Any]:
+    """What is set of the process, but for generators and modules, by what a person calls it."""
+    return {
+        FOLDER: _cwd(),
+        "`sys.path`": [str(entry) for entry in sys.path],
+        "`os.environ`": dict(os.environ),
+        **{f"the setting of {name.replace('_', ' ')}": v for name, v in interpreter.read().items()},
+    }
+
+
 def can_import(name: str) -> bool:
     """Whether a module that is imported can be imported by its name in another process."""
     spec = getattr(sys.modules[name], "__spec__", None)

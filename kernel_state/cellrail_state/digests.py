@@ -5,6 +5,7 @@ What leaves the process bears cryptographic addresses (see `objects`).
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import sys
@@ -53,10 +54,15 @@ _CELL = re.compile(r".*ipykernel_\d+[/\\](?=\d+\.py$)", re.DOTALL)
 
 
 def digest_of_code(stream: bytes) -> str:
-    """A digest of pickled definitions that is the same in each process."""
-    state = blake3()
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name != "FRAME":
-            told = _CELL.sub("", argument) if isinstance(argument, str) else argument
-            state.update(f"{opcode.name} {told!r}\n".encode("utf-8", "surrogatepass"))
+    """A digest of pickled definitions that is the same in each process.
+
+    Args:
+        stream: pickles one behind the other: code, methods, and what functions and classes hold.
+    """
+    state, rest = blake3(), io.BytesIO(stream)
+    while rest.tell() < len(stream):
+        for opcode, argument, _ in pickletools.genops(rest):
+            if opcode.name != "FRAME":
+                told = _CELL.sub("", argument) if isinstance(argument, str) else argument
+                state.update(f"{opcode.name} {told!r}\n".encode("utf-8", "surrogatepass"))
     return state.hexdigest()

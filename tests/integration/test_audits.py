@@ -65,22 +65,6 @@ def test_what_the_condition_of_a_skipped_step_looks_at_is_no_late_find(option, m
     assert app.restart(run.id, from_step="#3").status == "success"
 
 
-def test_a_condition_that_changes_something_by_an_attribute_is_found_at_the_end(make, app):
-    run = app.run(
-        make(
-            BEGIN,
-            "class Box:\n    @property\n    def full(self):\n"
-            "        self.seen = True\n        return False\nbox = Box()",
-            "y = 1",
-            "%%step last --when box.full\npass",
-        )
-    )
-
-    # its text tells nothing of that, and no checkpoint holds it
-    with pytest.raises(RestartRefused, match="`box` changed unseen"):
-        app.restart(run.id, from_step="last")
-
-
 def test_a_step_without_a_checkpoint_at_the_end_is_no_late_find(make, app):
     run = app.run(
         make("acc = [1]", "x = 0", "y = 1", "%%step quick --no-checkpoint\nacc.append(2)")

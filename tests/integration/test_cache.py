@@ -77,6 +77,22 @@ def test_what_the_code_can_reach_decides(old, new, executed, make, app, times, e
     assert run["slow"].status == ("success" if executed else "kept")
 
 
+def test_what_a_function_holds_decides_though_its_code_is_the_same(make, app, times, edit):
+    path = make(
+        "k = 1",
+        "def make_it(n):\n    def held(): return n\n    return held\nheld = make_it(k)",
+        "%%step slow --cache 1d\nmade = held()" + COUNT,
+        "print(made)",
+    )
+    app.run(path)
+    times()
+    edit(path, "k = 1", "k = 2")
+
+    run = app.run(path)
+    assert (times(), printed(run, "#4")) == (1, "2\n")
+    assert app.run(path)["slow"].status == "kept"
+
+
 def test_it_expires(make, tmp_path, times):
     now = [1_000_000.0]
     app = App(tmp_path / ".cellrail", clock=lambda: now[0])

@@ -60,14 +60,38 @@ def test_a_condition_that_raises_fails_its_step_and_names_the_expression(make, a
         ("--when random.random() < 2", "what random draws next"),
         ("--while rng.random() < 0", "`rng`"),
         ("--when np.random.rand() < 0", "what numpy.random draws next"),
+        ("--when turn() > 5", "a function or class"),
+        ("--stop-if Box.seen.append(1)", "a function or class"),
+        ("--when next(rows) > 5", "`rows`"),
+        ("--when file.read(1) == 'x'", "`file`"),
+        ("--when db.execute('insert into t values (1)') is None", "`db`"),
+        ("--when lock.acquire() is None", "`lock`"),
+        ("--when groups['new'] == 1", "`groups`"),
+        ("--when box.full", "`box` and `boxes`"),
+        ("--when boxes[0].full", "`box` and `boxes`"),
+        ("--when len(box) > 5", "`box` and `boxes`"),
+        ("--when not box", "`box` and `boxes`"),
+        ("--when os.chdir('..')", "the working directory"),
+        ("--when os.environ.setdefault('NEW', '1') == 2", "`os.environ`"),
     ],
 )
-def test_a_condition_that_changes_something_fails_and_names_it(line, changed, make, app):
+def test_a_condition_that_changes_something_fails_and_names_it(line, changed, make, app, tmp_path):
+    (tmp_path / "some.txt").write_text("some")
     run = app.run(
         make(
-            "import random\nimport numpy as np\n"
+            "import os, random, sqlite3, threading\nimport numpy as np\n"
+            "from collections import defaultdict\n"
             "todo, items, count, rng = [1, 2], iter(range(3)), 0, np.random.default_rng(1)\n"
-            "def more():\n    global count\n    count += 1\n    return count > 5",
+            "def more():\n    global count\n    count += 1\n    return count > 5\n"
+            "def turns():\n    n = 0\n    def turn():\n        nonlocal n\n"
+            "        n += 1\n        return n\n    return turn\nturn = turns()\n"
+            "class Box:\n    seen = []\n    def __len__(self):\n"
+            "        self.asked = True\n        return 1\n"
+            "    @property\n    def full(self):\n        return len(self) > 1\n"
+            "box, lock, groups = Box(), threading.Lock(), defaultdict(list)\n"
+            "boxes, rows, file = [box], (n for n in range(3)), open('some.txt')\n"
+            "db = sqlite3.connect(':memory:')\n"
+            "db.execute('create table t (a)').connection.commit()",
             f"%%step a {line}\nx = 1",
         )
     )
@@ -83,16 +107,23 @@ def test_a_condition_that_looks_may_call_what_it_likes(make, app):
         "from functools import cache\n"
         "frame, here = pd.DataFrame({'a': [1, 2]}), Path('there')\n"
         "db = sqlite3.connect(':memory:')\n"
+        "from collections import Counter, defaultdict\n"
+        "class Limits:\n    most = 9\n    def __init__(self): self.least = 1\n"
+        "    @property\n    def span(self): return self.most - self.least\n"
+        "limits, words, gen = Limits(), Counter('aab'), (n for n in 'ab')\n"
+        "groups = defaultdict(list, a=[1])\n"
         "seen = [1]\n@cache\ndef asked(n):\n    return n in seen",
+        "%%step look --when limits.span == 8 and words['z'] == 0 and groups['a'] and gen\npass",
         "%%step a --when frame.groupby('a').a.sum().max() == 2 and not here.exists()\nx = [1]",
         "%%step b --when db.execute('select 2').fetchone()[0] == 2 and asked(1)\nx.append(2)",
         "%%step c --while sum(y for y in x) < 9\nx.append(3)",
         "print(x)",
     )
     run = app.run(notebook)
-    assert printed(run, "#5") == "[1, 2, 3, 3]\n"
+    assert run["look"].status == "success"
+    assert printed(run, "#6") == "[1, 2, 3, 3]\n"
     again = app.restart(run.id, from_step="c[1]")
-    assert printed(again, "#5") == "[1, 2, 3, 3]\n"
+    assert printed(again, "#6") == "[1, 2, 3, 3]\n"
 
 
 def test_a_restart_keeps_what_was_skipped_and_decides_anew_at_the_cut(make, app):

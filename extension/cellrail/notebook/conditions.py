@@ -14,7 +14,7 @@ _LOOKING = frozenset(
     {"abs", "bool", "callable", "float", "hasattr", "id", "int", "isinstance", "issubclass", "len",
      "repr", "round", "str", "type"}
 )  # fmt: skip
-#: attributes and items may be computed, operators overloaded; libraries do not change by that
+#: attributes and items may be computed, operators overloaded: whose they are, the kernel knows
 _HARMLESS = (
     ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Attribute, ast.Subscript, ast.Slice,
     ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator, ast.IfExp,

@@ -7,11 +7,18 @@ number that was drawn would be drawn again. So such a condition fails, at once a
 
 from __future__ import annotations
 
+import contextlib
+import io
+import operator
+import sqlite3
+import sys
+import types
 from collections.abc import Collection
 from typing import Any
 
 from cellrail.run import shellspace
-from cellrail_state import randomness
+from cellrail.run.inert import are_inert
+from cellrail_state import ambient, randomness
 from cellrail_state.capture import Capture
 
 _GENERATORS = ("random", "numpy.random", "torch")
@@ -38,6 +45,7 @@ class Watch:
         self._reached = self._reach()
         self._held = self._look()
         self._drawn = randomness.cheap()
+        self._settings, self._modules = ambient.settings(), len(sys.modules)
 
     def _reach(self) -> set[str] | None:
         if self._names is None:
@@ -50,8 +58,7 @@ class Watch:
         known = {name: value for name, value in roots.items() if not shellspace.is_hidden(name)}
         names = known.keys() if self._reached is None else self._reached & known.keys()
         digests = self._capture.fingerprints(known, names).digests
-        # of what cannot be stored only the binding is known
-        return {n: id(known[n]) if n in known and d is None else d for n, d in digests.items()}
+        return {n: _place(known[n]) if n in known and d is None else d for n, d in digests.items()}
 
     def refuse_changes(self) -> None:
         """Look again.
@@ -68,9 +75,43 @@ class Watch:
             for generator, was, is_ in drawn
             if was is not None and was != is_
         ]
+        changed += self._settings_changed()
         if changed or names:
             what = " and ".join(changed) or "a function or class"
             raise ConditionChanges(
                 f"the condition has changed {what}, and no checkpoint would hold that: a condition "
                 "only looks. Do it in a cell, and let the condition look at what the cell has left"
             )
+
+    def _settings_changed(self) -> list[str]:
+        before, now = self._settings, ambient.settings()
+        found = [name for name in now if before.get(name) != now[name]]
+        if len(sys.modules) == self._modules:
+            return found
+        # a library that nobody had used before may set what it likes, but it does not move
+        return [name for name in found if name == ambient.FOLDER]
+
+
+def only_looks(shell: Any, names: Collection[str]) -> bool:
+    """Whether looking at what these names hold executes no code of the notebook."""
+    return are_inert(shell.user_ns[name] for name in names if name in shell.user_ns)
+
+
+def _place(value: object) -> tuple[object, ...]:
+    """Of what cannot be stored: the binding, and how far it is, where that can be seen."""
+    told: list[object] = [id(value)]
+    with contextlib.suppress(Exception):
+        if isinstance(value, types.GeneratorType | types.CoroutineType):
+            frame = value.gi_frame if isinstance(value, types.GeneratorType) else value.cr_frame
+            held = list(frame.f_locals.values()) if frame is not None else []
+            told += [getattr(frame, "f_lasti", None), *map(id, held)]
+            told += [operator.length_hint(one, -1) for one in held if hasattr(one, "__next__")]
+        elif isinstance(value, io.IOBase):
+            told += [value.closed, value.tell()]
+        elif isinstance(value, sqlite3.Connection):
+            told += [value.total_changes, value.in_transaction]
+        else:
+            for method in ("locked", "qsize", "__length_hint__"):
+                if callable(look := getattr(value, method, None)):
+                    told.append(look())
+    return tuple(told)

@@ -32,9 +32,10 @@ def ask(action: actions.Ask) -> Order:
         "failed": action.purpose is actions.Purpose.RETRY_IF,
     }
     # behind a failed attempt the namespace is put back anyway
-    if not order["failed"] and may_change(action.expression):
+    if not order["failed"]:
         names = names_of(f"({action.expression})").touches
         order["watched"] = None if names is None else sorted(names)
+        order["looks"] = names is not None and not may_change(action.expression)
     return order
 
 

@@ -162,8 +162,7 @@ class Performer:
         self.is_last: Callable[[Step, actions.Path], bool] = lambda *_: False
         #: names that the flow can use behind a step as it leaves them; None for any
         self.needed_behind: Callable[[Step, actions.Path], frozenset[str] | None] = lambda *_: None
-        #: whether the last capture did not look at everything, and steps whose expressions, and
-        #: whose code, were used since
+        #: whether the last capture did not look at everything, and steps that ran without one since
         self._unaudited = False
         self._uncaptured: dict[int, Step] = {}
 

@@ -15,7 +15,7 @@ import msgspec
 from cellrail.run import shellspace
 from cellrail.run.asking import revived
 from cellrail.run.busy import Bystanders
-from cellrail.run.conditions import Watch
+from cellrail.run.conditions import Watch, only_looks
 from cellrail.run.environment import variables
 from cellrail.run.fitness import Fitness
 from cellrail.run.layover import LayOver
@@ -271,11 +271,13 @@ class ShellState:
         """Whether a condition is true, which must change nothing.
 
         Args:
-            order: as for `Turns.evaluate`; with `watched` the names that it uses (None for any), if
-                its text does not tell that it only looks.
+            order: as for `Turns.evaluate`; with `watched` the names that it uses (None for any),
+                and with `looks` whether its text tells that it only looks.
         """
         # beside other code nobody could tell who has changed something
         if "watched" not in order or self._bystanders.may_run():
+            return self.turns.evaluate(order)
+        if order["looks"] and only_looks(self._shell, order["watched"]):
             return self.turns.evaluate(order)
         watch = Watch(self._shell, self._capture, order["watched"])
         return self.turns.evaluate(order, watch.refuse_changes)
