@@ -31,10 +31,10 @@ from cellrail.run.desk import Desk
 from cellrail.run.desks import Waiting, desk_of
 from cellrail.run.eachs import inherited
 from cellrail.run.folder import SharedLink
+from cellrail.run.limits import RunLimits
 from cellrail.run.masking import Masker
 from cellrail.run.output import OutputFile
 from cellrail.run.past import past_of
-from cellrail.run.performer import RunLimits
 from cellrail.run.previously import Previously
 from cellrail.run.recorded import Recorded, recorded_notebook
 from cellrail.run.recorder import Recorder

@@ -27,7 +27,7 @@ from cellrail.restarting import RestartPlan
 from cellrail.run import keptmodules, prepare
 from cellrail.run.desks import own_scope
 from cellrail.run.interrupts import unheard
-from cellrail.run.performer import RunLimits
+from cellrail.run.limits import RunLimits
 from cellrail.run.putback import PutBack
 from cellrail.run.rerun import RerunPlan
 from cellrail.run.session import Progress

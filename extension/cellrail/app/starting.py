@@ -18,7 +18,7 @@ from cellrail.notebook.parameters import coerce, from_json, to_json
 from cellrail.notebook.plan import Plan
 from cellrail.restarting import RestartPlan
 from cellrail.run import prepare
-from cellrail.run.performer import RunLimits
+from cellrail.run.limits import RunLimits
 from cellrail.schedule.inputs import inputs_digest
 from cellrail.views import Run
 from cellrail_state.history import RunHistory

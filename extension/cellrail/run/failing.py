@@ -28,8 +28,9 @@ from cellrail.run.again import segments_of
 from cellrail.run.client import Ending
 from cellrail.run.crew import Ground, Place, own_history
 from cellrail.run.desk import Desk
+from cellrail.run.limits import RunLimits, seconds_of
 from cellrail.run.origins import origin_step
-from cellrail.run.performer import Performer, RunLimits, seconds_of
+from cellrail.run.performer import Performer
 from cellrail.run.recorder import Recorder
 from cellrail.run.remaking import loop_under_way
 from cellrail.run.replay import KERNEL_DIED
@@ -116,7 +117,7 @@ def _conduct(means: Means, performer: Performer, step: Step) -> None:
     # no cell of the flow follows: what was to be done before it is not done
     performer.settle()
     # the limit of the whole run is what the run may have failed by
-    performer.deadline = None
+    performer.deadline.lift()
     performer.is_last = lambda *_: True
     machine = control.conduct_handler(step, jitter=means.jitter)
     answer: Any = None

@@ -37,8 +37,9 @@ from cellrail.run.crew import INSTEAD, Ground, Place, ground_of, own_history
 from cellrail.run.desk import Desk
 from cellrail.run.interrupts import heard_by
 from cellrail.run.itemrest import Rest, rest_of_item
+from cellrail.run.limits import RunLimits, seconds_of
 from cellrail.run.oneitem import ItemPerformer, NoClient
-from cellrail.run.performer import ItemError, Performer, RunLimits, seconds_of, signal_name
+from cellrail.run.performer import ItemError, Performer, signal_name
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, ItemPlan, Teller
 from cellrail_state.errors import CannotRestore

@@ -113,7 +113,7 @@ class ItemPerformer(Performer):
     def _wait(self, action: actions.Wait) -> None:
         # an item cannot be given up while it waits: it keeps its kernel
         self._stop.wait(action.seconds)
-        self._waited(action.seconds)
+        self.deadline.waited(action.seconds)
 
     def _enter(self, action: actions.Enter) -> None:
         super()._enter(action)

@@ -20,14 +20,14 @@ from cellrail.run.asking import told
 from cellrail.run.caching import Cache, Found
 from cellrail.run.client import CellResult, Ending
 from cellrail.run.desk import Desk, Job
+from cellrail.run.display import Display
+from cellrail.run.limits import Deadline, RunLimits
 from cellrail.run.recorder import Recorder
-from cellrail.run.streams import coalesce
 from cellrail_state import waits
 from cellrail_state.model import (
     Checkpoint,
     Delta,
     JobFinished,
-    StepError,
     StepStatus,
     Verdict,
     to_plain,
@@ -35,20 +35,6 @@ from cellrail_state.model import (
 from cellrail_state.turns import job_address
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long things may take, and what fails a step."""
-
-    #: seconds for the whole run; None for no limit
-    timeout: float | None = None
-    #: seconds for each cell; None for no limit
-    cell_timeout: float | None = None
-    #: a checkpoint that cannot be written fails its step
-    strict: bool = False
-    #: bytes; where a kernel goes on from a checkpoint larger values may wait until a cell can reach
-    #: them. None: everything is put back at once
-    lazy_above: int | None = None
 
 
 class Client(Protocol):
@@ -128,15 +114,13 @@ class Performer:
             clock: seconds since the epoch.
             deadline: `time.monotonic()` at which the whole run has to end, where that is known.
         """
-        self._client, self._recorder, self._cells = client, recorder, cells
+        self._client, self._recorder = client, recorder
+        self._display = Display(cells, recorder.masker)
         self._sources, self._limits, self._lazy = sources, limits, lazy
         self._exit_code, self._refresh, self._clock = exit_code, refresh, clock
         self._news, self._digests = news, digests
         self._desk, self._cache = desk or Desk(recorder), cache
-        #: `time.monotonic()` at which the whole run has to end
-        self.deadline = deadline
-        if deadline is None and limits.timeout is not None:
-            self.deadline = time.monotonic() + limits.timeout
+        self.deadline = Deadline(limits, deadline)
         self._fired: _Fired | None = None
         #: the cell's result that was committed last
         self.result: CellResult | None = None
@@ -150,8 +134,6 @@ class Performer:
         self.branches: dict[str, list[Checkpoint]] = {}
         #: and the errors that the flow goes on with, by name, with the items that they are of
         self._errors: dict[str, dict[str, ItemError]] = {}
-        #: outputs of earlier turns, by cell index
-        self._shown: dict[int, list[Any]] = {}
         #: id of the origin's job that the next commit stands for
         self.replaces = ""
         #: the run has failed, and what is committed now handles that
@@ -185,15 +167,11 @@ class Performer:
 
     def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
         """Show the outputs of a kept turn."""
-        cell = self._cells_of(step)[-1][1]
-        cell["outputs"] = [*cell["outputs"], *nodes(outputs)]
+        self._display.show(step, outputs)
 
     def show_job(self, step: Step, job: JobFinished, outputs: Sequence[Mapping[str, Any]]) -> None:
         """Show a job that an earlier owner of the run committed."""
-        self.show(step, outputs)
-        cell = self._cells_of(step)[-1][1]
-        cell["execution_count"] = job.execution_count
-        stamp(cell, job.job_id, str(job.status))
+        self._display.show_job(step, job, outputs)
 
     def reported(self) -> Mapping[str, Any] | None:
         """What the kernel reported of the job that waits for its verdict."""
@@ -294,7 +272,7 @@ class Performer:
         if conflict is None:
             return result
         name = type(conflict).__name__
-        error = self._show_error(step, name, str(conflict))
+        error = self._display.show_error(step, name, str(conflict))
         report = dict(result.report or {})
         goes_on = _tolerates(action) and action.attempt > step.options.retry
         order = {
@@ -333,33 +311,28 @@ class Performer:
         answer = self._client.command({**cache.take(job), "last": last})
         if "error" in answer:
             return None
-        for index, cell in self._cells_of(step):
-            if action.path:
-                self._shown.setdefault(index, cell["outputs"])
-            cell["outputs"], cell["execution_count"] = [], None
-            stamp(cell, job_id, "kept")
-        self._cells_of(step)[-1][1]["outputs"] = nodes(cache.outputs(job))
+        for index in step.cell_indices:
+            self._display.clear(index, job_id, "kept", turns=bool(action.path))
+        self._display.show(step, cache.outputs(job))
         report = {"delta": answer["delta"], "started": began, "ended": self._clock()}
         return CellResult(ending=Ending.OK, report=report)
 
     def _execute(self, action: actions.Fire, job_id: str) -> CellResult:
         """Send the step's cells (the parameters step has two) and wait for each."""
         step = action.step
-        cells = self._cells_of(step)
+        cells = self._display.cells_of(step)
         needs = {"needs": _sorted(step.needs)} if self._lazy else {}
         before, self._before = self._before, []
         result = CellResult(ending=Ending.OK)
         # of a run that goes on, the first attempt in this kernel may be the step's third
         baseline, self._rolled_back = _may_roll_back(step) and not self._rolled_back, False
         for place, (index, cell) in enumerate(cells):
-            if action.path:
-                self._shown.setdefault(index, cell["outputs"])
-            cell["outputs"] = []
-            cell["execution_count"] = None
-            stamp(cell, job_id, "running")
+            self._display.clear(index, job_id, "running", turns=bool(action.path))
             if not cell["source"].strip():
                 continue
-            if self._is_late():  # it is interrupted at once, and a quick cell would get through
+            if (
+                self.deadline.is_past()
+            ):  # it is interrupted at once, and a quick cell would get through
                 result = CellResult(ending=Ending.TIMEOUT)
                 break
             final = place == len(cells) - 1
@@ -383,7 +356,7 @@ class Performer:
             before = []
             # the commit before becomes durable while this cell already runs
             self._recorder.sync()
-            result = self._client.finish(message_id, cell, index, self.limit(step))
+            result = self._client.finish(message_id, cell, index, self.deadline.seconds(step))
             if result.ending is not Ending.OK:
                 break
         return result
@@ -393,32 +366,13 @@ class Performer:
         refused = (result.report or {}).get("refused")
         if result.ending is not Ending.OK or refused is None:
             return result
-        error = self._show_error(step, refused["type"], refused["message"])
+        error = self._display.show_error(step, refused["type"], refused["message"])
         return msgspec.structs.replace(result, ending=Ending.ERROR, error=error)
-
-    def _show_error(self, step: Step, name: str, value: str) -> StepError:
-        """Show under a cell what its own code has not raised."""
-        error = StepError(name=name, value=value, traceback=(f"{name}: {value}",))
-        output = {"output_type": "error", "ename": name, "evalue": value}
-        cell = self._cells_of(step)[-1][1]
-        cell["outputs"] = [*cell["outputs"], *nodes([{**output, "traceback": [*error.traceback]}])]
-        return error
-
-    def limit(self, step: Step) -> float | None:
-        """Seconds the step's code may take."""
-        return seconds_of(step, self._limits, self.deadline)
-
-    def _is_late(self) -> bool:
-        """Whether the whole run should have ended by now."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _cause(self, step: Step, result: CellResult) -> str:
         """Why the step's code ended, where its own error does not tell."""
         if result.ending is Ending.TIMEOUT:
-            whole = self._is_late()
-            known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
-            limit = self._limits.timeout if whole else min(known, default=0.0)
-            return f"timeout after {limit:g} s" + (" (whole run)" * whole)
+            return self.deadline.told(step)
         if result.ending is Ending.DIED:
             return f"the kernel died{signal_name(self._exit_code())}"
         return ""
@@ -438,10 +392,9 @@ class Performer:
             self._capture_late(step, report)
         # a kernel that died has told nothing
         began = float(report.get("started") or began)
-        cell = self._cells_of(step)[-1][1]
         failed = action.status is StepStatus.FAILED
         status = "kept" if fired is not None and fired.cached else str(action.status)
-        stamp(cell, job_id, "failed" if failed else status)
+        self._display.ended(step, job_id, "failed" if failed else status)
         job = JobFinished(
             time=now,
             step=step.number,
@@ -453,7 +406,7 @@ class Performer:
             started=began,
             seconds=max(0.0, float(report.get("ended") or now) - began),
             execution_count=result.execution_count,
-            outputs=self._recorder.put_outputs(self._outputs(step)) if fired else None,
+            outputs=self._recorder.put_outputs(self._display.outputs(step)) if fired else None,
             error=result.error,
             delta=_delta(step, report) if fired else Delta(failure=action.cause),
             magics=tuple(report.get("magics", ())),
@@ -492,7 +445,7 @@ class Performer:
             self._not_restorable = f"{', '.join(job.delta.missed)} changed unseen"
         if cache is not None and not unfit:
             cache.remember(job)
-        self._show_earlier_turns(step, final=action.final)
+        self._display.show_earlier_turns(step, final=action.final)
         self._refresh()
 
     def _drift(self, step: Step) -> list[str]:
@@ -554,7 +507,7 @@ class Performer:
         stays = waiter is None or action.seconds <= waiter.park_after
         if waiter is None or stays or self._not_restorable:
             time.sleep(action.seconds)
-            self._waited(action.seconds)
+            self.deadline.waited(action.seconds)
             return None
         return waiter.over(waiter.time(action, job_address(action.step.label, action.path)))
 
@@ -568,13 +521,8 @@ class Performer:
         began = time.monotonic()
         # the namespace before a step that is executed again may be in this kernel only
         woke = waiter.over(info, stay=bool(self._not_restorable) and info.kind == waits.RERUN)
-        self._waited(time.monotonic() - began)
+        self.deadline.waited(time.monotonic() - began)
         return woke
-
-    def _waited(self, seconds: float) -> None:
-        """No limit counts the time that is spent waiting."""
-        if self.deadline is not None:
-            self.deadline += seconds
 
     def _skip(self, action: actions.Skip) -> None:
         self._recorder.skipped(action.step.number, action.reason, action.path)
@@ -661,58 +609,10 @@ class Performer:
             self._record(msgspec.structs.replace(job, effects=effects), step)
         return None
 
-    # --- cells -------------------------------------------------------------------------------
-
-    def _cells_of(self, step: Step) -> Sequence[tuple[int, Any]]:
-        return [(index, self._cells[index]) for index in step.cell_indices]
-
-    def _outputs(self, step: Step) -> list[dict[str, Any]]:
-        """The step's outputs as they are kept, in the cells too: streams joined, secrets masked."""
-        outputs: list[dict[str, Any]] = []
-        for _, cell in self._cells_of(step):
-            kept = self._recorder.masker.value(coalesce(cell["outputs"]))
-            cell["outputs"] = nodes(kept)
-            outputs += kept
-        return outputs
-
-    def _show_earlier_turns(self, step: Step, *, final: bool) -> None:
-        for index, cell in self._cells_of(step):
-            cell["outputs"] = [*self._shown.get(index, ()), *cell["outputs"]]
-            if final:
-                self._shown.pop(index, None)
-
-
-def seconds_of(step: Step, limits: RunLimits, deadline: float | None) -> float | None:
-    """Seconds that a step's code may take; None for no limit.
-
-    Args:
-        step: the step.
-        limits: the run's.
-        deadline: `time.monotonic()` at which the whole run has to end.
-    """
-    found = [step.options.timeout, limits.cell_timeout]
-    if deadline is not None:
-        found.append(max(0.0, deadline - time.monotonic()))
-    known = [limit for limit in found if limit is not None]
-    return min(known) if known else None
-
 
 def _tolerates(action: actions.Fire) -> bool:
     """Whether the flow goes on after a failure of the code."""
     return action.passed_over or action.step.may_fail or action.step.options.on_error != "stop"
-
-
-def nodes(outputs: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Outputs as nbformat nodes."""
-    from nbformat import from_dict
-
-    return [from_dict(dict(output)) for output in outputs]
-
-
-def stamp(cell: Any, job_id: str, status: str) -> None:
-    """Say in a cell's metadata which job it shows."""
-    known = cell["metadata"].get("cellrail", {})
-    cell["metadata"]["cellrail"] = {**known, "job": job_id, "status": status}
 
 
 def _sorted(names: frozenset[str] | None) -> list[str] | None:

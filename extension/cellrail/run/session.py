@@ -44,11 +44,13 @@ from cellrail.run.answers import Answers
 from cellrail.run.caching import Cache
 from cellrail.run.client import CellClient, CellResult
 from cellrail.run.desk import Desk
+from cellrail.run.display import nodes, stamp
 from cellrail.run.interrupts import unheard
 from cellrail.run.items import Means, carry_out
+from cellrail.run.limits import RunLimits
 from cellrail.run.orders import Order
 from cellrail.run.output import OutputFile
-from cellrail.run.performer import Performer, RunLimits, nodes, signal_name, stamp
+from cellrail.run.performer import Performer, signal_name
 from cellrail.run.putback import PutBack
 from cellrail.run.recorder import Recorder
 from cellrail.run.replay import KERNEL_DIED, REBUILD_FAILED, Replay
@@ -512,7 +514,7 @@ class Session:
             jitter=_jitter,
             tell=tell,
             refresh=self._refresh,
-            deadline=performer.deadline,
+            deadline=performer.deadline.moment,
         )
 
     def _tell(self, progress: Progress, action: Action) -> None:
@@ -563,7 +565,7 @@ class Session:
             if planned.fate is Fate.RUNS_AGAIN:
                 outcome = self._run_again(performer, segment)
             else:
-                outcome = self._rebuild(client, segment, orders, performer.limit)
+                outcome = self._rebuild(client, segment, orders, performer.deadline.seconds)
             if outcome is not None:
                 return outcome
             putback.after(segment)
