@@ -46,7 +46,9 @@ from cellrail_state.errors import JournalError, RunIsOwned
 from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
 from cellrail_state.model import (
+    Decided,
     EachStored,
+    JobFinished,
     Record,
     RunContinued,
     RunKind,
@@ -173,8 +175,10 @@ class Continuer(msgspec.Struct, kw_only=True):
 
     def _learnt(self, history: RunHistory) -> list[str]:
         """The secret variables that the run has read or set so far."""
-        jobs = (*history.jobs, *history.chain, *history.branches())
-        return secrets_of(jobs, self.store.keyring, self.store.objects)
+        records: tuple[JobFinished | Decided, ...] = (
+            *history.jobs, *history.chain, *history.branches(), *history.decided.values(),
+        )  # fmt: skip
+        return secrets_of(records, self.store.keyring, self.store.objects)
 
     def _check(self, history: RunHistory, woken: Woken | None) -> None:
         """Refuse what is no crashed run of ours.

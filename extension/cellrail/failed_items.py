@@ -48,6 +48,7 @@ def failed_items(
         if not step.options.foreach or step.options.in_:
             continue
         number, block = origin_number(history, step), block_of(flow, step)
+        _refuse_given_up(history, block)
         keys, failed = keys_of(history, number), _failed_keys(history, block)
         if not failed:
             continue
@@ -76,6 +77,26 @@ def failed_items(
     raise RestartRefused(
         f"--failed-only: no item {where} failed", hint="without it: cellrail restart RUN"
     )
+
+
+def _refuse_given_up(history: RunHistory, block: Block) -> None:
+    """Refuse a loop that the run ended in, behind a wait: an item that runs apart cannot wait.
+
+    Raises:
+        RestartRefused: it did.
+    """
+    for (_, turns), job_id in history.turns.items():
+        if not turns or turns[0].loop != block.step.label:
+            continue
+        job = history.job_by_id(job_id)
+        came_to = history.given_up(job)
+        if came_to is not None:
+            status, why = came_to
+            raise RestartRefused(
+                f"--failed-only: the run ended behind {history.address_of(job)} ({why}: {status}), "
+                "and items that run apart cannot wait",
+                hint=f"without it the run goes on there: cellrail restart {history.run_id}",
+            )
 
 
 def _failed_keys(history: RunHistory, block: Block) -> frozenset[str]:

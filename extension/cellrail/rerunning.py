@@ -178,8 +178,8 @@ class _Planner:
         own = {self.history.run_id, *(job.job_id.rpartition("/")[0] for job in jobs)}
         found: dict[int, str] = {}
         for place, old in enumerate(olds):
-            done = (*old.jobs, *old.branches) if old is not None else ()
-            for written in (w for job in done if job.effects for w in job.effects.settings):
+            told = old.told if old is not None else ()
+            for written in (w for effects in told for w in effects.settings):
                 if is_set_otherwise(written, self.store, own):
                     found.setdefault(place, f"reads the variable {written.path}, which is another")
         return found
@@ -471,14 +471,16 @@ class _Olds:
         lost = self._why_lost(states, mine)
         if lost:
             return self._lost(states, lost)
+        decided = tuple(d for d in self.history.decided.values() if d.step in known)
         if not mine:
             earlier = [p for n, found in places.items() if n < known[0] for p in found]
             fold = self.folds[max(earlier, default=-1) + 1]
-            return OldUnit(before=fold, after=fold, skipped=states[0].status is StepStatus.SKIPPED)
+            skipped = states[0].status is StepStatus.SKIPPED
+            return OldUnit(before=fold, after=fold, skipped=skipped, decided=decided)
         jobs = tuple(self.chain[mine[0] : mine[-1] + 1])
         return OldUnit(
-            jobs=jobs, branches=tuple(self.history.branches(known)), before=self.folds[mine[0]],
-            after=self.folds[mine[-1] + 1],
+            jobs=jobs, branches=tuple(self.history.branches(known)), decided=decided,
+            before=self.folds[mine[0]], after=self.folds[mine[-1] + 1],
         )  # fmt: skip
 
     def _lost(self, states: Sequence[StepState], why: str) -> OldUnit:

@@ -30,6 +30,7 @@ from cellrail_state.errors import JournalDamaged, ObjectError, Untrusted
 from cellrail_state.history import RunHistory
 from cellrail_state.ledgerlines import Proposed
 from cellrail_state.model import (
+    Decided,
     Delta,
     EachStored,
     JobFinished,
@@ -147,8 +148,9 @@ def references(record: Record) -> Iterator[ObjectRef]:
         if record.outputs is not None:
             yield record.outputs
         yield from _of_delta(record.delta)
-        if record.effects is not None:
-            yield from record.effects.refs()
+        yield from record.effects.refs() if record.effects is not None else ()
+    elif isinstance(record, Decided):
+        yield from record.effects.refs() if record.effects is not None else ()
     elif isinstance(record, Laid):
         yield from _of_delta(record.delta)
     elif isinstance(record, OnceDone) and isinstance(record.value, ObjectRef):

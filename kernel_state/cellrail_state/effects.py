@@ -53,6 +53,8 @@ class Effects(_Struct, frozen=True):
     settings: tuple[Written, ...] = ()
     #: the resources that it set without having read them, as they stood before
     replaced: tuple[Written, ...] = ()
+    #: keys of the flow user state that it read
+    asked: tuple[str, ...] = ()
     #: flow user state that it set: JSON text by key
     user: dict[str, str] = {}
     #: files of the shared folder that it made or changed, by path

@@ -312,6 +312,8 @@ class Decided(_Struct, frozen=True, tag="decided"):
     #: of a loop's items, in order
     keys: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
+    #: what it has read beyond its kernel; None where that was nothing
+    effects: Effects | None = None
 
 
 class RolledBack(_Struct, frozen=True, tag="rolled back"):

@@ -173,14 +173,17 @@ def test_a_short_secret_does_not_hide_what_was_done(make, app, tmp_path):
 
 
 @pytest.mark.parametrize("more", ["", "read = "])
+@pytest.mark.parametrize("reader", ["a cell", "a condition"])
 def test_a_secret_that_a_resume_brings_stands_nowhere_in_clear(
-    more, make, app, cellrail, holds_none
+    reader, more, make, app, cellrail, holds_none
 ):
     path = make(
-        "from cellrail import flow, get_variable\npassword = get_variable('a')\n"
-        "urls = flow.suspend('1h')",
+        "from cellrail import flow, get_variable",
+        "%%step ask --when get_variable('a')\nurls = flow.suspend('1h')"
+        if reader == "a condition"
+        else "%%step ask\npassword = get_variable('a')\nurls = flow.suspend('1h')",
         f"%%step read\n{more}flow.resume_data['is']\nprint(flow.resume_data['is'])",
-        "print(flow.step('#1').resume_data['is'] == get_variable('a'))",
+        "print(flow.step('ask').resume_data['is'] == get_variable('a'))",
     )
     assert app.run(path).status == "suspended"
     holds_none()
@@ -189,7 +192,7 @@ def test_a_secret_that_a_resume_brings_stands_nowhere_in_clear(
 
     assert told.returncode == 0, told.stderr
     run = app.show("last")
-    assert (run.status, printed(run, "read"), printed(run, "#3")) == ("success", "***\n", "True\n")
+    assert (run.status, printed(run, "read"), printed(run, "#4")) == ("success", "***\n", "True\n")
     (woken,) = [x for x in app.journal(run.id) if x["type"] == "woken"]
     assert woken["secret"]
     (continued,) = [x for x in app.journal(run.id) if x["type"] == "continued"]

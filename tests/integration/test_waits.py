@@ -21,7 +21,7 @@ import time
 import pytest
 
 from cellrail import App
-from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused
+from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused, RestartRefused
 from reading import WITNESS, counts, printed, statuses
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
@@ -214,7 +214,8 @@ def test_an_item_behind_which_the_run_did_not_go_on_says_so(make, app, cellrail,
     run = app.run(
         make(
             WITNESS,
-            "%%step loop --foreach i in range(3) --collect m\nwitness(f'loop{i}'); m = i",
+            "%%step loop --foreach i in range(3) --collect m --on-error skip\n"
+            "witness(f'loop{i}'); m = i",
             f"%%step ask --in loop\nif i == 1 and first('asked'): flow.suspend('1h', {words})",
             "%%step end\nprint(m)",
         )
@@ -230,6 +231,12 @@ def test_an_item_behind_which_the_run_did_not_go_on_says_so(make, app, cellrail,
     ]  # fmt: skip
     assert ticked.run["loop[1]/ask"].status == status
     assert f"1 success, 1 {status}" in cellrail("show", run.id).stdout
+    # what runs apart from the loop cannot wait, and the loop did not end
+    with pytest.raises(RestartRefused) as refused:
+        app.restart(run.id, failed_only=True, plan=True)
+    told = f"the run ended behind loop[1]/ask (nobody resumed it in time: {status})"
+    assert told in str(refused.value)
+    assert refused.value.hint == f"without it the run goes on there: cellrail restart {run.id}"
     # the item goes on where it was given up; those before it are kept
     again = app.restart(run.id)
     assert (again.status, printed(again, "end")) == ("success", "[0, 1, 2]\n")

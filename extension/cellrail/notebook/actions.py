@@ -12,7 +12,7 @@ import msgspec
 
 from cellrail.notebook.blocks import Block
 from cellrail.notebook.model import Step
-from cellrail_state.model import RunStatus, StepError, StepStatus, Turn
+from cellrail_state.model import Decided, Effects, RunStatus, StepError, StepStatus, Turn
 
 #: the turns that an action happens in, outermost first
 Path = tuple[Turn, ...]
@@ -139,10 +139,17 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     value: bool = False
     keys: tuple[str, ...] = ()
+    #: what it has read beyond its kernel; None where that was nothing
+    effects: Effects | None = None
     #: it raised
     error: StepError | None = None
     #: why there is no kernel to ask, in words: an item's job has failed with it
     died: str = ""
+
+    @classmethod
+    def of(cls, known: Decided) -> Told:
+        """What a journal tells."""
+        return cls(value=known.value, keys=known.keys, effects=known.effects)
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ from cellrail.notebook.foreach import targets
 from cellrail.notebook.model import PARAMETERS, Step
 from cellrail.notebook.reads import lineage, option_names
 from cellrail_state import ambient_parts
-from cellrail_state.model import Checkpoint, Component, Effects, JobFinished, Variable
+from cellrail_state.model import Checkpoint, Component, Decided, Effects, JobFinished, Variable
 
 SHARED = "files of the shared folder"
 #: kinds of values that cannot be stored and run code of the notebook when they are used
@@ -72,6 +72,8 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[JobFinished, ...] = ()
     #: jobs of the items of parallel loops in it: what they left ended with their items
     branches: tuple[JobFinished, ...] = ()
+    #: what was decided on its lines, also where nothing was executed for that
+    decided: tuple[Decided, ...] = ()
     #: the namespace right before it and right after it
     before: Checkpoint = Checkpoint()
     after: Checkpoint = Checkpoint()
@@ -86,6 +88,12 @@ class OldUnit(msgspec.Struct, frozen=True, kw_only=True):
         jobs = (*self.jobs, *self.branches)
         found = (job.effects.kinds for job in jobs if job.effects is not None)
         return tuple(sorted({kind for kinds in found for kind in kinds}))
+
+    @property
+    def told(self) -> tuple[Effects, ...]:
+        """What its jobs and conditions have read and set beyond their kernel."""
+        records: tuple[JobFinished | Decided, ...] = (*self.jobs, *self.branches, *self.decided)
+        return tuple(record.effects for record in records if record.effects is not None)
 
     @property
     def written(self) -> frozenset[str]:
@@ -541,8 +549,9 @@ class Judge:
 
     def _state(self, unit: Unit, old: OldUnit) -> str:
         """Flow user state, a resource or a variable that a changed unit set."""
-        effects = [j.effects for j in (*old.jobs, *old.branches) if j.effects is not None]
+        effects = old.told
         read = {f"{r.kind} {r.path}" for e in effects for r in (*e.reads, *e.settings)}
+        read |= {f"flow user state `{key}`" for e in effects for key in e.asked}
         for what in sorted(read & self.other_state):
             return f"reads the {what}, which is another"
         # what it had set stood above what the step before it has set again
@@ -550,9 +559,10 @@ class Judge:
         for what in sorted(sets & self.set_anew):
             return f"sets the {what}, as a step before it has done again"
         user = sorted(s for s in self.other_state if s.startswith("flow user state"))
-        if user and any("flow_user_state" in step.body for step in unit.steps):
+        # not every journal tells which keys were read
+        if user and any("flow_user_state" in step.source for step in unit.steps):
             return f"may read {user[0]}, which is another"
-        if SHARED in self.other_state and any("shared" in step.body for step in unit.steps):
+        if SHARED in self.other_state and any("shared" in step.source for step in unit.steps):
             return f"may read {SHARED}, which are others"
         return ""
 

@@ -250,7 +250,7 @@ class Answers:
             there = loop_root(action.step, path) in self._roots
             if not there and self._left(action) is None:
                 return None
-        return actions.Told(value=known.value, keys=known.keys)
+        return actions.Told.of(known)
 
     def _committed(self, action: actions.Commit, stage: Stage) -> None:
         job = self._known(action)

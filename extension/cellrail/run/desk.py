@@ -9,9 +9,9 @@ take the current `Job` (None between jobs, where conditions are evaluated and ce
 the question's arguments by name; what they return goes to the cell as JSON, what they raise is
 raised in the cell. `begin`, `contribute` and `committed` tell the clerk when a job begins, let it
 add to the job's `Effects` (`marks` names effects that must not be done twice: such a step is never
-executed again for what it made), and tell it that these are in the journal. Register it with
-`Desk.add` in `cellrail.run.desks`, and put a function into `cellrail.api` that asks by the
-handler's name.
+executed again for what it made), and tell it that these are in the journal; `asks` and `read` are
+the same for a condition, which sets nothing. Register it with `Desk.add` in `cellrail.run.desks`,
+and put a function into `cellrail.api` that asks by the handler's name.
 
 A handler that waits would stop the run's clock: answer at once (`{"wait": True}`) and let the cell
 ask again.
@@ -33,6 +33,7 @@ import msgspec
 
 from cellrail.errors import InternalError, OutsideStep
 from cellrail.kernels.channel import Message
+from cellrail.notebook.actions import Told
 from cellrail.notebook.model import Step
 from cellrail.run.asking import told
 from cellrail.run.recorder import Recorder
@@ -113,6 +114,13 @@ class Clerk:
 
     def begin(self, job: Job) -> None:
         """A job begins: what an attempt before it has left is forgotten."""
+
+    def asks(self) -> None:
+        """A condition is evaluated between jobs: what one before it has read is forgotten."""
+
+    def read(self, effects: Effects) -> Effects:
+        """Add what was read since; a condition does nothing else."""
+        return effects
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         """Add what the job did; of one that did not succeed, only what has happened anyway."""
@@ -281,6 +289,22 @@ class Desk:
             with self._lock:
                 self._release()
                 self.job = None
+
+    def condition(self, evaluate: Callable[[], Told]) -> Told:
+        """Have a condition evaluated; what it comes to, with what it has read.
+
+        That of a failed attempt (`--retry-if`) is told with what the attempt itself had read.
+        """
+        with self._lock:
+            if self.job is None:
+                for clerk in self._clerks:
+                    clerk.asks()
+        found = evaluate()
+        effects = Effects()
+        with self._lock:
+            for clerk in self._clerks:
+                effects = clerk.read(effects)
+        return msgspec.structs.replace(found, effects=effects if effects != Effects() else None)
 
     def _effects(self, *, success: bool) -> Effects:
         effects = Effects()

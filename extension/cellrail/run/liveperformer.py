@@ -144,19 +144,24 @@ class LivePerformer:
     # --- conditions, waits -------------------------------------------------------------------
 
     def _ask(self, action: actions.Ask) -> actions.Told:
-        order = orders.ask(action)
-        if action.purpose is actions.Purpose.FOREACH:
-            self._counts[order["root"]] = 0
-            told = orders.told(self._turns.items(order))
+        if self._live is None:
+            told = self._evaluate(action)
         else:
-            # nobody goes back to a notebook that is not recorded
-            turns = self._live.state if self._live is not None else self._turns
-            told = orders.told(turns.evaluate(order))
+            told = self._live.desk.condition(lambda: self._evaluate(action))
         self.broken = told.error
         if told.error is None and self._live is not None:
             told = self._live.recorder.keyed(told)
             self._live.recorder.decided(action, told)
         return told
+
+    def _evaluate(self, action: actions.Ask) -> actions.Told:
+        order = orders.ask(action)
+        if action.purpose is actions.Purpose.FOREACH:
+            self._counts[order["root"]] = 0
+            return orders.told(self._turns.items(order))
+        # nobody goes back to a notebook that is not recorded
+        turns = self._live.state if self._live is not None else self._turns
+        return orders.told(turns.evaluate(order))
 
     async def _wait(self, action: actions.Wait) -> actions.Woke | None:
         if self._live is not None and action.seconds > self._live.waiter.park_after:

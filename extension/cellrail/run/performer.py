@@ -184,7 +184,10 @@ class Performer:
     # --- conditions and items ----------------------------------------------------------------
 
     def _ask(self, action: actions.Ask) -> actions.Told:
-        told = self._recorder.keyed(orders.told(self._command(orders.ask(action), action.step)))
+        order = orders.ask(action)
+        told = self._recorder.keyed(
+            self._desk.condition(lambda: orders.told(self._command(order, action.step)))
+        )
         if told.error is None:
             self._recorder.decided(action, told)
         return told

@@ -247,6 +247,7 @@ class Recorder:
                 value=told.value,
                 keys=told.keys,
                 turns=ask.path,
+                effects=told.effects,
             )
         )
 

@@ -300,7 +300,7 @@ class Replay:
     def _recorded(self, action: actions.Ask) -> actions.Told | None:
         place = (self._number(action), str(action.purpose), self._old(action.path))
         known = self._history.decided.get(place)
-        return actions.Told(value=known.value, keys=known.keys) if known is not None else None
+        return actions.Told.of(known) if known is not None else None
 
     def _job(self, action: actions.Action) -> JobFinished:
         job_id = self._history.turns.get((self._number(action), self._old(action.path)))
@@ -447,7 +447,7 @@ class Replay:
                     step=numbers[decided.step], path=decided.turns,
                     purpose=actions.Purpose(decided.purpose), expression=decided.expression,
                 )  # fmt: skip
-                teller.decided(ask, actions.Told(value=decided.value, keys=decided.keys))
+                teller.decided(ask, actions.Told.of(decided))
         records = [
             record
             for record in self._history.turn_records

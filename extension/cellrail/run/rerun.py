@@ -361,7 +361,7 @@ class Rerun:
         if known is None:
             # of a step that failed, and the flow went on: it is not tried again
             return actions.Told(value=action.purpose is not Purpose.RETRY_IF)
-        return actions.Told(value=known.value, keys=known.keys)
+        return actions.Told.of(known)
 
     def _ended(self, action: actions.Fire) -> actions.Ended:
         plan = self._plan

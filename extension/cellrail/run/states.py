@@ -32,7 +32,7 @@ from cellrail_state.errors import StateError
 from cellrail_state.keys import KeyRing
 from cellrail_state.ledger import Expected, Key, Ledger
 from cellrail_state.ledgerlines import Entry
-from cellrail_state.model import Effects, JobFinished, ObjectRef, Written
+from cellrail_state.model import Decided, Effects, JobFinished, ObjectRef, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
 from cellrail_state.store import Store
 from cellrail_state.texts import encodable
@@ -86,7 +86,9 @@ class States(Clerk):
         self._settings: dict[Key, Written] = {}
         #: what was written without having been read, as it stood before
         self._replaced: dict[Key, Written] = {}
+        #: flow user state that was set, and keys of it that were read
         self._user: dict[str, str] = {}
+        self._asked: set[str] = set()
 
     def forked(self, kept: Iterable[JobFinished], *, in_sequence: bool) -> None:
         """Items of a loop are carried out beside these kept ones now."""
@@ -126,6 +128,7 @@ class States(Clerk):
         del job
         if key in self._user:
             return self._user[key]
+        self._asked.add(key)
         found: str | None = None
         for job_id, values in self._chain:
             if job_id == self._upto:
@@ -323,19 +326,33 @@ class States(Clerk):
         """What was seen of each key."""
         return self.seen
 
+    def asks(self) -> None:
+        """Nothing has been read."""
+        self._forget()
+
+    def read(self, effects: Effects) -> Effects:
+        """What was read."""
+        reads, settings = _in_order(self._reads), _in_order(self._settings)
+        self._flush(reads)
+        return msgspec.structs.replace(
+            effects, reads=reads, settings=settings, asked=tuple(sorted(self._asked))
+        )
+
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         """What was set, where the job succeeded; what was read."""
-        done = {key: seen for key, seen in self._replaced.items() if key in self._writes}
-        reads, replaced, writes = map(_in_order, (self._reads, done, self._writes))
-        if any(isinstance(w.value, ObjectRef) for w in (*reads, *replaced, *writes)):
-            self._objects.flush()
-        settings = _in_order(self._settings)
-        effects = msgspec.structs.replace(effects, reads=reads, settings=settings)
+        effects = self.read(effects)
         if not success:
             return effects
+        done = {key: seen for key, seen in self._replaced.items() if key in self._writes}
+        replaced, writes = _in_order(done), _in_order(self._writes)
+        self._flush((*replaced, *writes))
         return msgspec.structs.replace(
             effects, replaced=replaced, writes=writes, user=dict(self._user)
         )
+
+    def _flush(self, values: Iterable[Written]) -> None:
+        if any(isinstance(written.value, ObjectRef) for written in values):
+            self._objects.flush()
 
     def committed(self, job: Job, effects: Effects, *, replaces: str) -> None:
         """What the job set is the run's from now on."""
@@ -421,11 +438,13 @@ def variable_text(written: Written, keys: KeyRing, objects: Objects) -> str:
     return str(value)
 
 
-def secrets_of(jobs: Iterable[JobFinished], keys: KeyRing, objects: Objects) -> list[str]:
-    """The secret variables that jobs have read or set; none that these keys cannot read."""
+def secrets_of(
+    records: Iterable[JobFinished | Decided], keys: KeyRing, objects: Objects
+) -> list[str]:
+    """The secret variables that jobs and conditions have read or set; none without their key."""
     found: dict[str, None] = {}
-    for job in jobs:
-        effects = job.effects or Effects()
+    for record in records:
+        effects = record.effects or Effects()
         for written in (*effects.settings, *effects.writes):
             if written.kind == VARIABLE and written.secret and written.value is not None:
                 with contextlib.suppress(StateError):
