@@ -222,6 +222,7 @@ def plan_restart_of(
         origin,
         request,
         variables_before=lambda number: history.checkpoint_before(number).variables,
+        made_before=history.made_before,
     )
     jobs = _jobs(plan, history) if inner is None else _jobs_inside(history, inner)
     lost = [

@@ -234,14 +234,19 @@ class RunHistory(Lineage):
 
     def reads_of(self, number: int, turns: tuple[Turn, ...] = ()) -> tuple[Written, ...]:
         """The resources that a step (in these turns) read, as it saw them."""
+        job = self.reader_of(number, turns)
+        return job.effects.reads if job is not None and job.effects is not None else ()
+
+    def reader_of(self, number: int, turns: tuple[Turn, ...] = ()) -> JobFinished | None:
+        """The job of a step (in these turns) that tells what it read; None where none does."""
         job = self._asked.get((number, turns))
         if job is None:
             state = self._states.get(number)
             job_id = self.turns.get((number, turns)) if turns else state and state.job_id
             if not job_id or job_id.rpartition("/")[0] == self.run_id:
-                return ()
+                return None
             job = self.job_by_id(job_id)
-        return job.effects.reads if job.effects is not None else ()
+        return job
 
     @functools.cached_property
     def _asked(self) -> dict[tuple[int, tuple[Turn, ...]], JobFinished]:

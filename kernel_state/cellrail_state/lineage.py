@@ -4,14 +4,15 @@
   jobs that the run was started on (`RunStarted.chain`), then its own. The namespace right before a
   job is the fold of the chain before it, so a cut in a live run is a moment, and in any other run
   the end of the step before. Where an open notebook went back (`WentBack`) a new chain begins; a
-  job is looked for in the newest one that has it.
+  job is looked for in the newest one that has it. A step that it went back to before is cut at its
+  last execution all the same, unless the steps before it have been executed anew (`is_anew`).
 * `Lineage.forks`: the jobs that the items of parallel loops begin behind. The jobs of an item are a
   branch: the namespace in it is the fold of the chain through the fork and of its own jobs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -20,6 +21,7 @@ from cellrail_state.chains import (
     chain_of,
     found_late,
     is_good,
+    names_of,
     place_of,
     through_jobs,
 )
@@ -73,7 +75,42 @@ class Lineage(Told):
         return job_id in self.turns.values() or place_of(self.chain, job_id) is not None
 
     def chain_before(self, number: int) -> list[JobFinished]:
-        """The jobs that made the namespace right before a step (its last execution)."""
+        """The jobs that made the namespace right before a step.
+
+        It is that of its last execution, unless the notebook has come there anew (`is_anew`).
+        """
+        return self.chain if self.is_anew(number) else self._chain_then(number)
+
+    def is_anew(self, number: int) -> bool:
+        """Whether an open notebook went back to before a step, and has come to it again.
+
+        Then all that stands for the steps before it has made the present namespace: what was put
+        back, and behind that what was executed since. The step's last execution knew another one.
+        """
+        state = self._states.get(number)
+        if state is None or not self.is_gone(state.job_id):
+            return False
+        apart = {job.job_id for job in self.branches()}
+        before = {
+            earlier: found.job_id
+            for earlier, found in self._states.items()
+            if earlier < number and found.job_id not in {"", *apart}
+            and found.status is not StepStatus.SKIPPED
+        }  # fmt: skip
+        then, now = _names(self._chain_then(number)), _names(self.chain)
+        if then.issuperset(before.values()) or not now.issuperset(before.values()):
+            return False
+        # what stood there already, and was executed once more, was executed out of order
+        back = self._backs[-1][1]
+        stood = {self._stood[job_id].info.number for job_id in back if job_id in self._stood}
+        return all(job_id in back or earlier not in stood for earlier, job_id in before.items())
+
+    def made_before(self, number: int) -> frozenset[str]:
+        """Ids of the jobs that made the namespace right before a step, and of items beside it."""
+        apart = (job.job_id for job in self.branches())
+        return frozenset(_names(self.chain_before(number)).union(apart))
+
+    def _chain_then(self, number: int) -> list[JobFinished]:
         state = self._states.get(number)
         chain = self._chain_of(state.job_id) if state is not None else self.chain
         if state is not None and state.job_id:
@@ -247,3 +284,7 @@ class Lineage(Told):
     def job_by_id(self, job_id: str) -> JobFinished:
         """A job of this run or of one that it points to."""
         return self._own.get(job_id) or self._sources.job(job_id)
+
+
+def _names(chain: Iterable[JobFinished]) -> set[str]:
+    return {name for job in chain for name in names_of(job)}

@@ -86,8 +86,9 @@ class Told:
         self.forks: dict[tuple[int, tuple[Turn, ...]], str] = {}
         #: the turns, in this run, of the jobs that have some
         self._turns_of: dict[str, tuple[Turn, ...]] = {}
-        self._own: dict[str, JobFinished] = {}
-        self._numbers: dict[str, int] = {}
+        #: in a live run, steps as they were with jobs that do not stand for them any more
+        self._stood: dict[str, StepState] = {}
+        self._own, self._numbers = dict[str, JobFinished](), dict[str, int]()
         #: what `flow.once` has run, by key, and what it inherited
         self.once: dict[str, OnceDone] = {}
         #: what `flow.each` has stored in mid-cell, and can be gone on from
@@ -191,6 +192,7 @@ class Told:
     def _begin(self, record: JobStarted) -> None:
         self.firing, self.pending = record.job_id, None
         self._let_go(record.step)
+        self._remember(record.step)
         if record.info is not None:
             self._change(record.step, info=record.info)
         self._start(record)
@@ -306,11 +308,24 @@ class Told:
 
     def _go_back(self, record: WentBack) -> None:
         self._backs.append((len(self.jobs), record.chain))
+        # what was executed since is as if it had not been
+        standing = {state.job_id: state for state in self._states.values()}
+        put_back = (standing.get(i) or self._stood.get(i) for i in record.chain)
+        found = {state.info.number: state for state in put_back if state is not None}
+        for number in {*found, *record.kept}:
+            self._remember(number)
+        self._states |= found
         for number, job_id in record.kept.items():
             self._change(
                 number, status=StepStatus.KEPT, kept=KeptReason.ORIGIN, job_id=job_id, job=None,
                 cause="",
             )  # fmt: skip
+
+    def _remember(self, number: int) -> None:
+        """In an open notebook: a step as it is, before another job stands for it."""
+        state = self._states.get(number)
+        if self._live and state is not None and state.job_id:
+            self._stood[state.job_id] = state
 
     def _skip(self, record: StepSkipped) -> None:
         if not record.turns:

@@ -261,3 +261,202 @@ def test_a_step_sees_the_resource_that_it_saw_when_the_notebook_had_gone_back(ma
     again = app.restart("last", from_step="add")
     assert (printed(again, "add"), printed(again, "show")) == ("1\n", "2\n"), again.cause
     assert printed(app.restart(again.id, from_step="show"), "show") == "2\n"
+
+
+# --- cells that were not executed again -----------------------------------------------------------
+
+STEPS = (
+    START,
+    "%%step a\nx, log = 1, ['a']",
+    "%%step b\ny = x + 1\nlog.append('b')",
+    "%%step c\nz = y * 10\nlog.append('c')",
+    "%%step e\nprint(x, y, z, log)",
+)
+WITNESS = "1 2 20 ['a', 'b', 'c']\n"
+
+
+@pytest.fixture
+def steps(make, front):
+    make(*STEPS)
+    notebook = Notebook(front, STEPS)
+    assert notebook.run(1, 2, 3, 4, 5) == WITNESS
+    return notebook
+
+
+def refusals(app, cut):
+    return app.restart("last", from_step=cut, plan=True).refusals
+
+
+def test_a_run_goes_on_behind_what_was_executed_since_the_notebook_went_back(steps, app):
+    live = app.show("last").id
+    steps.flow("restart --from b")
+    for place, cut in ((3, "c"), (4, "e")):
+        steps.run(place)
+        again = app.restart(live, from_step=cut)
+        assert (again.status, printed(again, "e")) == ("success", WITNESS)
+    # what was not executed since is not kept
+    steps.flow("restart --from b")
+    steps.run(3)
+    assert app.restart(live, from_step="e", plan=True).refusals
+
+
+def test_an_edited_cell_is_gone_on_from_with_what_it_left_since(make, steps, app):
+    steps.flow("restart --from b")
+    edited = (*STEPS[:2], "%%step b\ny = x + 5\nlog.append('B')", *STEPS[3:])
+    make(*edited)
+    steps.cells = edited
+    steps.run(3)
+    again = app.restart("last", from_step="c")
+    assert printed(again, "e") == "1 6 60 ['a', 'B', 'c']\n"
+    assert "right before 'c'" in steps.flow("restart --from c")
+    assert steps.run(4, 5) == "1 6 60 ['a', 'B', 'c']\n"
+
+
+@pytest.mark.parametrize("cuts", [("c", "b"), ("b", "c"), ("e", "b"), ("b", "b")])
+def test_of_two_restarts_in_a_row_the_last_one_counts(cuts, steps, app):
+    live = app.show("last").id
+    for cut in cuts:
+        steps.flow(f"restart --from {cut}")
+    first = {"b": 3, "c": 4}[cuts[-1]]
+    steps.run(first)
+    again = app.restart(live, from_step={3: "c", 4: "e"}[first])
+    assert (again.status, printed(again, "e")) == ("success", WITNESS)
+
+
+def test_a_restart_here_at_an_earlier_cut_drops_what_was_executed_since_the_first(steps, app):
+    live = app.show("last").id
+    steps.flow("restart --from c")
+    steps.run(4)
+    steps.flow("restart --from b")
+    steps.run(3)
+    assert app.restart(live, from_step="e", plan=True).refusals
+    assert printed(app.restart(live, from_step="c"), "e") == WITNESS
+
+
+@pytest.mark.parametrize("executed", [(2,), (2, 3), (3, 2)])
+def test_what_stands_before_the_cut_is_executed_out_of_order_after_a_restart_here(
+    executed, steps, app
+):
+    steps.flow("restart --from b")
+    steps.run(*executed)
+    if 3 not in executed:
+        assert "step 'a' was executed out of order" in refusals(app, "b")
+    assert any("out of order" in told for told in refusals(app, "c"))
+
+
+def test_a_step_that_was_passed_over_since_the_notebook_went_back_is_not_kept(steps, app):
+    steps.flow("restart --from b")
+    steps.run(4)  # `y` is not there
+    assert refusals(app, "c") == ("step 'b' was executed out of order",)
+    # nor was it there when it was cut before it
+    assert printed(app.restart("last", from_step="b"), "e") == WITNESS
+
+
+def test_a_new_cell_is_no_cut_where_what_stands_before_it_is_gone(make, steps, app):
+    steps.flow("restart --from b")
+    make(*STEPS, "%%step new\nprint(y)")
+    assert "step 'b' was executed out of order" in refusals(app, "new")
+
+
+def test_what_was_executed_out_of_order_before_a_restart_here_is_so_after_it(steps, app):
+    steps.run(2)
+    assert "out of order" in steps.flow("restart --from b")
+    steps.flow("restart --from c --force")
+    steps.run(4)
+    # the moment that came back is the one before that
+    live = app.show("last").id
+    assert printed(app.restart(live, from_step="e"), "e") == WITNESS
+    steps.run(2)
+    told = app.restart(live, from_step="e", plan=True).refusals
+    assert "step 'a' was executed out of order" in told
+
+
+def test_an_execution_that_was_undone_is_as_if_it_had_not_been(make, steps, app):
+    live = app.show("last").id
+    steps.flow("restart --from b")
+    edited = (*STEPS[:2], "%%step b\ny = x + 5\nlog.append('B')", *STEPS[3:])
+    steps.cells = edited
+    steps.run(3)
+    steps.flow("undo")
+    assert printed(app.restart(live, from_step="c"), "e") == WITNESS
+    make(*edited)
+    (told,) = app.restart(live, from_step="c", plan=True).refusals
+    assert "step 'b'" in told
+
+
+def test_a_run_goes_on_behind_a_loop_that_was_executed_since(make, front, app):
+    cells = (
+        START,
+        "%%step first\nbase = 1",
+        "%%step loop --foreach i in range(3) --collect m\nm = i + base",
+        "%%step mid\nn = sum(m)",
+        "%%step end\nprint(m, n)",
+    )
+    make(*cells)
+    notebook = Notebook(front, cells)
+    witness = notebook.run(1, 2, 3, 4, 5)
+    live = app.show("last").id
+    notebook.flow("restart --from loop")
+    assert app.restart(live, from_step="loop[1]", plan=True).refusals == ()
+    notebook.run(3)
+    for cut in ("mid", "loop", "loop[1]"):
+        again = app.restart(live, from_step=cut)
+        assert (again.status, printed(again, "end")) == ("success", witness), cut
+    notebook.run(4)
+    assert printed(app.restart(live, from_step="end"), "end") == witness
+
+
+def test_a_run_goes_on_behind_what_was_executed_on_the_namespace_of_another_run(
+    steps, another_front, app
+):
+    old = app.show("last").id
+    second = Notebook(another_front(), STEPS)
+    second.run(1, 2, 3, 4, 5)
+    live = app.show("last").id
+    assert live != old
+    second.flow(f"restart {old} --from b")
+    assert printed(app.restart(live, from_step="b"), "e") == WITNESS
+    second.run(3)
+    assert printed(app.restart(live, from_step="c"), "e") == WITNESS
+    assert app.restart(live, from_step="e", plan=True).refusals
+    second.run(4)
+    assert printed(app.restart(live, from_step="e"), "e") == WITNESS
+    second.run(2, 5)
+    assert app.restart(live, from_step="e", plan=True).refusals
+
+
+def test_a_step_sees_what_kept_steps_have_set_since_the_notebook_went_back(make, front, app):
+    cells = (
+        START + "\nfrom cellrail import get_resource, set_resource",
+        "%%step put\nwords = 'old'",
+        "%%step add\nset_resource(words, 'n')",
+        "%%step show\nprint(get_resource('n'))",
+        "%%step last\nprint(get_resource('n'))",
+    )
+    make(*cells)
+    notebook = Notebook(front, cells)
+    notebook.run(1, 2, 3, 4, 5)
+    notebook.flow("restart --from put")
+    notebook.cells = (*cells[:1], "%%step put\nwords = 'new'", *cells[2:])
+    make(*notebook.cells)
+    notebook.run(2, 3)
+    again = app.restart("last", from_step="show")
+    assert (printed(again, "show"), printed(again, "last")) == ("new\n", "new\n"), again.cause
+
+
+def test_a_loop_in_a_cell_begins_anew_behind_a_step_that_was_executed_since(make, front, app):
+    cells = (
+        START + "\nfrom cellrail import flow",
+        "%%step base\nn = 1",
+        "%%step sums\ngot = []\nfor i in flow.each('i', range(4), save=['got']):\n"
+        "    got.append(n * i)\n    assert n != 1 or i != 2\nprint(got)",
+    )
+    make(*cells)
+    notebook = Notebook(front, cells)
+    assert "AssertionError" in notebook.run(1, 2, 3)
+    notebook.flow("restart --from base")
+    notebook.cells = (cells[0], "%%step base\nn = 3", cells[2])
+    make(*notebook.cells)
+    notebook.run(2)
+    again = app.restart("last", from_step="sums")
+    assert (again.status, printed(again, "sums")) == ("success", "[0, 3, 6, 9]\n"), again.cause

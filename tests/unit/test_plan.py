@@ -61,7 +61,8 @@ def nothing(_number: int) -> dict[str, Variable]:
 
 
 def plan(now, then, *, variables=nothing, **request):
-    return plan_restart(now, then, RestartRequest(**request), variables_before=variables)
+    asked = RestartRequest(**request)
+    return plan_restart(now, then, asked, variables_before=variables, made_before=nothing)
 
 
 def fates(made):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -37,8 +37,6 @@ class OriginStep(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     #: place of its last execution in a live run; 0 elsewhere
     sequence: int = 0
-    #: a live run went back to before it, and has not executed the step again
-    gone: bool = False
     #: what it did beyond its kernel, in words: it must not be executed again for what it made
     effects: tuple[str, ...] = ()
     #: jobs of it that other code made; of several made alike, the first
@@ -103,10 +101,15 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
     pairs: dict[int, OriginStep]
     #: names that each of today's steps can reach, by place; None for any name
     reached: list[frozenset[str] | None]
+    #: ids of the origin's jobs that made the namespace right before a step, by its number there
+    made_before: Callable[[int], Collection[str]]
 
     @staticmethod
     def of(
-        steps: Sequence[Step], origin: Sequence[OriginStep], request: RestartRequest
+        steps: Sequence[Step],
+        origin: Sequence[OriginStep],
+        request: RestartRequest,
+        made_before: Callable[[int], Collection[str]] = lambda _: (),
     ) -> SideBySide:
         """Find out which step is which, and what each can reach."""
         return SideBySide(
@@ -115,11 +118,17 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
             request=request,
             pairs=match(origin, steps),
             reached=lineage(steps),
+            made_before=made_before,
         )
 
     def old(self, place: int) -> OriginStep | None:
         """The origin's step for the one at a place."""
         return self.pairs.get(self.steps[place].number)
+
+    @property
+    def behind(self) -> int:
+        """A number behind those of all the origin's steps."""
+        return max((old.number for old in self.origin), default=0) + 1
 
     def last_place(self) -> int:
         """Where the last step to be executed stands.

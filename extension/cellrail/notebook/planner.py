@@ -107,6 +107,7 @@ def plan_restart(
     request: RestartRequest,
     *,
     variables_before: Callable[[int], Mapping[str, Variable]],
+    made_before: Callable[[int], Collection[str]],
 ) -> Plan:
     """The plan of a restart.
 
@@ -115,6 +116,7 @@ def plan_restart(
         origin: the origin's steps in order.
         request: what is asked for.
         variables_before: the variables of the origin right before a step, by its number there.
+        made_before: ids of the jobs that made the namespace there.
 
     Raises:
         StepNotFound: there is no such step.
@@ -128,12 +130,17 @@ def plan_restart(
                     f"cell {step.label!r} holds %flow lines: it is no step of a live run",
                     hint="name the cell above or below it",
                 )
-    both = of_the_chain(flow, origin, request)
+    both = of_the_chain(flow, origin, request, made_before)
     plan = Planner(both, Rebuilding(both, variables_before)).plan()
     return msgspec.structs.replace(plan, steps=_with_others(flow, plan.steps))
 
 
-def of_the_chain(flow: Flow, origin: Sequence[OriginStep], request: RestartRequest) -> SideBySide:
+def of_the_chain(
+    flow: Flow,
+    origin: Sequence[OriginStep],
+    request: RestartRequest,
+    made_before: Callable[[int], Collection[str]] = lambda _: (),
+) -> SideBySide:
     """Today's steps beside the origin's, without those that run on failures only."""
     return SideBySide.of(
         [s for s in flow.steps if not (s.options.on_failure or (request.live and s.only_looks))],
@@ -143,6 +150,7 @@ def of_the_chain(flow: Flow, origin: Sequence[OriginStep], request: RestartReque
             if not (handles_failures(s.info) or (request.live and only_looks(s.info.source)))
         ],
         request,
+        made_before,
     )
 
 

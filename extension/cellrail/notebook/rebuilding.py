@@ -181,9 +181,8 @@ class Rebuilding:
     def _variables(self, place: int) -> Mapping[str, Variable]:
         """The origin's variables right before a place of today's notebook."""
         if place not in self._variables_at:
-            behind = max((old.number for old in self._both.origin), default=0) + 1
             pairs = (self._both.pairs.get(step.number) for step in self._both.steps[place:])
-            number = next((old.number for old in pairs if old is not None), behind)
+            number = next((old.number for old in pairs if old is not None), self._both.behind)
             self._variables_at[place] = self._variables_before(number)
         return self._variables_at[place]
 

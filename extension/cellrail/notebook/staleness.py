@@ -14,6 +14,7 @@ from cellrail.notebook.changes import why_changed
 from cellrail.notebook.fingerprint import is_blank
 from cellrail.notebook.model import PARAMETERS, Step
 from cellrail.notebook.origin import Made, SideBySide
+from cellrail_state.model import StepStatus
 
 
 def stale(both: SideBySide, cut: int) -> list[tuple[int, str]]:
@@ -107,20 +108,23 @@ def _gone(both: SideBySide, cut: int) -> list[tuple[int, str]]:
 
 
 def _out_of_order(both: SideBySide, cut: int) -> list[tuple[int, str]]:
+    """Steps that did not make the namespace at the cut in the order of the notebook."""
     at_cut = both.old(cut)
-    # a kept job has no place in the order of executions: it stands before all of them
-    moment = at_cut.sequence if at_cut is not None and at_cut.job_id else float("inf")
+    made = both.made_before(at_cut.number if at_cut is not None else both.behind)
     found = []
     highest = 0
     for place, step in enumerate(both.steps):
         old = both.old(place)
-        if old is None or not old.sequence or place == cut:
+        if old is None or not old.job_id or place == cut:
             continue
-        if old.gone and at_cut is not None and not at_cut.gone:
+        stands = old.job_id in made
+        if place > cut:
+            if stands and old.sequence:
+                found.append((cut, f"step {step.label!r} was executed before the cut"))
             continue
-        if place < cut and (old.sequence > moment or old.sequence < highest):
+        # a step that is skipped now has made nothing
+        missing = not stands and old.status is not StepStatus.SKIPPED
+        if missing or old.sequence < highest:
             found.append((place, f"step {step.label!r} was executed out of order"))
-        elif place > cut and old.sequence < moment:
-            found.append((cut, f"step {step.label!r} was executed before the cut"))
         highest = max(highest, old.sequence)
     return found

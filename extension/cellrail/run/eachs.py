@@ -183,6 +183,8 @@ def inherited(
 
 def _goes_on(history: RunHistory, record: EachStored, cut: Origin, number: int, label: str) -> bool:
     """Whether a restart goes on with the very job that has stored the record."""
+    if history.is_anew(record.step):  # it was stored on another namespace
+        return False
     around, inside = record.turns[: len(cut.turns)], record.turns[len(cut.turns) :]
     # a loop's own cell is the first of its first item
     first = all(turn.index == 0 and turn.loop == label for turn in inside)

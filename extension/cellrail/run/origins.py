@@ -33,7 +33,6 @@ def origin_step(history: RunHistory, state: StepState) -> OriginStep:
         failure=history.restorable_after(state.info.number) if job is not None else "",
         # a kept job's is its own run's
         sequence=job.sequence if job is not None and state.kept is None else 0,
-        gone=history.is_gone(state.job_id),
         effects=history.effects_of(state.info.number) if job is not None else (),
         made=tuple(_made(history, state)),
     )

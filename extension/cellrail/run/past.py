@@ -84,12 +84,17 @@ class Past:
         self._history, self._runs, self._numbers = history, runs, numbers
         self._flow = flow
         self._kept: set[str] = set()
+        #: in an open notebook, place of the last kept job in the order of executions
+        self._last = 0
         #: runs of which nobody knows any more what they wrote when
         self._gone: set[str] = set()
 
     def keep(self, jobs: Iterable[JobFinished]) -> None:
         """The run keeps these jobs."""
-        self._kept.update(name for job in jobs for name in names_of(job))
+        for job in jobs:
+            self._kept.update(names_of(job))
+            if _run_of(job) == self._history.run_id:
+                self._last = max(self._last, job.sequence)
 
     def keeps(self, job_id: str) -> bool:
         """Whether the run keeps a job."""
@@ -141,10 +146,21 @@ class Past:
         """What the job's step saw under a key in the origin; None where it did not look."""
         if job is None or job.number not in self._numbers:
             return None
-        for written in self._history.reads_of(self._numbers[job.number], job.turns):
+        for written in self._reads(self._numbers[job.number], job.turns):
             if (written.kind, self._today(written)) == key:
                 return written
         return None
+
+    def _reads(self, number: int, turns: tuple[Turn, ...]) -> tuple[Written, ...]:
+        """What a step has read in the origin, by its number there.
+
+        Not what it read before an open notebook went back, where steps executed since are kept.
+        """
+        history = self._history
+        reader = history.reader_of(number, turns)
+        if reader and reader.sequence < self._last and history.is_gone(reader.job_id):
+            return ()
+        return history.reads_of(number, turns)
 
     def _today(self, written: Written) -> str:
         """The path that it has under the flow's id of today."""
@@ -232,7 +248,7 @@ class Past:
             ledger: the store's.
             beside: ids of kept jobs that do not stand before it.
         """
-        for written in self._history.reads_of(number, turns):
+        for written in self._reads(number, turns):
             key = (written.kind, self._today(written))
             other = self._other(key, self._undone(key, written).version, ledger, beside)
             if other is not None:
