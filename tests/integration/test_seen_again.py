@@ -233,6 +233,45 @@ def test_in_the_kernels_of_a_parallel_loop_it_sees_them_too(make, app):
     assert printed(done, "end") == "[('yes', 1), ('yes', 1)]\n"
 
 
+def test_an_item_that_goes_on_is_told_again_what_woke_the_run_before_its_loop(
+    make, app, cellrail, tmp_path
+):
+    run = app.run(
+        make(
+            SETUP,
+            "%%step ask\nflow.suspend('1h')",
+            "%%step lp --foreach k in ['a', 'b'] --parallel 2 --collect seen\n"
+            "held = Held(k, flow.resume_data)",
+            "%%step use --in lp\nseen = held.seen\n"
+            "if k == 'b' and not os.path.exists('ok'): raise ValueError(k)",
+            "%%step end\nprint(seen)",
+        )
+    )
+    assert cellrail("resume", run.id, "--data", '"yes"').returncode == 1
+    (tmp_path / "ok").touch()
+
+    again = app.restart(run.id)
+
+    assert again.status == "success", again.cause
+    assert printed(again, "end") == "[('a', 'yes'), ('b', 'yes')]\n"
+
+
+def test_what_runs_since_a_run_has_failed_finds_the_files_as_the_failure_left_them(make, app):
+    run = app.run(
+        make(
+            SETUP + "(flow.shared / 'f').write_text('one')",
+            "%%step use\nheld = Held((flow.shared / 'f').read_text())",
+            "%%step change\n(flow.shared / 'f').write_text('two')",
+            "%%step die\n(flow.shared / 'f').write_text('three')\n"
+            "os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, 'SIGKILL') else 15)",
+            "%%step tell --on-failure\nprint(held.seen, (flow.shared / 'f').read_text())",
+        )
+    )
+
+    assert run.status == "failed"
+    assert printed(run, "tell") == "('one',) three\n"
+
+
 def test_beside_items_files_that_were_others_are_refused(make, app):
     app.resource_set("q", 1)
     run = app.run(

@@ -64,8 +64,8 @@ class Folder(Clerk):
         self._found: Effects | None = None
         #: why a cell that is executed again cannot have them as they were; "" where it can
         self._refuses = ""
-        #: they are as they were before a kept job
-        self._is_back = False
+        #: what is put back behind a cell that is executed again
+        self._aside: Mapping[str, SharedFile] | None = None
 
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
@@ -185,23 +185,20 @@ class Folder(Clerk):
         """The folder holds the files as they stood before a kept job; None: as they stand now."""
         self._refuses = ""
         if then is None:
-            if self._is_back:
-                self._fill(self.files)
-            self._is_back = False
+            if self._aside is not None:
+                self._fill(self._aside)
+            self._aside = None
             return
         files = files_after(then.before)
-        if files == self.files:
+        # a step that has failed may have changed some, and they stay for what handles that
+        now = {name: file for name, (_, file) in self.look().items()}
+        if now.keys() == files.keys() and all(_same(files[n], file) for n, file in now.items()):
             return
-        if self._is_touched():  # what nobody has committed would be gone
+        if any(file.lost for file in now.values()):
             self._refuses = not_as_it_was(then)
             return
-        self._is_back = True
+        self._aside = now
         self._fill(files)
-
-    def _is_touched(self) -> bool:
-        """Whether the files are not as the last step that succeeded has left them."""
-        found = self._changes()
-        return bool(found.shared) or not all(self.files[name].lost for name in found.unshared)
 
     def _fill(self, files: Mapping[str, SharedFile]) -> None:
         """The folder holds these files and no others."""
