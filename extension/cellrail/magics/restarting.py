@@ -138,6 +138,7 @@ def _go_back(here: OpenNotebook, decided: Any, flow: Any) -> None:
             flow=flow,
             execution_count=shell.execution_count,
             run_cell=here.run_silently,
+            desk=here.live.desk if here.live is not None else None,
             keyed=here.live.recorder.key if here.live is not None else str,
         )
         here.went_back(decided, flow)

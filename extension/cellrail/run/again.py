@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from cellrail.notebook.options import OptionError, StepOptions, parse_options
 from cellrail.notebook.plan import Fate, PlannedStep
 from cellrail.notebook.reads import lineage, names_of
 from cellrail.run.client import CellClient, CellResult, Ending
+from cellrail.run.desk import Desk, Job, Then
 from cellrail.run.orders import Order, items, root_of
 from cellrail.step_line import blank_step_line
 from cellrail_state.chains import names_of as names_of_job
@@ -36,6 +38,7 @@ from cellrail_state.model import (
     Turn,
     Variable,
     Verdict,
+    Woken,
 )
 
 #: a place, or what stands for a secret: it does not tell which item it is of
@@ -67,6 +70,10 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     ran: Checkpoint
     #: jobs of the chain before it
     jobs: tuple[JobFinished, ...]
+    #: of a rebuilding cell, its job as it ran first
+    was: JobFinished | None = None
+    #: how the wait right before that ended
+    woken: Woken | None = None
     #: the origin's job that an `--always` cell's new job stands for
     replaces: str = ""
     #: the turns that the cell belongs to
@@ -157,6 +164,7 @@ def _is_stored(variable: Variable | None) -> bool:
 
 def execute_again(
     client: CellClient,
+    desk: Desk,
     segment: Segment,
     step: Step,
     cells: Sequence[Any],
@@ -169,6 +177,7 @@ def execute_again(
 
     Args:
         client: the kernel's; it has the namespace before the step.
+        desk: answers what they ask: as it answered them first, where they rebuild what they made.
         segment: what they are executed for.
         step: the step.
         cells: of the notebook.
@@ -179,22 +188,38 @@ def execute_again(
     Returns:
         How one ended that did not end well, nor as it did when the flow went on; None for none.
     """
-    for index in step.cell_indices:
-        cell = copy.deepcopy(cells[index])
-        message_id = client.start(
-            sources.get(index, cell["source"]),
-            cell_id=step.cell_id or step.label,
-            orders={
-                "before": before, "checkpoint": False, "on_error": False,
-                "binds_error": error_name(step),
-            },
-        )  # fmt: skip
-        before = []
-        result = client.finish(message_id, cell, index, seconds)
-        tolerated = (segment.failed or step.may_fail) and result.ending is Ending.ERROR
-        if not (result.ending is Ending.OK or tolerated):
-            return result
-    return None
+    with answered(desk, segment, step):
+        for index in step.cell_indices:
+            cell = copy.deepcopy(cells[index])
+            message_id = client.start(
+                sources.get(index, cell["source"]),
+                cell_id=step.cell_id or step.label,
+                orders={
+                    "before": before, "checkpoint": False, "on_error": False,
+                    "binds_error": error_name(step),
+                },
+            )  # fmt: skip
+            before = []
+            result = client.finish(message_id, cell, index, seconds)
+            tolerated = (segment.failed or step.may_fail) and result.ending is Ending.ERROR
+            if not (result.ending is Ending.OK or tolerated):
+                return result
+        return None
+
+
+def answered(desk: Desk, segment: Segment, step: Step) -> contextlib.AbstractContextManager[None]:
+    """How is answered what a cell asks meanwhile that is executed again.
+
+    Args:
+        desk: it answers.
+        segment: what the cell is executed for.
+        step: the cell's.
+    """
+    was = segment.was
+    if was is None:  # an `--always` cell: it sees what is there now
+        return desk.in_vain(Job.of(step, segment.planned.job_id, turns=segment.turns))
+    job = Job.of(step, was.job_id, turns=was.turns, attempt=was.attempt, runs=was.runs)
+    return desk.as_then(Then(job=job, was=was, before=segment.jobs, woken=segment.woken))
 
 
 def how_it_ended(result: CellResult) -> str:
@@ -293,8 +318,19 @@ class _Segments:
             protects=frozenset((*planned.names, *roots)),
             entering=entering,
             failed=self._jobs[place].status is StepStatus.FAILED,
+            was=self._jobs[place],
+            woken=self._woken(place),
             **self._around(place),
         )
+
+    def _woken(self, place: int) -> Woken | None:
+        """How the wait ended that a job stands right behind."""
+        if not self._history.woken:
+            return None
+        # items begin behind the job that their loop forks from, and are told of a wait before it
+        while place and self._jobs[place - 1].forks:
+            place -= 1
+        return self._history.woken.get(self._history.stepped_last(self._jobs[:place]))
 
     def _turns(self, planned: PlannedStep, info: StepInfo | None) -> dict[int, tuple[Turn, ...]]:
         """The jobs that executed a step's cell, by place, with the turns that each belongs to."""

@@ -11,7 +11,6 @@ kernel can have: where the items need it, none of them begins.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate
 from cellrail.run.again import Segment, execute_again, how_it_ended, segments_of
 from cellrail.run.client import CellClient
-from cellrail.run.desk import Desk, Job
+from cellrail.run.desk import Desk
 from cellrail.run.items_again import ItemsAgain, items_again
 from cellrail.run.orders import Order, loop_root
 from cellrail.run.origins import origin_step
@@ -281,12 +280,10 @@ class Place:
         """Run a cell again for what cannot be stored; nothing of it is committed."""
         planned = segment.planned
         step, began = self._steps[planned.number], time.monotonic()
-        job = Job.of(step, planned.job_id, turns=segment.turns)
-        with desk.in_vain(job) if step.options.always else contextlib.nullcontext():
-            result = execute_again(
-                client, segment, step, self._notebook["cells"], sources=self._sources,
-                before=before, seconds=self._seconds(step),
-            )  # fmt: skip
+        result = execute_again(
+            client, desk, segment, step, self._notebook["cells"], sources=self._sources,
+            before=before, seconds=self._seconds(step),
+        )  # fmt: skip
         if result is not None:
             made = f", to make {', '.join(planned.names)}" if planned.names else ""
             told = f"step {planned.label!r} ran again for {self._what}{made}"

@@ -10,8 +10,10 @@ the question's arguments by name; what they return goes to the cell as JSON, wha
 raised in the cell. `begin`, `contribute` and `committed` tell the clerk when a job begins, let it
 add to the job's `Effects` (`marks` names effects that must not be done twice: such a step is never
 executed again for what it made), and tell it that these are in the journal; `asks` and `read` are
-the same for a condition, which sets nothing. Register it with `Desk.add` in `cellrail.run.desks`,
-and put a function into `cellrail.api` that asks by the handler's name.
+the same for a condition, which sets nothing. `goes_back` tells it that a kept job's cell is
+executed again for what it made: it answers as it answered that job, or raises where it does not
+know how (`Desk.then`). Register it with `Desk.add` in `cellrail.run.desks`, and put a function into
+`cellrail.api` that asks by the handler's name.
 
 A handler that waits would stop the run's clock: answer at once (`{"wait": True}`) and let the cell
 ask again.
@@ -36,10 +38,11 @@ from cellrail.kernels.channel import Message
 from cellrail.notebook.actions import Told
 from cellrail.notebook.model import Step
 from cellrail.run.asking import told
+from cellrail.run.formerly import facts_by_job
 from cellrail.run.recorder import Recorder
 from cellrail_state.errors import StateError
 from cellrail_state.ledger import Claim, Expected, Key
-from cellrail_state.model import Effects, JobFinished, Turn
+from cellrail_state.model import Effects, JobFinished, Turn, Woken
 from cellrail_state.turns import job_address
 from cellrail_state.waits import RERUN
 
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 #: what no cell asks for, but the kernel around it: none has learnt anything of its run
 _ASIDE = frozenset({"check", "shared_place"})
+#: facts that are the same in whatever goes on with a run
+_LASTING = frozenset({"tick"})
 #: what a cell writes to ask, where that is not the question's name
 _WRITTEN = {
     "get_user_state": "get_flow_user_state()", "set_user_state": "set_flow_user_state()",
@@ -102,6 +107,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
+class Then(msgspec.Struct, frozen=True, kw_only=True):
+    """A kept job whose cell is executed again for what it made."""
+
+    #: as it asked
+    job: Job
+    was: JobFinished
+    #: the chain of jobs before it
+    before: tuple[JobFinished, ...] = ()
+    #: how the wait right before it ended
+    woken: Woken | None = None
+
+
 Handler = Callable[..., Any]
 
 
@@ -146,6 +163,9 @@ class Clerk:
     def stands_before(self, job_id: str) -> None:
         """Cells see things as they stood before this job of the chain; "": as they stand now."""
 
+    def goes_back(self, then: Then | None) -> None:
+        """Cells see things as a kept job saw them; None: as they stand now."""
+
     def close(self) -> None:
         """The run has ended."""
 
@@ -175,10 +195,14 @@ class Desk:
         self.user = user
         #: the job that is being executed
         self.job: Job | None = None
+        #: the kept job whose cell is executed again; nothing is committed with it
+        self.then: Then | None = None
         #: what its cell has asked for, as the cell has it
         self.asked: list[str] = []
         #: plain facts that cells can ask for, by name
         self.facts: dict[str, Any] = {}
+        #: facts that kept jobs were told, by their ids
+        self._formerly: dict[str, dict[str, Any]] = {}
         #: the clerk of waits, where the run can wait
         self.waiter: Waiter | None = None
         #: secrets that the run has learnt, and the kernel has not been told yet
@@ -305,6 +329,31 @@ class Desk:
             for clerk in self._clerks:
                 effects = clerk.read(effects)
         return msgspec.structs.replace(found, effects=effects if effects != Effects() else None)
+
+    @contextlib.contextmanager
+    def as_then(self, then: Then) -> Iterator[None]:
+        """A kept job's cell is executed again, and sees what the job saw."""
+        facts = self.facts
+        with self._lock:
+            # what the run is now (it recovers, it has failed) it was not then
+            self.facts = {name: facts[name] for name in _LASTING & facts.keys()}
+            self.facts |= self._facts_then(then.was.lays or then.was.job_id)
+            self.then = then
+        try:
+            for clerk in self._clerks:
+                clerk.goes_back(then)
+            yield
+        finally:
+            with self._lock:
+                self.then, self.facts = None, facts
+            for clerk in self._clerks:
+                clerk.goes_back(None)
+
+    def _facts_then(self, job_id: str) -> dict[str, Any]:
+        if job_id not in self._formerly:
+            records = self.recorder.store.records(job_id.rpartition("/")[0])
+            self._formerly |= facts_by_job(records)
+        return self._formerly.get(job_id, {})
 
     def _effects(self, *, success: bool) -> Effects:
         effects = Effects()

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import msgspec
 
-from cellrail.errors import UserError
-from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail.errors import BadState, UserError
+from cellrail.run.desk import Clerk, Desk, Handler, Job, Then
 from cellrail_state.model import Effects, JobFinished, ObjectRef, SharedFile
 from cellrail_state.objects import PART, PARTED, join
 from cellrail_state.scanning import Scanner
@@ -62,6 +62,10 @@ class Folder(Clerk):
         self.seen: Mapping[str, Seen] = {}
         #: what the job that has just ended made of them
         self._found: Effects | None = None
+        #: why a cell that is executed again cannot have them as they were; "" where it can
+        self._refuses = ""
+        #: what is put back behind a cell that is executed again
+        self._aside: Mapping[str, SharedFile] | None = None
 
     def handlers(self) -> Mapping[str, Handler]:
         """What cells can ask."""
@@ -81,8 +85,14 @@ class Folder(Clerk):
         self.look()
 
     def folder(self, job: Job | None) -> str:
-        """Where it is; made if it is not there."""
+        """Where it is; made if it is not there.
+
+        Raises:
+            BadState: its files are not those that the cell saw when it ran first.
+        """
         del job
+        if self._refuses:
+            raise BadState(self._refuses, hint="restart from this step")
         self.path.mkdir(parents=True, exist_ok=True)
         return str(self.path)
 
@@ -171,17 +181,37 @@ class Folder(Clerk):
         self._found = None
         self._fill(self.files)
 
+    def goes_back(self, then: Then | None) -> None:
+        """The folder holds the files as they stood before a kept job; None: as they stand now."""
+        self._refuses = ""
+        if then is None:
+            if self._aside is not None:
+                self._fill(self._aside)
+            self._aside = None
+            return
+        files = files_after(then.before)
+        # a step that has failed may have changed some, and they stay for what handles that
+        now = {name: file for name, (_, file) in self.look().items()}
+        if now.keys() == files.keys() and all(_same(files[n], file) for n, file in now.items()):
+            return
+        if any(file.lost for file in now.values()):
+            self._refuses = not_as_it_was(then)
+            return
+        self._aside = now
+        self._fill(files)
+
     def _fill(self, files: Mapping[str, SharedFile]) -> None:
         """The folder holds these files and no others."""
         if not (files or self.path.is_dir()):
             return
         self.path.mkdir(parents=True, exist_ok=True)
         untouched = self._untouched(files)
+        stays = untouched | {name for name, path in entries(self.path) if _is_in(files, name, path)}
         for path in self.path.iterdir():
-            if not any(name.split("/", 1)[0] == path.name for name in untouched):
+            if not any(name.split("/", 1)[0] == path.name for name in stays):
                 _remove(path)
         for name, path in list(entries(self.path)):
-            if name not in untouched:
+            if name not in stays:
                 _remove(path)
         for name, file in sorted(files.items()):
             if name not in untouched:
@@ -207,6 +237,13 @@ class Folder(Clerk):
             path.chmod(file.mode)
         elif file.link:
             path.symlink_to(file.link)
+        elif file.ref is not None and path.exists():
+            # a connection that holds it open goes on with what stands there
+            with path.open("r+b") as there:
+                there.write(self._objects.buffer(file.ref))
+                there.truncate()
+            path.chmod(file.mode)
+            os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
         elif file.ref is not None:
             temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
             temporary.write_bytes(self._objects.buffer(file.ref))
@@ -226,8 +263,27 @@ class _Beside(Clerk):
         #: what was there when the item began, or committed last
         self._since = folder.seen
 
+        #: why a cell that is executed again cannot have the files as they were
+        self._refuses = ""
+
     def handlers(self) -> Mapping[str, Handler]:
-        return {"shared": self._folder.folder, "shared_place": self._folder.folder}
+        return {"shared": self._asked, "shared_place": self._folder.folder}
+
+    def _asked(self, job: Job | None) -> str:
+        if self._refuses:
+            raise BadState(self._refuses, hint="make it in the loop, or restart from this step")
+        return self._folder.folder(job)
+
+    def goes_back(self, then: Then | None) -> None:
+        """Nothing is put back beside items that use the folder."""
+        self._refuses = ""
+        if then is None:
+            return
+        files = files_after(then.before)
+        there = {name: file for name, (_, file) in self._folder.seen.items()}
+        gone = any(name not in there or not _same(f, there[name]) for name, f in files.items())
+        if gone or self._folder.files.keys() - files.keys():
+            self._refuses = not_as_it_was(then)
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         if not success:
@@ -278,6 +334,21 @@ def entries(folder: Path) -> Iterator[tuple[str, Path]]:
             yield (here / name).relative_to(folder).as_posix(), here / name
         if not folders and not names and here != folder:
             yield here.relative_to(folder).as_posix(), here
+
+
+def not_as_it_was(then: Then) -> str:
+    """Why a cell that is executed again does not get the folder, in words."""
+    return (
+        f"{then.job.label} is executed again for what it made, and the shared files are not as it "
+        "saw them"
+    )
+
+
+def _is_in(files: Mapping[str, SharedFile], name: str, path: Path) -> bool:
+    """Whether a file that is there is to have another content, and nothing else has it, too."""
+    found = path.lstat()
+    alone = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and os.access(path, os.W_OK)
+    return alone and name in files and files[name].ref is not None
 
 
 def _look(path: Path) -> _Look:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from cellrail.errors import RestartRefused
 from cellrail.notebook.model import Flow, Step
 from cellrail.notebook.plan import Fate, Plan
 from cellrail.run import shellspace
+from cellrail.run.again import answered
+from cellrail.run.desk import Desk
 from cellrail.run.putback import PutBack
 from cellrail.run.shellstate import ShellState
 from cellrail.run.together import tied_to
@@ -92,6 +95,7 @@ def restart_here(
     flow: Flow,
     execution_count: int,
     run_cell: Callable[[str], bool],
+    desk: Desk | None,
     keyed: Callable[[str], str],
 ) -> None:
     """Put the namespace before the cut back in this kernel.
@@ -102,6 +106,7 @@ def restart_here(
         flow: the notebook's steps.
         execution_count: the number of the next cell.
         run_cell: executes a cell's source; whether it ended well.
+        desk: answers what cells ask; None where nothing is recorded.
         keyed: a key of a loop's item as records have it.
 
     Raises:
@@ -113,8 +118,13 @@ def restart_here(
         state.turns.perform(putback.before(local, segment))
         step = steps[segment.planned.number]
         # a job that is made again is one turn of its loop, and one attempt
-        source = _plain(step) if segment.planned.fate is Fate.REBUILDS else step.source
-        if not run_cell(source) and not segment.failed:
+        again = segment.planned.fate is Fate.REBUILDS
+        source = _plain(step) if again else step.source
+        with contextlib.ExitStack() as stack:
+            if again and desk is not None:
+                stack.enter_context(answered(desk, segment, step))
+            ended_well = run_cell(source)
+        if not ended_well and not segment.failed:
             raise RestartRefused(
                 f"step {segment.planned.label!r} had to run again, and failed",
                 hint="%flow undo brings the namespace back as it was",

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail.notebook.match import match
+from cellrail.run.desk import Clerk, Desk, Handler, Job, Then
 from cellrail_state.chains import is_good, place_of
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, Turn, Verdict, to_plain
@@ -65,21 +66,49 @@ class Previously(Clerk):
 
     def find(self, job: Job | None) -> dict[str, Any] | None:
         """The newest earlier job of the step: its values' checkpoint and its outputs."""
+        if self._desk.then is not None:
+            return self._find_then(self._desk.then)
         if job is None:
             return None
-        here = self._history()
+        here = self._history(self._desk.recorder.run_id)
         item = _place_of_item(here, job.turns)
         mine = _left(here, job.number, job.turns, item)
         before: list[_Left] = []
         if self._origin is not None and job.number in self._numbers:
             before = _left(self._origin, self._numbers[job.number], job.turns, item)
-        for history, found, turns in (
+        return self._first_of(here, mine, self._origin, before, job.turns)
+
+    def _find_then(self, then: Then) -> dict[str, Any] | None:
+        """What a kept job was told, whose cell is executed again."""
+        job_id = then.was.lays or then.was.job_id
+        here = self._history(job_id.rpartition("/")[0])
+        was = here.job_by_id(job_id)
+        item = _place_of_item(here, was.turns)
+        mine = _left(here, was.step, was.turns, item, until=here.jobs.index(was))
+        origin, before = here.started.origin, list[_Left]()
+        if origin is None:
+            return self._first_of(here, mine, None, before, was.turns)
+        there = self._history(origin.run_id)
+        pairs = match([state.info for state in there.states], here.started.steps)
+        if was.step in pairs:
+            before = _left(there, pairs[was.step].number, was.turns, item)
+        return self._first_of(here, mine, there, before, was.turns)
+
+    def _first_of(
+        self,
+        here: RunHistory,
+        mine: list[_Left],
+        origin: RunHistory | None,
+        before: list[_Left],
+        turns: tuple[Turn, ...],
+    ) -> dict[str, Any] | None:
+        for history, found, same in (
             (here, [left for left in mine if left.own], None),
             # of what it keeps, its origin tells more: the other items, too
-            (self._origin, before, job.turns),
-            (here, mine, job.turns),
+            (origin, before, turns),
+            (here, mine, turns),
         ):
-            if history is not None and (told := self._newest(history, found, turns)):
+            if history is not None and (told := self._newest(history, found, same)):
                 return told
         return None
 
@@ -100,10 +129,10 @@ class Previously(Clerk):
                 return _told(history, chain[: place + 1], self._desk)
         return None
 
-    def _history(self) -> RunHistory:
+    def _history(self, run_id: str) -> RunHistory:
         store = self._desk.recorder.store
         sources = Sources(records=store.records, owned=lambda _: True, content=store.objects.get)
-        return RunHistory(self._desk.recorder.run_id, sources)
+        return RunHistory(run_id, sources)
 
 
 def _place_of_item(history: RunHistory, turns: tuple[Turn, ...]) -> int | None:
@@ -113,7 +142,12 @@ def _place_of_item(history: RunHistory, turns: tuple[Turn, ...]) -> int | None:
 
 
 def _left(
-    history: RunHistory, number: int, turns: tuple[Turn, ...], item: int | None
+    history: RunHistory,
+    number: int,
+    turns: tuple[Turn, ...],
+    item: int | None,
+    *,
+    until: int | None = None,
 ) -> list[_Left]:
     """The jobs that a step has ended with, in order, but for those of items beside it.
 
@@ -122,17 +156,19 @@ def _left(
         number: its number of the step.
         turns: those that the step is in now.
         item: place in them of the item of a parallel loop.
+        until: so many jobs of the run were before; None for all.
     """
     own = {
         job.job_id: job.turns
-        for job in history.jobs
+        for job in history.jobs[:until]
         if job.step == number and not (job.follows or job.forks)
     }
     stands = history.state(number).job_id
     known = ({stands: ()} if stands else {}) | {
         job_id: path for (step, path), job_id in history.turns.items() if step == number
     }
-    kept = {job_id: path for job_id, path in known.items() if job_id not in own}
+    since = {job.job_id for job in history.jobs} - own.keys()
+    kept = {j: path for j, path in known.items() if j not in own and j not in since}
     found = list[_Left]()
     for job_id, path in (*kept.items(), *own.items()):
         apart = [n for n in (item, _place_of_item(history, path)) if n is not None]

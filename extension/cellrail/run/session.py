@@ -601,8 +601,8 @@ class Session:
         began = time.monotonic()
         self._recorder.begin()
         result = execute_again(
-            client, segment, step, self._notebook["cells"], sources=self._sources, before=before,
-            seconds=limit(step),
+            client, self._desk, segment, step, self._notebook["cells"], sources=self._sources,
+            before=before, seconds=limit(step),
         )  # fmt: skip
         if result is not None:
             return self._fail_rebuild(planned, result)

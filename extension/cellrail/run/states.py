@@ -24,14 +24,14 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import BadState, HoldsSecret, NotSet
-from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail.run.desk import Clerk, Desk, Handler, Job, Then
 from cellrail.run.jsontext import from_text, to_text
 from cellrail.run.past import Past
 from cellrail_state.chains import names_of
 from cellrail_state.errors import StateError
 from cellrail_state.keys import KeyRing
 from cellrail_state.ledger import Expected, Key, Ledger
-from cellrail_state.ledgerlines import Entry
+from cellrail_state.ledgerlines import Entry, path_of
 from cellrail_state.model import Decided, Effects, JobFinished, ObjectRef, Written
 from cellrail_state.objects import INLINE_LIMIT, Objects
 from cellrail_state.store import Store
@@ -130,6 +130,10 @@ class States(Clerk):
             return self._user[key]
         self._asked.add(key)
         found: str | None = None
+        if (then := self._desk.then) is not None:
+            for before in then.before:
+                found = before.effects.user.get(key, found) if before.effects else found
+            return found
         for job_id, values in self._chain:
             if job_id == self._upto:
                 break
@@ -149,8 +153,9 @@ class States(Clerk):
 
     def state_path(self, job: Job | None) -> str:
         """Where the state of the step that asks lies, as a resource."""
-        del job
-        return f"{self._flow}/{self._desk.current('a state').step}/{self._scope}"
+        then = self._desk.then
+        job = then.job if then is not None else job or self._desk.current("a state")
+        return f"{self._flow}/{job.step}/{self._scope}"
 
     def get_state(self, job: Job | None) -> str | None:
         """The JSON text of the step's state; None the first time."""
@@ -190,6 +195,9 @@ class States(Clerk):
 
     def _look(self, job: Job | None, key: Key) -> tuple[Written, Expected]:
         """What the job sees under a key, and what its write replaces."""
+        if self._desk.then is not None and key[0] == RESOURCE:
+            seen = self._saw(self._desk.then, key)
+            return seen, Expected(version=seen.version)
         if self._past is not None and key[0] == RESOURCE:
             return self._past.sees(
                 job,
@@ -201,6 +209,23 @@ class States(Clerk):
         entry = self._ledger.last(*key)
         now = entry.written if entry is not None else Written(kind=key[0], path=key[1], version=0)
         return now, Expected(version=now.version)
+
+    def _saw(self, then: Then, key: Key) -> Written:
+        """What a kept job saw under a key.
+
+        Raises:
+            BadState: it had not looked.
+        """
+        was, store = then.was, self._desk.recorder.store
+        flow = store.started((was.lays or was.job_id).rpartition("/")[0]).flow
+        for seen in was.effects.reads if was.effects is not None else ():
+            if (seen.kind, path_of(seen, flow, self._flow)) == key:
+                return msgspec.structs.replace(seen, path=key[1])
+        raise BadState(
+            f"{then.job.label} is executed again for what it made, and had not read the resource "
+            f"{key[1]!r} before",
+            hint="what it saw there is not known: restart from this step",
+        )
 
     def _write(self, job: Job | None, path: str, value: str, kind: str | None) -> None:
         self._may_set(f"the resource {path!r}", "setting a state or a resource")

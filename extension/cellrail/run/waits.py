@@ -20,10 +20,11 @@ import msgspec
 from cellrail.errors import HoldsSecret, RerunExceeded, UserError
 from cellrail.notebook import actions
 from cellrail.notebook.address import Addressed, find_step
-from cellrail.run.desk import Clerk, Desk, Handler, Job
+from cellrail.run.desk import Clerk, Desk, Handler, Job, Then
 from cellrail.run.jsontext import from_text
 from cellrail.run.masking import Masker
 from cellrail_state import waits
+from cellrail_state.chains import place_of
 from cellrail_state.keys import KeyRing
 from cellrail_state.model import Effects, Turn, WaitInfo, Woken
 from cellrail_state.waits import Answer
@@ -120,8 +121,8 @@ class Waiter(Clerk):
         on_exceeded: str,
     ) -> dict[str, Any]:
         """The step shall be executed again after a while."""
-        what = "flow.rerun()"
-        job = job or self._desk.current(what)
+        what, then = "flow.rerun()", self._desk.then
+        job = then.job if then is not None else job or self._desk.current(what)
         if self._asked is not None and self._most not in {None, max_retries}:
             raise UserError(
                 f"{what}: max_retries is {max_retries} here, and {self._most} in the call before",
@@ -184,8 +185,12 @@ class Waiter(Clerk):
             StepNotFound: there is no such step.
         """
         del job
-        number = find_step(step, self.steps).number
-        found = [w for w in self._woken if w.step == number]
+        number, then = find_step(step, self.steps).number, self._desk.then
+        found = [
+            w
+            for w in self._woken
+            if w.step == number and (then is None or w.time <= then.was.started)
+        ]
         return self._facts(found[-1]) if found else {}
 
     def _facts(self, woken: Woken) -> dict[str, Any]:
@@ -222,6 +227,19 @@ class Waiter(Clerk):
         info = self._infos.get(woken.wait_id) if woken is not None else None
         if job.runs > 1 and info is not None and info.context is not None:
             facts["context"] = from_text(info.context)
+
+    def goes_back(self, then: Then | None) -> None:
+        """A kept job's cell is told what the job was told."""
+        if then is None:
+            return
+        facts = self._desk.facts
+        facts["runs"] = then.was.runs
+        if then.woken is None:
+            return
+        facts.update(self._facts(then.woken))
+        asked = then.before[place_of(then.before, then.woken.wait_id) or 0].wait
+        if then.was.runs > 1 and asked is not None and asked.context is not None:
+            facts["context"] = from_text(asked.context)
 
     def contribute(self, effects: Effects, *, success: bool) -> Effects:
         """The job must not be executed again for what it made; a failed one waits for nothing."""
