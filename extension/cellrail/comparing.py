@@ -77,6 +77,11 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
         """Whether outputs, variables and endings are the same."""
         return all(step.equal for step in self.steps)
 
+    def __repr__(self) -> str:
+        found = [step.step for step in self.steps if not step.equal]
+        told = f"{', '.join(found)} differ{'s' * (len(found) == 1)}" if found else "the same"
+        return f"<{self.run_a} and {self.run_b}: {told}>"
+
     def _repr_html_(self) -> str:
         rows = tuple(
             (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
 import msgspec
 
@@ -44,6 +45,12 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
             f"<table><caption>{escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>"
         )
+
+
+def facts(title: str, known: Mapping[str, object]) -> Table:
+    """What is known of one thing, line by line; what is empty is left out."""
+    rows = tuple((name, str(value)) for name, value in known.items() if value not in (None, ""))
+    return Table(title=title, headings=("what", "value"), rows=rows)
 
 
 def _line(cell: str) -> str:

@@ -51,6 +51,9 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
             }
         )
 
+    def __repr__(self) -> str:
+        return f"<run {self.run_id} of {self.flow}: {self.status}>"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         plain: dict[str, Any] = msgspec.to_builtins(self)

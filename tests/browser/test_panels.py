@@ -204,6 +204,24 @@ def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
     assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
 
 
+def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):
+    run = app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("button", name=re.compile("^Answer")).click()
+    panel.get_by_role("button", name="Cancel", exact=True).dblclick()
+    sure = panel.get_by_role("button", name="Really cancel the run?")
+    expect(sure).to_be_enabled()
+    notebook.page.wait_for_timeout(2000)
+    assert app.show(run.id).status == "suspended"
+    sure.click()
+    expect(panel.get_by_text("No run waits.")).to_be_visible()
+    assert app.show(run.id).status == "cancelled"
+
+
 def test_a_panel_whose_kernel_was_restarted_says_so(lab, failed):
     notebook = lab.open(lab.notebook(OPEN, "import time\ntime.sleep(14)"))
     notebook.run(0)

@@ -190,3 +190,25 @@ def test_a_kept_loop_took_the_time_of_its_items_where_they_ran(naps, app):
     before = {step.label: step.seconds for step in app.show(naps.id).steps}
     after = {step.label: step.seconds for step in kept.steps}
     assert {**after, "end": 0} == {**before, "end": 0}
+
+
+def test_every_record_tells_in_a_line_and_in_a_table_what_it_is(make, app):
+    run = app.run(
+        make("x = '<b>'", "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "x")
+    )
+    other = app.run(make("x = 2", "x"), labels={"a": "b"})
+    rows, waits, diff = app.runs(), app.waits(), app.diff(run.id, other.id)
+
+    assert repr(rows[0]) == f"<run {other.id} of flow.ipynb: success>"
+    assert repr(run["ask"]) == "<step ask suspended>"
+    assert repr(waits[0]).startswith(f"<wait of {run.id} in ask, until 20")
+    assert repr(waits) == repr(waits[0])
+    assert repr(diff) == f"<{run.id} and {other.id}: #1, ask, #3, #2 differ>"
+    told = {
+        "ask": run["ask"], "&lt;b&gt;": run["#1"].variables["x"], "waits": waits,
+        "until": waits[0], "differs": diff,
+    }  # fmt: skip
+    for text, record in told.items():
+        shown = record._repr_html_()
+        assert text in shown
+        assert "<b>" not in shown

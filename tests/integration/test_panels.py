@@ -152,7 +152,7 @@ def test_runs_are_compared_step_by_step(failed, app):
 
     assert plain(room.ask_runs({"run": other.id})) == [[failed.id, "failed"]]
     told = plain(room.ask_compare({"run": other.id, "other": failed.id, "step": "report"}))
-    assert told["parameters"] == [["limit", "None", "3"]]
+    assert told["parameters"] == [["limit", "not given", "3"]]
     assert [step["step"] for step in told["steps"] if not step["equal"]] == [
         "parameters",
         "score",
@@ -245,6 +245,23 @@ def test_a_restart_runs_in_a_process_of_its_own(failed, app):
     assert run.origin == failed.id
     assert run.parameters["limit"] == 3
     assert "limit" not in run.history.started.command
+
+
+def test_a_restart_has_the_numbers_that_were_typed(make, app):
+    run = app.run(
+        make("a = 1.0\nb = 2.0\nc = 3.0", "print(a, b, c)", tags={1: ["parameters"]}),
+        parameters={"c": float("nan")},
+    )
+    room = RestartRoom(app)
+    started = room.ask_start(
+        {"run": run.id, "step": "parameters", "parameters": {"a": "-inf", "b": "nan"}}
+    )
+    told = follow(room, started["errand"])
+
+    assert told["error"] is None
+    again = app.show(told["run"])
+    assert str(again.parameters) == "{'c': nan, 'a': -inf, 'b': nan}"
+    assert again["#2"].outputs[0]["text"] == "-inf nan nan\n"
 
 
 def test_a_restart_that_is_asked_for_twice_is_one_run(failed, app):

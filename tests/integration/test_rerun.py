@@ -214,7 +214,7 @@ def test_a_local_module_that_changed_executes_what_uses_it(make, app, tmp_path):
     module.write_text("class M:\n    def f(self):\n        return 1\ndef g():\n    return 1\n")
     path = make("from mine import M, g", "m = M()", "n = 5", "a = m.f()", "b = g()", "c = n")
     origin = app.run(path)
-    module.write_text("class M:\n    def f(self):\n        return 2\ndef g():\n    return 2\n")
+    module.write_text("class M:\n    def f(self):\n        return 2  # mended\ndef g():\n    return 2\n")
 
     run = app.rerun(origin.id)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import msgspec
 
 from cellrail.app.base import AppBase
+from cellrail.tables import Table
 from cellrail_state.model import RunKind
 from cellrail_state.waits import Answer, WaitInfo
 
@@ -39,10 +41,25 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         return "waits"
 
     @property
+    def until(self) -> str:
+        """When its time is up, here; `resumed` where it waits for somebody."""
+        if self.info.until is None:
+            return "resumed"
+        return dt.datetime.fromtimestamp(self.info.until).astimezone().isoformat(" ", "seconds")
+
+    @property
     def can_answer(self) -> bool:
         """Whether an answer would count."""
         gone = not self.owned and (self.is_live or self.info.until is None)
         return self.answer is None and not gone
+
+    def __repr__(self) -> str:
+        return (
+            f"<wait of {self.info.run_id} in {self.info.label}, until {self.until}: {self.words}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return Waits([self])._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -55,10 +72,22 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
 
+class Waits(list[Waiting]):
+    """Waits as a listing: a table where it is shown, records where it is used."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no run waits"
+
+    def _repr_html_(self) -> str:
+        rows = tuple((w.info.run_id, w.flow, w.info.label, w.until, w.words) for w in self)
+        headings = ("run", "flow", "step", "until", "how it stands")
+        return Table(title="waits", headings=headings, rows=rows, empty="no run waits").html()
+
+
 class WaitList(AppBase):
     """Lists waits."""
 
-    def waits(self, *, limit: int = 200) -> list[Waiting]:
+    def waits(self, *, limit: int = 200) -> Waits:
         """What runs wait for, the soonest to end first; what has no end last.
 
         Args:
@@ -67,7 +96,7 @@ class WaitList(AppBase):
         store = self.store
         waiting = store.inbox.waiting()
         waiting.sort(key=lambda info: (info.until is None, info.until or 0.0, info.asked))
-        found = []
+        found = Waits()
         for info in waiting[:limit]:
             started = store.started(info.run_id)
             found.append(

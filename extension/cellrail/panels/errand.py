@@ -16,12 +16,13 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from cellrail.errors import CellrailError
+from cellrail.notebook.parameters import from_json, to_json
 from cellrail.ownprocess import begin_quickly
 from cellrail_state.errors import StateError, StoreNotFound
 from cellrail_state.model import RunStarted
@@ -80,7 +81,7 @@ class Errand:
         self._run = wish.run if wish.verb in {"recover", "resume", "cancel"} else ""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError), self._process.stdin as stdin:
-            stdin.write(msgspec.json.encode(wish))
+            stdin.write(_encoded(wish))
         # the system wants to be asked once, whether or not anybody follows
         threading.Thread(target=self._process.wait, name="cellrail-errand", daemon=True).start()
 
@@ -161,11 +162,28 @@ class Errands:
             options: further arguments of that use case.
         """
         wish = Wish(store=str(self._app.store_path), verb=verb, run=run, options=options or {})
-        name = msgspec.json.encode(wish)
+        name = _encoded(wish)
         known = self._begun.get(name)
         if known is None or known.ended:
             known = self._begun[name] = Errand(self._app, wish)
         return known
+
+
+def _encoded(wish: Wish) -> bytes:
+    """As JSON, which has no NaN and no dates: parameters that are one are not lost."""
+    return msgspec.json.encode(_with_parameters(wish, to_json))
+
+
+def _decoded(text: bytes) -> Wish:
+    return _with_parameters(msgspec.json.decode(text, type=Wish), from_json)
+
+
+def _with_parameters(wish: Wish, turned: Callable[[Any], Any]) -> Wish:
+    name = "parameters"
+    if not wish.options.get(name):
+        return wish
+    options = {**wish.options, name: turned(wish.options[name])}
+    return msgspec.structs.replace(wish, options=options)
 
 
 def _file() -> IO[bytes]:
@@ -209,7 +227,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     told: Mapping[str, Any]
-    wish = msgspec.json.decode(sys.stdin.buffer.read(), type=Wish)
+    wish = _decoded(sys.stdin.buffer.read())
     try:
         told = {"run": carry_out(App(wish.store), wish)}
     except (CellrailError, StateError) as error:

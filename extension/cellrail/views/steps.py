@@ -9,6 +9,7 @@ import msgspec
 from cellrail.notebook.uncovered import uncovered
 from cellrail.run.folder import files_after
 from cellrail.run.jsontext import from_text
+from cellrail.tables import facts
 from cellrail.views.variables import Loader, Variables, is_of_a_library
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, KeptReason, StepStatus, Turn
@@ -252,6 +253,17 @@ class StepView:
 
     def __repr__(self) -> str:
         return f"<step {self.label} {status_words(self._state)}>"
+
+    def _repr_html_(self) -> str:
+        seconds = self.seconds
+        known = {
+            "status": status_words(self._state),
+            "cause": self.cause,
+            "time": "" if seconds is None else f"{seconds:.2f} s",
+            "variables": ", ".join(self.variables),
+            "source": self.source,
+        }
+        return facts(f"step {self.label}", known).html()
 
 
 class TurnView(StepView):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cellrail.tables import Table
+from cellrail.tables import Table, facts
 from cellrail_state.model import Checkpoint, Variable, Verdict, to_plain
 
 #: loads variables of a checkpoint
@@ -56,6 +56,14 @@ class VariableView:
         record = self.record
         told = record.preview or record.type
         return f"<variable {record.name} ({record.verdict}): {told}>"
+
+    def _repr_html_(self) -> str:
+        record = self.record
+        known = {
+            "type": record.type, "bytes": f"{record.size:,}", "verdict": _verdict(record),
+            "value": record.preview,
+        }  # fmt: skip
+        return facts(f"variable {record.name}", known).html()
 
 
 class Variables(Mapping[str, VariableView]):

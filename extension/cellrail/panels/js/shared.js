@@ -238,7 +238,9 @@ function chips(pairs, kind) {
 
 function button(words, onclick, more) {
   const { kind, ...rest } = more ?? {};
-  return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick, ...rest }, words);
+  // the second half of a double click is no second thought: it confirms nothing
+  const act = kind === "danger" ? (event) => { if (event.detail <= 1) onclick(event); } : onclick;
+  return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick: act, ...rest }, words);
 }
 
 /** For a field: Enter does what the button beside it does. Front ends keep forms in outputs from it. */

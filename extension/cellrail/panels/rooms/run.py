@@ -281,8 +281,12 @@ def _source_difference(a: Run, b: Run, address: str) -> list[str]:
 def _parameter_difference(a: Run, b: Run) -> list[list[str]]:
     """Parameters whose values differ."""
     names = sorted({*a.parameters, *b.parameters})
-    pairs = [(name, a.parameters.get(name), b.parameters.get(name)) for name in names]
-    return [[name, shown(x), shown(y)] for name, x, y in pairs if x != y]
+    pairs = [(name, _given(a, name), _given(b, name)) for name in names]
+    return [[name, x, y] for name, x, y in pairs if x != y]
+
+
+def _given(run: Run, name: str) -> str:
+    return shown(run.parameters[name]) if name in run.parameters else "not given"
 
 
 #: what a record of a journal is told by

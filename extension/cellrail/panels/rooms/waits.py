@@ -42,10 +42,10 @@ class WaitsRoom(PacedRoom):
         """What runs wait for, the soonest to end first."""
         del args
         try:
-            found = self.app.waits(limit=_LISTED)
+            rows = [_row(one) for one in self.app.waits(limit=_LISTED)]
         except StoreNotFound:
-            found = []
-        return {"rows": [_row(one) for one in found], "now": self.app.clock()}
+            rows = []
+        return {"rows": rows, "now": self.app.clock()}
 
     def ask_answer(self, args: Args) -> dict[str, Any]:
         """Resume or cancel a run; it goes on in a process of its own.
