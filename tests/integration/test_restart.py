@@ -359,7 +359,7 @@ def test_values_of_another_major_of_their_package_need_force(make, app, tmp_path
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(library), *sys.path]))
     path = make("import things\nt = things.Thing()", "x = 1", "type(t).__name__")
     origin = app.run(path)
-    # of another size: Python takes its compiled file for current where that and the second are equal
+    # of another size: where that and the second are equal, Python takes its compiled file
     package.write_text("__version__ = '2.0'\nclass Thing:\n    more = 1\n")
 
     runs = sorted(app.store.run_ids())
