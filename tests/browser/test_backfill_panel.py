@@ -122,6 +122,10 @@ def test_a_range_is_picked_and_started_with_the_keyboard_alone(lab, flow, app):
     page.keyboard.press("Enter")
     start = panel.get_by_role("button", name="Start: 1 tick")
     expect(start).to_be_enabled()
+    side_by_side = panel.get_by_label("In parallel")
+    side_by_side.fill("-3")
+    side_by_side.blur()
+    expect(side_by_side).to_have_value("1")
     start.focus()
     page.keyboard.press("Enter")
     expect(panel.get_by_role("region", name=re.compile("^Backfill "))).to_contain_text(
@@ -168,9 +172,12 @@ def test_a_trigger_is_switched_off_and_on(lab, flow, app, where):
     if where == "lab":
         notebook.shoot("triggers")
     notebook.check()
-    switch.click()
+    switch.focus()
+    notebook.page.keyboard.press("Space")
     expect(switch).not_to_be_checked()
     assert not app.trigger_show("nightly").enabled
+    # who works by keyboard is still there
+    expect(switch).to_be_focused()
     panel.get_by_role("button", name="Enable").click()
     expect(switch).to_be_checked()
 

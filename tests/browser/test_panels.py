@@ -12,6 +12,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from reading import wait_for
+
 # a server, a browser and a kernel: nothing else may run beside them
 pytestmark = [pytest.mark.alone, pytest.mark.browser]
 
@@ -220,6 +222,42 @@ def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):
     sure.click()
     expect(panel.get_by_text("No run waits.")).to_be_visible()
     assert app.show(run.id).status == "cancelled"
+
+
+def test_an_answer_that_somebody_else_has_given_leaves_what_was_typed(lab, make, app):
+    run = app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("button", name=re.compile("^Answer")).click()
+    panel.get_by_label("Name 1").fill("by")
+    panel.get_by_label("Value 1").fill("ann")
+    app.resume(run.id)
+    expect(panel.get_by_role("alert")).to_contain_text("somebody else has answered it")
+    expect(panel.get_by_text("by: ann")).to_be_visible()
+
+
+def test_a_restart_at_an_item_may_evaluate_the_items_anew(lab, make, app):
+    cells = ("n = 2", "%%step L --foreach x in range(n) --collect y\ny = x", "print(y)")
+    run = app.run(make(*cells, tags={1: ["parameters"]}))
+    notebook = lab.open(
+        lab.notebook(
+            f"import cellrail\n"
+            f"cellrail.restart_panel({run.id!r}, {str(app.store_path)!r}, from_step='L[1]')"
+        )
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_label("n", exact=True).fill("3")
+    expect(panel.get_by_text("its items are those that the old one made")).to_be_visible()
+    panel.get_by_label("Evaluate the items anew").check()
+    expect(panel.get_by_text("items new: 2")).to_be_visible()
+    panel.get_by_role("button", name="Restart", exact=True).click()
+    expect(panel.get_by_role("button", name="Another restart")).to_be_visible(timeout=60_000)
+    wait_for(lambda: app.runs()[0].status == "success")
+    assert app.show("last")["#3"].outputs[0]["text"] == "[0, 1, 2]\n"
 
 
 def test_a_panel_whose_kernel_was_restarted_says_so(lab, failed):

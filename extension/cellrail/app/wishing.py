@@ -118,7 +118,9 @@ class Wishing(Triggering):
             else dt.datetime.fromtimestamp(now, schedule.zone)
         )
         if last < first:
-            raise BadSchedule(f"the range ends ({last.isoformat()}) before it begins")
+            raise BadSchedule(
+                f"the range ends ({last.isoformat(timespec='seconds')}) before it begins"
+            )
         plain, hidden = self._parted(flow, parameters or {}, secrets)
         content = path.read_bytes()
         import blake3

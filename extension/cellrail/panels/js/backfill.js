@@ -183,8 +183,11 @@ rooms.backfill = (ctx) => {
   }
 
   function number(words, value, taken, least, around) {
-    return input(words, String(value), (text) => /^\d+$/.test(text) && Number(text) >= least && taken(Number(text)),
-      { type: "number", min: least, max: 1000 }, { class: "cr-named cr-slim", ...around });
+    let held = value;
+    const take = (text) => { if (/^\d+$/.test(text) && Number(text) >= least) { held = Number(text); taken(held); } };
+    // what cannot be taken does not stay in the field as if it were
+    return input(words, String(value), take,
+      { type: "number", min: least, max: 1000, onchange: (event) => { event.target.value = String(held); } }, { class: "cr-named cr-slim", ...around });
   }
 
   function choice(words, value, options, chosen) {
@@ -301,7 +304,7 @@ rooms.backfill = (ctx) => {
     const pace = one.rate > 0 ? `${one.rate >= 1 ? `${one.rate.toFixed(1)} runs a second` : `${(one.rate * 60).toFixed(1)} runs a minute`}${one.left ? `, about ${seconds(one.seconds_left)} left` : ""}` : "";
     const act = (what, words, args, more) => button(words, () => work(what, { id: one.id, ...args }), { disabled: Boolean(busy), key: `${what}-${words}`, ...more });
     const really = (what, words, args, title) => sure === words
-      ? act(what, `Really: ${words.toLowerCase()}?`, args, { kind: "danger", key: `${what}-${words}` })
+      ? act(what, `Really: ${words.toLowerCase()}?`, args, { kind: "danger", confirms: true, key: `${what}-${words}` })
       : button(words, () => { sure = words; show(); }, { disabled: Boolean(busy), key: `${what}-${words}`, title });
     const facts = [
       ["Range", `${brief(one.start)} to ${brief(one.end)}`], ["Ticks", `${one.which} of ${one.cron} in ${one.zone}${one.trigger ? `, trigger ${one.trigger}` : ""}`],

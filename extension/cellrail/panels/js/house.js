@@ -55,6 +55,7 @@ function render({ model, el }) {
   /** How it stands with the kernel, above everything. */
   function stands(state) {
     el.classList.toggle("cr-gone", state === "gone");
+    if (state === "gone") said.textContent = ""; // what was done there is gone, too
     draw(kernel, state === "gone" ? problem(GONE, "gone")
       : state === "silent" ? h("p", { class: "cr-note cr-silent", role: "status" }, "The kernel has not answered for some seconds: it executes a cell, or was restarted. After a restart run this cell again.") : null);
   }

@@ -128,8 +128,7 @@ rooms.restart = (ctx) => {
       id, class: "cr-field", key: `field-${one.name}`, placeholder: one.empty || null, "aria-invalid": wrong ? "true" : null,
       "aria-describedby": [wrong ? `${id}-wrong` : "", `${id}-help`].filter(Boolean).join(" "),
     };
-    // what a field for numbers cannot hold; a line break is lost in a field of one line
-    const finite = one.value ? Number.isFinite(Number(one.value)) : !/nan|inf/i.test(one.empty);
+    // a line break is lost in a field of one line
     const lines = one.value.includes("\n");
     const area = (more) => h("textarea", { ...common, value, spellcheck: "false", oninput: (event) => change(one.name, event.target.value), ...more });
     const input = (type, more) => h("input", { ...common, type, value, oninput: (event) => change(one.name, event.target.value), ...more });
@@ -137,7 +136,7 @@ rooms.restart = (ctx) => {
       choice: () => h("select", { ...common, value, onchange: (event) => change(one.name, event.target.value) }, one.choices.map((choice) => h("option", { value: choice, selected: choice === value }, choice))),
       bool: () => h("input", { ...common, class: "cr-check", type: "checkbox", checked: value === "true", onchange: (event) => change(one.name, String(event.target.checked)) }),
       int: () => input("number", { step: "1" }),
-      float: () => (finite ? input("number", { step: "any" }) : input("text", { inputmode: "decimal", spellcheck: "false" })),
+      float: () => input("text", { inputmode: "decimal", spellcheck: "false" }),
       date: () => input("date"),
       datetime: () => input("datetime-local", { step: "1", value: value.slice(0, 19) }),
       secret: () => input("password", { autocomplete: "off", placeholder: "as it was" }),
@@ -158,12 +157,13 @@ rooms.restart = (ctx) => {
     const chosen = form.cuts.find(({ address }) => address === cut);
     return h("div", { class: "cr-form", key: "form" },
       h("div", { class: "cr-parameter", key: "cut" }, h("label", { for: "cr-cut" }, "From"),
-        h("div", { class: "cr-input" }, h("select", { id: "cr-cut", class: "cr-field", value: cut, key: "cut", onchange: (event) => { cut = event.target.value; look(); } },
+        h("div", { class: "cr-input" }, h("select", { id: "cr-cut", class: "cr-field", value: cut, key: "cut", onchange: (event) => { cut = event.target.value; delete flags.reeval; look(); } },
           chosen ? null : h("option", { value: cut, selected: true }, cut),
           form.cuts.map((one) => one.left ? h("option", { value: "", disabled: true }, `\u2003and ${count(one.left)} more: choose one in the run, then Restart from here`) : h("option", { value: one.address, selected: one.address === cut }, `${one.item ? "\u2003" : ""}${one.address} (${one.status})`)))),
         h("p", { class: "cr-hint cr-mono" }, chosen?.line)),
       form.parameters.length ? h("h4", { key: "title" }, "Parameters") : null,
       form.parameters.map(field),
+      form.cuts.find(({ address }) => address === cut)?.item || flags.reeval ? check("reeval", "Evaluate the items anew", "those that are not there any more go, new ones execute") : null,
       form.failed_items || flags.failed_only ? check("failed_only", "Only the items that failed") : null,
       plan?.refusals?.length || flags.force || flags.widen ? h("fieldset", { class: "cr-set", key: "stale" }, h("legend", {}, "Steps before the cut that are not what they were"),
         check("widen", "Execute them, too", "the cut moves to the first of them"), check("force", "Keep them as they were")) : null,

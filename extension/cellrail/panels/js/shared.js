@@ -236,10 +236,19 @@ function chips(pairs, kind) {
     h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, value)));
 }
 
+// milliseconds after a press in which nothing is confirmed
+const SECOND_THOUGHT = 500;
+let last_press = -Infinity;
+
+/** A button; with `confirms` it answers what a press has asked. */
 function button(words, onclick, more) {
-  const { kind, ...rest } = more ?? {};
-  // the second half of a double click is no second thought: it confirms nothing
-  const act = kind === "danger" ? (event) => { if (event.detail <= 1) onclick(event); } : onclick;
+  const { kind, confirms, ...rest } = more ?? {};
+  const act = (event) => {
+    // the second half of a double click, or a key that is held, is no second thought
+    if (confirms && (event.detail > 1 || performance.now() - last_press < SECOND_THOUGHT)) return;
+    last_press = performance.now();
+    onclick(event);
+  };
   return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick: act, ...rest }, words);
 }
 

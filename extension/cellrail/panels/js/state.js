@@ -167,7 +167,7 @@ rooms.state = (ctx) => {
         one.whole ? null : h("p", { class: "cr-note", key: "cut" }, `This is the beginning; all of it has ${count(one.size)} characters.`),
         h("div", { class: "cr-bar", style: { padding: "6px 0" }, key: "actions" },
           button("Change …", begin, { disabled: Boolean(busy) || !one.whole, key: "change" }),
-          sure === one.version ? button(busy === "delete" ? "Deleting …" : `Really delete ${one.kind}?`, remove, { kind: "danger", disabled: Boolean(busy), key: "delete" }) : button("Delete", remove, { disabled: Boolean(busy), key: "delete" }),
+          sure === one.version ? button(busy === "delete" ? "Deleting …" : `Really delete ${one.kind}?`, remove, { kind: "danger", confirms: true, disabled: Boolean(busy), key: "delete" }) : button("Delete", remove, { disabled: Boolean(busy), key: "delete" }),
           one.run && ctx.has("run") ? button("Look at the run", () => ctx.go("run", { run: one.run }), { key: "look" }) : null)],
       work ? problem(work, "work") : null,
       h("dl", { class: "cr-about" }, facts.map(([name, told]) => [h("dt", {}, name), h("dd", {}, told)]))));

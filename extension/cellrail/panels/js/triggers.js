@@ -49,10 +49,11 @@ rooms.triggers = (ctx) => {
 
   /** A switch: it says what it is, not only by its colour. */
   const toggle = (row) => h("button", {
-    type: "button", role: "switch", class: "cr-switch", "aria-checked": String(row.enabled), "aria-label": `Trigger ${row.id} is enabled`, disabled: Boolean(busy), key: `switch-${row.id}`,
+    type: "button", role: "switch", class: "cr-switch", "aria-checked": String(row.enabled), "aria-label": `Trigger ${row.id} is enabled`, "aria-disabled": String(Boolean(busy)), key: `switch-${row.id}`,
     onclick: (event) => {
       event.stopPropagation();
-      act(row.enabled ? "disable" : "enable", row.id, `Trigger ${row.id} is ${row.enabled ? "disabled" : "enabled"}`);
+      // (a disabled one would lose the focus of who works by keyboard)
+      if (!busy) act(row.enabled ? "disable" : "enable", row.id, `Trigger ${row.id} is ${row.enabled ? "disabled" : "enabled"}`);
     },
   }, row.enabled ? "on" : "off");
 

@@ -15,6 +15,7 @@ rooms.waits = (ctx) => {
   let sure = false;
   let said = "";
   let answered = ""; // the wait that was answered here; it is listed until its run goes on
+  let last = null; // the chosen wait as it was listed last
   let stop = null;
   const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "Waits" });
   const answer = h("div", {});
@@ -115,8 +116,20 @@ rooms.waits = (ctx) => {
     return [h("span", { class: left < 0 ? "cr-late" : "" }, left < 0 ? `since ${seconds(-left)}` : `in ${seconds(left)}`), h("span", { class: "cr-soft", title: clock(row.until) }, `, then it ${then}`)];
   }
 
+  /** Somebody else was first: what was typed here stays to be read. */
+  function over() {
+    const typed_here = mode === "json" ? text : fields.filter(([name, value]) => name || value).map(([name, value]) => `${name}: ${value}`).join("\n");
+    return h("section", { class: "cr-chosen-one", "aria-label": "Answer" },
+      h("h3", {}, `${last.step || "step"} of ${last.flow} `, h("span", { class: "cr-mono cr-soft" }, last.run)),
+      h("p", { class: "cr-note", role: "alert" }, "This wait is over: somebody else has answered it, or its time was up. Nothing was sent from here."),
+      typed_here ? h("pre", { class: "cr-text" }, typed_here) : null,
+      ctx.has("run") ? h("div", { class: "cr-bar", style: { padding: "4px 0" } }, button("Look at the run", () => ctx.go("run", { run: last.run }), { key: "look" })) : null);
+  }
+
   function draw_answer() {
     const row = one();
+    if (row) last = row;
+    else if (rows && last?.key === chosen && chosen !== answered) return draw(answer, over());
     if (!row || row.key === answered) return draw(answer, said ? h("div", { class: "cr-bar", role: "status" }, icon("success"), said) : null);
     const parts = [h("h3", {}, `${row.step || "step"} of ${row.flow} `, h("span", { class: "cr-mono cr-soft" }, row.run))];
     if (!row.can) {
@@ -132,13 +145,13 @@ rooms.waits = (ctx) => {
           : h("div", { key: "form" }, fields.map(([name, value], place) => h("div", { class: "cr-bar", style: { padding: "4px 0" }, key: `field-${place}` },
             h("input", { class: "cr-field cr-mono", placeholder: "name", "aria-label": `Name ${place + 1}`, value: name, spellcheck: "false", ...mark(place), oninput: (event) => set(place, 0, event.target.value) }),
             h("input", { class: "cr-field cr-mono cr-grow", placeholder: "value: text, a number, true, or JSON", "aria-label": `Value ${place + 1}`, value, spellcheck: "false", oninput: (event) => set(place, 1, event.target.value) }),
-            button("Remove", () => { fields = fields.length > 1 ? fields.filter((_, at) => at !== place) : [["", ""]]; show(); }, { "aria-label": `Remove field ${place + 1}` }),
+            button("Remove", () => { fields = fields.length > 1 ? fields.filter((_, at) => at !== place) : [["", ""]]; show(); answer.querySelector(`[aria-label="Name ${Math.min(place + 1, fields.length)}"]`)?.focus(); }, { "aria-label": `Remove field ${place + 1}` }),
             bad(place) ? h("p", { class: "cr-wrong", role: "alert", id: `cr-wrong-${row.key}-${place}`, key: "wrong" }, bad(place)) : null)),
           button("Another field", () => { fields = [...fields, ["", ""]]; show(); })),
         h("p", { class: "cr-soft", style: { margin: "6px 0" } }, "The next step finds it as flow.resume_data; empty is None."),
         h("div", { class: "cr-bar", style: { padding: "4px 0" } },
           button(busy ? "Sending …" : "Resume", () => send("resume"), { kind: "primary", disabled: busy, key: "resume" }),
-          sure ? button("Really cancel the run?", () => send("cancel"), { kind: "danger", disabled: busy, key: "cancel" }) : button("Cancel", () => { sure = true; show(); }, { disabled: busy, key: "cancel" }),
+          sure ? button("Really cancel the run?", () => send("cancel"), { kind: "danger", confirms: true, disabled: busy, key: "cancel" }) : button("Cancel", () => { sure = true; show(); }, { disabled: busy, key: "cancel" }),
           ctx.has("run") ? button("Look at the run", () => ctx.go("run", { run: row.run }), { key: "look" }) : null));
     }
     return draw(answer, h("section", { class: "cr-chosen-one", "aria-label": "Answer" }, parts, trouble ? problem(trouble) : null));
