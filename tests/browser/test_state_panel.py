@@ -100,6 +100,8 @@ def test_a_value_is_changed_and_deleted_by_hand_and_a_conflict_is_told(lab, kept
     assert app.variable_get("mail/host") == EVIL
     really = one.get_by_role("button", name="Really delete variable?")
     really.focus()
+    # a press at once is no second thought
+    notebook.page.wait_for_timeout(600)
     notebook.page.keyboard.press("Enter")
     expect(one).to_have_count(0)
     with pytest.raises(NotSet):
