@@ -206,14 +206,20 @@ def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
     assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
 
 
-def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):
+def asked(lab, make, app):
+    """A run that waits, and a notebook whose panel shows the form of its answer."""
     run = app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
     notebook = lab.open(
         lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
     )
     notebook.run(0)
+    notebook.panel.get_by_role("button", name=re.compile("^Answer")).click()
+    return run, notebook
+
+
+def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):
+    run, notebook = asked(lab, make, app)
     panel = notebook.panel
-    panel.get_by_role("button", name=re.compile("^Answer")).click()
     panel.get_by_role("button", name="Cancel", exact=True).dblclick()
     sure = panel.get_by_role("button", name="Really cancel the run?")
     expect(sure).to_be_enabled()
@@ -225,13 +231,8 @@ def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):
 
 
 def test_an_answer_that_somebody_else_has_given_leaves_what_was_typed(lab, make, app):
-    run = app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
-    notebook = lab.open(
-        lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
-    )
-    notebook.run(0)
+    run, notebook = asked(lab, make, app)
     panel = notebook.panel
-    panel.get_by_role("button", name=re.compile("^Answer")).click()
     panel.get_by_label("Name 1").fill("by")
     panel.get_by_label("Value 1").fill("ann")
     app.resume(run.id)
