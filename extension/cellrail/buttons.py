@@ -14,8 +14,8 @@ from typing import Any
 from cellrail.errors import CellrailError
 from cellrail.run.jsontext import to_text
 from cellrail.run.waits import in_words
-from cellrail.tables import escape
 from cellrail_state.errors import StateError
+from cellrail_state.tables import escape
 from cellrail_state.waits import CANCEL, RESUME, WaitInfo
 
 #: answers a wait (`wait, "resume" or "cancel", data=JSON text`); what came of it, in words

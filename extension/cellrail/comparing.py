@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from cellrail.tables import Table
 from cellrail_state.equality import differs
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, Variable
 from cellrail_state.steps import StepState
+from cellrail_state.tables import Shown, Table
 
 _VOLATILE = ("execution_count",)
 #: what differs from process to process: addresses (scikit-learn shortens them), ids, folders
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(
 _UNCOMPARED = frozenset({"__warningregistry__"})
 
 
-class StepDifference(msgspec.Struct, frozen=True, kw_only=True):
+class StepDifference(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """How one step differs between two runs."""
 
     step: str

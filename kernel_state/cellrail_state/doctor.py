@@ -46,12 +46,13 @@ from cellrail_state.model import (
 from cellrail_state.objects import is_object
 from cellrail_state.steps import Sources
 from cellrail_state.store import Store
+from cellrail_state.tables import Shown
 
 #: younger files without an owner may belong to a step that is about to commit
 GRACE_SECONDS = 3600.0
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Finding(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as it should be."""
 
     kind: str
@@ -61,7 +62,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     fixed: bool = False
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """What an examination found."""
 
     findings: tuple[Finding, ...]

@@ -35,6 +35,7 @@ from cellrail_state.model import (
 )
 from cellrail_state.objects import is_object
 from cellrail_state.store import Store
+from cellrail_state.tables import Shown
 
 #: the label of a run that another one has called
 PARENT = "parent"
@@ -42,7 +43,7 @@ PARENT = "parent"
 LIVE_RUNS = 5
 
 
-class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
+class PruneReport(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """What was freed, or would be."""
 
     runs: tuple[str, ...]

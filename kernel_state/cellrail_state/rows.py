@@ -11,6 +11,7 @@ from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
 from cellrail_state.steps import Sources, StepState
+from cellrail_state.tables import Shown
 from cellrail_state.texts import strict
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _OUTPUTS_LIMIT = 256_000
 
 
-class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+class RunRow(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """A run as listings show it."""
 
     run_id: str

@@ -27,6 +27,7 @@ from cellrail_state.errors import StoreError
 from cellrail_state.keys import KeyRing
 from cellrail_state.objects import sync_folder
 from cellrail_state.signed import SignedFiles
+from cellrail_state.tables import Shown
 
 #: in a backfill's `share`: whichever steps can be shared
 AUTO = "auto"
@@ -59,7 +60,7 @@ class Filling(StrEnum):
     DONE = "done"
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Struct(Shown, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of the records."""
 
 

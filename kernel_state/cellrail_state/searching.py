@@ -9,6 +9,7 @@ import msgspec
 from cellrail_state.errors import StoreError
 from cellrail_state.rows import RunRow
 from cellrail_state.sql import queries
+from cellrail_state.tables import Shown
 
 #: what a page of runs can be sorted by; the id sorts by time
 _SORTS = {
@@ -68,7 +69,7 @@ class RunSearch(msgspec.Struct, frozen=True, kw_only=True):
         return queries()[name].replace("FITTING_RUNS", fitting), values
 
 
-class RunPage(msgspec.Struct, frozen=True, kw_only=True):
+class RunPage(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """A page of a listing of runs."""
 
     rows: list[RunRow]

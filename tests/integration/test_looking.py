@@ -212,3 +212,30 @@ def test_every_record_tells_in_a_line_and_in_a_table_what_it_is(make, app):
         shown = record._repr_html_()
         assert text in shown
         assert "<b>" not in shown
+
+
+def test_every_record_that_the_app_gives_is_a_table_in_a_notebook(make, app):
+    step = "%%step each --foreach item in ['<i>'] --collect x\nx = item"
+    notebook = make("x = '<b>'", step)
+    run = app.run(notebook, labels={"<b>": "c"})
+    plan = app.restart(run.id, from_step="each", plan=True)
+    trigger = app.trigger_add(notebook, cron="0 6 * * *", labels={"day": "<b>"})
+    days = {"cron": "0 6 * * *", "start": "2024-01-01", "end": "2024-01-02"}
+    told = {
+        f"<td>{run.id}</td>": app.runs()[0], "success = 1": app.runs_page(),
+        "<td>each[&quot;&lt;i&gt;&quot;]</td>": run.items(run["each"])[0],
+        "<td>executes</td>": plan.steps[1],
+        "<td>%%step each": app.steps(notebook).steps[1], "<td>item, x</td>": app.steps(notebook),
+        "<td>day = &lt;b&gt;</td>": trigger, "<td>False</td>": app.trigger_due(trigger.id),
+        "<td>2 run</td>": app.backfill_start(notebook, plan=True, **days),
+        "<td>a = &lt;b&gt;</td>": app.state_set("some/where", {"a": "<b>"}),
+        "<td>journals</td><td>1</td>": app.doctor(), "<td>freed_bytes</td>": app.prune(),
+    }  # fmt: skip
+    for text, record in told.items():
+        shown = record._repr_html_()
+        assert text in shown, shown
+        assert "<b>" not in shown, shown
+
+    assert "2 run" in repr(app.backfill_start(notebook, plan=True, **days))
+    fill = app.backfill_start(notebook, **days)
+    assert "<td>2 success, 0 running, 0 left</td>" in fill._repr_html_()

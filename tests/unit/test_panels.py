@@ -32,7 +32,7 @@ from cellrail.panels.rooms.outputs import pieces_of
 from cellrail.panels.rooms.previews import look_at
 from cellrail.panels.rooms.restart import kind_of as field_kind
 from cellrail.panels.rooms.restart import text_of, value_of
-from cellrail.tables import Table
+from cellrail_state.tables import Table
 
 EVIL = """<script>alert('x')</script><img src=x onerror="alert(1)">&"""
 JS = Path(cellrail.panels.__file__).parent / "js"

@@ -22,10 +22,11 @@ from cellrail_state import waits
 from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunKind, RunStatus, StepStatus
+from cellrail_state.tables import Shown
 from cellrail_state.waits import Answer, WaitInfo
 
 
-class Woke(msgspec.Struct, frozen=True, kw_only=True):
+class Woke(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """What came of an answer that was given with a token."""
 
     run_id: str
@@ -37,7 +38,7 @@ class Woke(msgspec.Struct, frozen=True, kw_only=True):
     early: bool = False
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class Asked(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """What somebody who holds a link is asked."""
 
     run_id: str

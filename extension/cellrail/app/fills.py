@@ -12,11 +12,13 @@ from cellrail.schedule.deciding import Todo
 from cellrail_state.schedules import Backfill, BackfillState, Filling
 from cellrail_state.sql import queries
 from cellrail_state.standing import Standing
+from cellrail_state.tables import Shown, Table, facts
 
 if TYPE_CHECKING:
     from cellrail.app.backfilling import Backfilling, Range
 
 _SHOWN = 50
+_NOTHING = "nothing to do"
 _FIRST_FAILURES = 5
 #: told of a backfill whose process is gone
 INTERRUPTED = "interrupted"
@@ -37,15 +39,8 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def lines(self, *, limit: int = _SHOWN) -> list[str]:
         """For people."""
-        backfill = self.backfill
-        counts = ", ".join(f"{n} {todo}" for todo, n in sorted(self.counts.items()))
-        lines = [
-            f"{len(self.items)} ticks of {backfill.cron!r} in {backfill.zone} "
-            f"from {backfill.start} to {backfill.end}",
-            counts or "nothing to do",
-            *self.shared,
-        ]
-        wanted = [item for item in self.items if item.decision.todo is not Todo.NOTHING]
+        lines = [self._title, self._told, *self.shared]
+        wanted = self._wanted
         lines += [
             f"  {item.tick.isoformat()}  {item.decision.todo:<8} {item.decision.why}"
             for item in wanted[:limit]
@@ -53,6 +48,34 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
         if len(wanted) > limit:
             lines.append(f"  … and {len(wanted) - limit} more")
         return lines
+
+    @property
+    def _title(self) -> str:
+        backfill = self.backfill
+        return (
+            f"{len(self.items)} ticks of {backfill.cron!r} in {backfill.zone} "
+            f"from {backfill.start} to {backfill.end}"
+        )
+
+    @property
+    def _told(self) -> str:
+        return ", ".join(f"{n} {todo}" for todo, n in sorted(self.counts.items())) or _NOTHING
+
+    @property
+    def _wanted(self) -> list[Item]:
+        return [item for item in self.items if item.decision.todo is not Todo.NOTHING]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        rows = [("all", self._told, "; ".join(self.shared))]
+        rows += [
+            (item.tick.isoformat(), str(item.decision.todo), item.decision.why)
+            for item in self._wanted[:_SHOWN]
+        ]
+        headings = ("tick", "what happens", "why")
+        return Table(title=self._title, headings=headings, rows=tuple(rows)).html()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -72,7 +95,7 @@ class FillPlan(msgspec.Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Progress(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """How far a backfill is, as the store tells it: whoever drives it, or none."""
 
     #: ticks of its range that are its own: it has run them, runs them, or has to
@@ -121,6 +144,20 @@ class Fill:
 
     def __repr__(self) -> str:
         return f"<backfill {self.id} of {self.record.flow}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        record, progress = self.record, self.progress()
+        ended = ", ".join(f"{n} {outcome}" for outcome, n in sorted(progress.ended.items()))
+        left = f"{progress.running} running, {progress.left} left"
+        known = {
+            "flow": record.flow,
+            "status": f"{self.status} {self.state.why}".strip(),
+            "range": f"{record.start} to {record.end}, {record.cron} in {record.zone}",
+            "runs": f"{record.which} ticks",
+            "ticks": f"{ended}, {left}" if ended else left,
+            "first failures": "; ".join(" ".join(failure) for failure in progress.failures),
+        }
+        return facts(f"backfill {self.id}", known).html()
 
     @property
     def id(self) -> str:

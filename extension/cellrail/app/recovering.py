@@ -24,6 +24,7 @@ from cellrail_state.errors import RunIsOwned, StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunKind, RunStarted, RunStatus, WaitInfo
 from cellrail_state.standing import Claimer, claim, stand
+from cellrail_state.tables import Shown
 from cellrail_state.waits import SUSPEND
 
 #: of a store with more interrupted runs than this, the newest are recovered
@@ -31,7 +32,7 @@ _MANY = 1000
 _POLL_SECONDS = 0.1
 
 
-class Recovered(msgspec.Struct, frozen=True, kw_only=True):
+class Recovered(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """What became of one of several runs."""
 
     run_id: str

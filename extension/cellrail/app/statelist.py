@@ -14,6 +14,7 @@ from cellrail.run.states import RESOURCE, STATE, VARIABLE, text_of
 from cellrail_state.errors import JournalDamaged
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import JobFinished, ObjectRef
+from cellrail_state.tables import Shown
 from cellrail_state.turns import job_address
 
 #: what stands for a secret
@@ -37,7 +38,7 @@ class StateSearch(msgspec.Struct, frozen=True, kw_only=True):
     offset: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class StateRow(msgspec.Struct, frozen=True, kw_only=True):
+class StateRow(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """One of them."""
 
     #: state, resource or variable
@@ -61,7 +62,7 @@ class StateRow(msgspec.Struct, frozen=True, kw_only=True):
     time: float
 
 
-class StatePage(msgspec.Struct, frozen=True, kw_only=True):
+class StatePage(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """A page of them."""
 
     rows: tuple[StateRow, ...]

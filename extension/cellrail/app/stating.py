@@ -29,9 +29,10 @@ from cellrail.run.states import (
 from cellrail_state.ledger import Expected
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Written
+from cellrail_state.tables import Shown
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class Stored(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """What lies at a path."""
 
     path: str

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from cellrail.app.base import AppBase
-from cellrail.tables import Table
 from cellrail_state.model import RunKind
+from cellrail_state.tables import Table
 from cellrail_state.waits import Answer, WaitInfo
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from cellrail.errors import UserError
 from cellrail.magics.opened import OpenNotebook
 from cellrail.magics.words import split
+from cellrail.notebook.model import Flow
 
 
 def flow_runs(here: OpenNotebook, words: list[str]) -> Any:
@@ -35,16 +36,14 @@ def flow_show(here: OpenNotebook, words: list[str]) -> Any:
     return step if address is not None else run
 
 
-def flow_steps(here: OpenNotebook, words: list[str]) -> Any:
+def flow_steps(here: OpenNotebook, words: list[str]) -> Flow:
     """The steps of a notebook."""
     notebook = split(words, most=1).at(0) or here.notebook()
     if notebook is None:
         message = "this front end does not tell which notebook it has open"
         raise UserError(message, hint="%flow steps NOTEBOOK, or %flow config notebook=PATH")
-    return [
-        (f"#{step.number}", step.name, str(step.options))
-        for step in here.app().steps(notebook).steps
-    ]
+    flow: Flow = here.app().steps(notebook)
+    return flow
 
 
 def flow_journal(here: OpenNotebook, words: list[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import msgspec
 from cellrail.notebook.options import OptionError, StepOptions, parse_options
 from cellrail.step_line import only_looks
 from cellrail_state.model import StepInfo
+from cellrail_state.tables import Shown, Table
 
 #: the step that papermill's `parameters` and `injected-parameters` cells make together
 PARAMETERS = "parameters"
@@ -30,7 +31,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """A code cell as a step."""
 
     #: place among the code cells, from 1
@@ -96,6 +97,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the flow tolerates its failure (`raises-exception`)."""
         return "raises-exception" in self.tags
 
+    def __repr__(self) -> str:
+        return f"<step {self.label}>"
+
 
 def handles_failures(info: StepInfo) -> bool:
     """Whether a step of a run had `--on-failure`."""
@@ -107,7 +111,7 @@ def handles_failures(info: StepInfo) -> bool:
         return False
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
+class Flow(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """A notebook as an ordered list of steps."""
 
     path: Path
@@ -122,3 +126,20 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     def module_folder(self) -> Path:
         """Where its local modules are read."""
         return self.modules if self.modules is not None else self.path.parent
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+    def _table(self) -> Table:
+        rows = tuple(
+            (
+                f"#{step.number}", step.name, str(step.options),
+                ", ".join(sorted(step.reads)), ", ".join(sorted(step.writes)),
+            )
+            for step in self.steps
+        )  # fmt: skip
+        headings = ("step", "name", "options", "reads", "writes")
+        return Table(title=f"steps of {self.path}", headings=headings, rows=rows)

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import CellrailError, RestartRefused
-from cellrail.tables import Table
 from cellrail_state.errors import StateError
+from cellrail_state.tables import Shown, Table
 
 
 class Fate(StrEnum):
@@ -31,7 +31,7 @@ class Fate(StrEnum):
     SKIPPED = "skipped"
 
 
-class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedStep(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """One step's fate and the reason for it."""
 
     number: int

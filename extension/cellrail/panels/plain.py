@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cellrail.tables import Table, escape
 from cellrail_state.errors import CannotStore
+from cellrail_state.tables import Table, escape
 
 #: what a panel in a variable is called where it is told why it is not stored
 A_PANEL = "a panel, which its cell opens again,"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cellrail.run.jsontext import from_text, to_text
-from cellrail.tables import Table
+from cellrail_state.tables import Table
 
 #: options of `App` that name something of this process
 _NEVER = frozenset({"progress"})

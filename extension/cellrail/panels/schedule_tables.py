@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellrail.tables import Table
+from cellrail_state.tables import Table
 
 if TYPE_CHECKING:
     from cellrail.app import App

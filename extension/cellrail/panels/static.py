@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellrail.tables import Table
 from cellrail_state.searching import RunSearch
+from cellrail_state.tables import Table
 
 if TYPE_CHECKING:
     from cellrail.app import App

@@ -9,6 +9,7 @@ import msgspec
 
 from cellrail.schedule.cron import Cron
 from cellrail_state.schedules import Missed
+from cellrail_state.tables import Shown
 
 #: a tick that nobody looked at for so long was missed; `cellrail tick` may run every few minutes
 ON_TIME_SECONDS = 300.0
@@ -16,7 +17,7 @@ ON_TIME_SECONDS = 300.0
 _MANY = 10_000
 
 
-class Due(msgspec.Struct, frozen=True, kw_only=True):
+class Due(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """The ticks that are due."""
 
     #: to be run, oldest first

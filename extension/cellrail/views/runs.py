@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import StepNotFound
-from cellrail.tables import Table
 from cellrail.views.steps import StepView, TurnView, first_line, status_words
 from cellrail.views.variables import Loader
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunStatus, StepStatus, Turn, to_plain
 from cellrail_state.rows import RunRow
 from cellrail_state.spans import busy_seconds
+from cellrail_state.tables import Shown, Table
 from cellrail_state.turns import job_address
 
 
@@ -45,7 +45,7 @@ class RunList(list[RunRow]):
         return Table(title="runs", headings=headings, rows=rows, empty="no runs").html()
 
 
-class ItemView(msgspec.Struct, frozen=True, kw_only=True):
+class ItemView(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """An item of a loop: what became of all its jobs."""
 
     address: str
@@ -55,7 +55,7 @@ class ItemView(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-class ChildView(msgspec.Struct, frozen=True, kw_only=True):
+class ChildView(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """A run that a step has called (`flow.call`)."""
 
     run_id: str

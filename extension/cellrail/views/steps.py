@@ -9,11 +9,11 @@ import msgspec
 from cellrail.notebook.uncovered import uncovered
 from cellrail.run.folder import files_after
 from cellrail.run.jsontext import from_text
-from cellrail.tables import facts
 from cellrail.views.variables import Loader, Variables, is_of_a_library
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, KeptReason, StepStatus, Turn
 from cellrail_state.steps import StepState
+from cellrail_state.tables import facts
 from cellrail_state.turns import job_address
 
 

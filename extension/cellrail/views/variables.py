@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cellrail.tables import Table, facts
 from cellrail_state.model import Checkpoint, Variable, Verdict, to_plain
+from cellrail_state.tables import Table, facts
 
 #: loads variables of a checkpoint
 Loader = Callable[[Checkpoint, list[str]], dict[str, Any]]

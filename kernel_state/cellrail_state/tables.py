@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 import msgspec
+
+#: fields of records that hold a moment, in seconds since the epoch
+_MOMENTS = frozenset({"created", "ended", "started", "time"})
 
 
 def escape(value: object) -> str:
@@ -47,10 +52,35 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Shown:
+    """Of a record that people are given: a notebook shows it as a table of its fields."""
+
+    __slots__ = ()
+    __struct_fields__: ClassVar[tuple[str, ...]]
+
+    def _repr_html_(self) -> str:
+        known = {name: _told(name, getattr(self, name)) for name in self.__struct_fields__}
+        return facts(type(self).__name__, known).html()
+
+
 def facts(title: str, known: Mapping[str, object]) -> Table:
     """What is known of one thing, line by line; what is empty is left out."""
     rows = tuple((name, str(value)) for name, value in known.items() if value not in (None, ""))
     return Table(title=title, headings=("what", "value"), rows=rows)
+
+
+def _told(name: str, value: object) -> object:
+    """A field's value in words; "" for one that holds nothing."""
+    if isinstance(value, float):
+        if name not in _MOMENTS:
+            return f"{value:.4g}"
+        moment = dt.datetime.fromtimestamp(value).astimezone()
+        return moment.isoformat(" ", "seconds") if value else ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {held}" for key, held in value.items())
+    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+        return ", ".join(map(str, value))
+    return value
 
 
 def _line(cell: str) -> str:
