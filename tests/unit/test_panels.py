@@ -27,11 +27,11 @@ from cellrail.notebook.parameters import infer
 from cellrail.panels.base import BUTTONS, ROOMS, Room, kind_of
 from cellrail.panels.desk import UNSEEN_SECONDS, Desk, Question, serve
 from cellrail.panels.plain import Plain
+from cellrail.panels.rooms.fields import kind_of as field_kind
+from cellrail.panels.rooms.fields import text_of, value_of
 from cellrail.panels.rooms.frames import PAGE
 from cellrail.panels.rooms.outputs import pieces_of
 from cellrail.panels.rooms.previews import look_at
-from cellrail.panels.rooms.restart import kind_of as field_kind
-from cellrail.panels.rooms.restart import text_of, value_of
 from cellrail_state.tables import Table
 
 EVIL = """<script>alert('x')</script><img src=x onerror="alert(1)">&"""
@@ -480,6 +480,9 @@ regions = ["a", "b"]
 mode: Literal["fast", "slow"] = "fast"
 size: int = compute()
 anything = None
+limit: int | None = 5
+share: Optional[float] = None
+note: None|str = "x"
 """
 PARAMETERS = {parameter.name: parameter for parameter in infer(CELL)}
 
@@ -488,6 +491,7 @@ def test_each_parameter_gets_the_field_of_its_type():
     assert {name: field_kind(parameter) for name, parameter in PARAMETERS.items()} == {
         "day": "date", "at": "datetime", "count": "int", "ratio": "float", "really": "bool",
         "name": "text", "regions": "json", "mode": "choice", "size": "int", "anything": "any",
+        "limit": "int", "share": "float", "note": "text",
     }  # fmt: skip
 
 
@@ -499,6 +503,8 @@ def test_each_parameter_gets_the_field_of_its_type():
         ("really", "false", False), ("name", "12", "12"), ("regions", '["c"]', ["c"]),
         ("mode", "slow", "slow"), ("anything", "12", 12), ("anything", "True", True),
         ("anything", EVIL, EVIL), ("anything", "", None),
+        ("limit", "7", 7), ("limit", "", None), ("share", "", None), ("share", "7", 7.0),
+        ("note", "5", "5"), ("note", "", None), ("at", "", None), ("name", "", ""),
     ],
 )  # fmt: skip
 def test_the_text_of_a_field_becomes_a_value_of_its_type(name, text, value):
@@ -508,7 +514,15 @@ def test_the_text_of_a_field_becomes_a_value_of_its_type(name, text, value):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("day", "tomorrow"), ("count", "1.5"), ("regions", "[a]"), ("mode", "other"), ("really", "x")],
+    [
+        ("day", "tomorrow"),
+        ("count", "1.5"),
+        ("regions", "[a]"),
+        ("mode", "other"),
+        ("really", "x"),
+        ("limit", "seven"),
+        ("day", ""),
+    ],
 )
 def test_a_text_that_is_no_such_value_is_refused_by_name(name, text):
     with pytest.raises(BadParameter, match=f"^{name}: "):
