@@ -11,6 +11,7 @@ Laws:
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -241,6 +242,16 @@ def test_an_item_behind_which_the_run_did_not_go_on_says_so(make, app, cellrail,
     again = app.restart(run.id)
     assert (again.status, printed(again, "end")) == ("success", "[0, 1, 2]\n")
     assert counts(app.store.path.parent) == {"loop0": 1, "loop1": 1, "loop2": 1}
+
+
+def test_a_late_tick_goes_on_with_the_run_first_whose_time_was_up_first(make, app, clock):
+    ask = "from cellrail import flow\nflow.suspend('{}h')"
+    runs = [app.run(make(ask.format(hours), name=f"{hours}.ipynb")) for hours in (3, 1, 2)]
+    late, first, second = (run.id for run in runs)
+
+    moment = dt.datetime.fromtimestamp(clock() + 2.5 * 3600)
+    assert [done.run_id for done in app.tick(moment)] == [first, second]
+    assert [done.run_id for done in app.tick(moment.astimezone() + dt.timedelta(hours=1))] == [late]
 
 
 def test_any_number_of_ticks_at_once_fire_a_wait_once(make, app, tmp_path, clock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import math
 import time
@@ -69,6 +70,12 @@ class AppBase:
             self._warm = None
             if self._store is not None:
                 self._store.catalog.ingest()
+
+    def moment(self, now: float | dt.datetime | None) -> float:
+        """A time as seconds since the epoch; None is this moment, without a zone it is local."""
+        if now is None:
+            return self.clock()
+        return now.timestamp() if isinstance(now, dt.datetime) else now
 
     def _supply(self, kernels: str) -> Callable[[Wanted], Supplied]:
         """Where kernels come from.

@@ -156,21 +156,25 @@ class Triggering(Scheduling):
     # --- firing ------------------------------------------------------------------------------
 
     def tick(
-        self, now: float | None = None, *, tell: Callable[[str], None] = lambda _: None
+        self,
+        now: float | dt.datetime | None = None,
+        *,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> list[Recovered]:
         """Fire what is due, once: runs that wait for time or were answered, then triggers.
 
         Any number of ticks may happen at the same time; each run is one's.
 
         Args:
-            now: seconds since the epoch; by default this moment.
+            now: seconds since the epoch, or a time (local where it has no zone); by default this
+                moment.
             tell: is told which ticks were missed, before they run.
 
         Returns:
             The runs that this tick went on with or started, and what was refused; none follows one
             that Ctrl-C has ended.
         """
-        now = self.clock() if now is None else now
+        now = self.moment(now)
         done = super().tick(now)
         for trigger in self.store.triggers.all():
             if done and done[-1].interrupted:

@@ -8,6 +8,7 @@ the run, unless its owner still lives and does. Where that process is killed in 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,21 +84,21 @@ class Waking(Answering):
         self._first(info, waits.CANCEL, tell=tell)
         return self._go_on_from(info, tell=tell)
 
-    def tick(self, now: float | None = None) -> list[Recovered]:
+    def tick(self, now: float | dt.datetime | None = None) -> list[Recovered]:
         """Fire what is due, once, and go on with the runs that have been answered.
 
         Any number of ticks may happen at the same time; each run is one's.
 
         Args:
-            now: seconds since the epoch; by default this moment.
+            now: seconds since the epoch, or a time (local where it has no zone); by default this
+                moment.
 
         Returns:
-            The runs that this tick went on with, and those that are refused; none follows one that
-            Ctrl-C has ended.
+            The runs that this tick went on with, first those whose time was up first, and those
+            that are refused; none follows one that Ctrl-C has ended.
         """
-        now = self.clock() if now is None else now
         done: list[Recovered] = []
-        for info in self.waits_over(now):
+        for info in self.waits_over(self.moment(now)):
             with contextlib.suppress(RunIsOwned, NotWaiting):
                 done.append(self._one(info))
                 if done[-1].interrupted:
@@ -105,13 +106,14 @@ class Waking(Answering):
         return done
 
     def waits_over(self, now: float, *, timers: bool = True) -> list[WaitInfo]:
-        """The waits that somebody has to go on from: answered, or their time is up.
+        """The waits that somebody has to go on from, by when they were answered or due.
 
         Args:
             now: seconds since the epoch.
             timers: those whose time is up, too.
         """
-        over, inbox = [], self.store.inbox
+        over: list[tuple[float, WaitInfo]] = []
+        inbox = self.store.inbox
         for info in inbox.waiting():
             answer = inbox.due(info, now) if timers else inbox.answered(info.wait_id)
             if answer is None or self.store.is_owned(info.run_id):
@@ -120,8 +122,8 @@ class Waking(Answering):
                 # its kernel was killed: nothing goes on, and the wait is told of in its journal
                 self.store.inbox.done(info.wait_id)
                 continue
-            over.append(info)
-        return over
+            over.append((answer.time, info))
+        return [info for _, info in sorted(over, key=lambda one: one[0])]
 
     def go_on(self, wait_id: str) -> Run:
         """Go on with the run of a wait that is over, to its end or its next wait.
