@@ -132,6 +132,23 @@ def test_a_step_shows_what_it_left(failed, app):
         room.ask_view({"run": "nothing-like-it"})
 
 
+def test_attempts_are_told_of_what_was_tried_more_than_once_alone(make, app):
+    app.run(
+        make(
+            "tries = []",
+            "%%step flaky --retry 1\nopen('tried', 'a').write('x')\n"
+            "assert len(open('tried').read()) > 1, 'once more'",
+            "%%step beside --foreach item in [1, 2] --parallel 2 --collect item\npass",
+        )
+    )
+    room = RunRoom(app)
+    flaky, beside = (plain(room.ask_step({"run": "last", "step": s})) for s in ("flaky", "beside"))
+    tries = [(one["attempt"], one["status"], one["error"]) for one in flaky["attempts"]]
+    assert tries == [(1, "failed", "AssertionError: once more"), (2, "success", "")]
+    # the header of a parallel loop is executed once for its items, and ends once behind them
+    assert beside["attempts"] == []
+
+
 def test_a_variable_is_paged_sorted_and_filtered_as_it_stood(failed, app):
     room = RunRoom(app)
     args = {"run": failed.id, "step": "load", "name": "flights"}

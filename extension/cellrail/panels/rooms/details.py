@@ -57,7 +57,9 @@ def detail_of(run: Run, step: StepView, address: str) -> dict[str, Any]:
 def _attempts(run: Run, step: StepView) -> list[dict[str, Any]]:
     """The executions of a step that was tried, or asked for, more than once."""
     turns = getattr(step, "turns", ())
-    jobs = [j for j in run.history.jobs if j.step == step.number and j.turns == turns]
+    found = [j for j in run.history.jobs if j.step == step.number and j.turns == turns]
+    # the header of a loop has a job before its items, and where it collects another behind them
+    jobs = {(job.runs, job.attempt): job for job in found}.values()
     if len(jobs) < 2:
         return []
     return [
