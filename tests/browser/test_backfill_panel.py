@@ -178,8 +178,10 @@ def test_a_trigger_is_switched_off_and_on(lab, flow, app, where):
     assert not app.trigger_show("nightly").enabled
     # who works by keyboard is still there
     expect(switch).to_be_focused()
-    panel.get_by_role("button", name="Enable").click()
+    panel.get_by_role("button", name="Enable").focus()
+    notebook.page.keyboard.press("Enter")
     expect(switch).to_be_checked()
+    expect(panel.get_by_role("button", name="Disable")).to_be_focused()
 
 
 def test_a_trigger_leads_to_a_backfill_of_its_ticks(lab, flow, app):

@@ -163,7 +163,7 @@ def test_a_double_click_on_restart_starts_one_run(lab, failed, app):
     restart.dblclick()
     expect(notebook.panel.get_by_role("button", name="Another restart")).to_be_visible()
     notebook.page.wait_for_timeout(2000)
-    assert len(app.runs()) == 2
+    assert [run.origin for run in app.runs()].count(failed.id) == 1
 
 
 def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
@@ -345,6 +345,42 @@ def test_the_keyboard_reaches_everything(lab, failed):
         "aria-selected", "true"
     )
     notebook.check()
+
+
+def test_a_restart_by_keyboard_alone_never_loses_the_focus(lab, failed, app):
+    notebook = lab.open(lab.notebook(OPEN))
+    notebook.run(0)
+    panel, keys = notebook.panel, notebook.page.keyboard
+    has_focus = panel.locator(":focus")
+    panel.get_by_role("row", name=re.compile(failed.id)).focus()
+    keys.press("Enter")
+    again = panel.get_by_role("button", name=re.compile("^Restart from"))
+    expect(again.first).to_be_visible()
+    expect(has_focus).to_have_count(1)
+
+    reach(again.first, keys)
+    keys.press("Enter")
+    go = panel.get_by_role("button", name="Restart", exact=True)
+    expect(go).to_be_enabled()
+    expect(has_focus).to_have_count(1)
+
+    reach(go, keys)
+    keys.press("Enter")
+    expect(panel.get_by_role("status").filter(has_text="has ended: failed")).to_be_visible()
+    expect(has_focus).to_have_count(1)
+    # it is shown, and the keyboard is there
+    reach(again.first, keys)
+    assert [run.origin for run in app.runs()].count(failed.id) == 1
+    notebook.check()
+
+
+def reach(button, keys, most=60):
+    """Tab, from where the focus is, until a button has it."""
+    for _ in range(most):
+        if button.evaluate("node => node === document.activeElement"):
+            return
+        keys.press("Tab")
+    pytest.fail("Tab does not get there")
 
 
 def test_enter_does_what_the_button_beside_a_field_does(lab, make, app):

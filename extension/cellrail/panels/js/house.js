@@ -75,10 +75,13 @@ function render({ model, el }) {
         area.append(room.el);
         open.set(name, { area, room });
       }
+      const left = shown !== name && open.get(shown)?.area.contains(el.getRootNode().activeElement);
       shown = name;
       for (const [other, { area }] of open) area.hidden = other !== name;
       tabs_again();
       open.get(name).room.open?.(args ?? {});
+      // the keyboard goes along: the next Tab is the room's first
+      if (left) focus_on(open.get(name).area);
     },
   };
   const tabs_again = () => {

@@ -132,7 +132,9 @@ rooms.run = (ctx) => {
   }
 
   function show() {
+    const found_by_keyboard = view && find.contains(find.getRootNode().activeElement);
     find.hidden = Boolean(view);
+    if (found_by_keyboard) focus_on(el);
     if (!view) {
       draw(head, error ? problem(error) : run ? h("p", { class: "cr-empty" }, "Looking…") : null);
       draw(steps);

@@ -43,8 +43,32 @@ function listen(node, kind, callback) {
 function draw(node, ...children) {
   const fresh = document.createDocumentFragment();
   add(fresh, children);
+  const root = node.getRootNode();
+  const held = root.activeElement;
+  const around = [];
+  for (let place = held; place && place !== node && node.contains(place); place = place.parentNode) around.push(place);
   morphChildren(node, fresh);
+  if (around.length && root.activeElement !== held) {
+    // it was moved; or it is gone, and who works by keyboard goes on with what stands there now
+    if (node.contains(held)) held.focus({ preventScroll: true });
+    else focus_in(node, around.filter((place) => node.contains(place)));
+  }
   return node;
+}
+
+const FOCUSABLE = "button, input, select, textarea, [tabindex='0']";
+
+/** Put the focus on the first thing that can have it, in the nearest of some parts that has one; else on `node`. */
+function focus_in(node, parts = []) {
+  const first = [...parts, node].flatMap((part) => [...part.querySelectorAll(FOCUSABLE)]).find((one) => !one.disabled && one.offsetParent);
+  if (first) first.focus({ preventScroll: true });
+  else focus_on(node);
+}
+
+/** Put the focus on a part itself: the next Tab is the first thing in it. */
+function focus_on(part) {
+  part.setAttribute("tabindex", "-1");
+  part.focus({ preventScroll: true });
 }
 
 function morphChildren(old, fresh) {
@@ -240,16 +264,17 @@ function chips(pairs, kind) {
 const SECOND_THOUGHT = 500;
 let last_press = -Infinity;
 
-/** A button; with `confirms` it answers what a press has asked. */
+/** A button; with `confirms` it answers what a press has asked. One that is disabled keeps the focus. */
 function button(words, onclick, more) {
-  const { kind, confirms, ...rest } = more ?? {};
+  const { kind, confirms, disabled, ...rest } = more ?? {};
   const act = (event) => {
+    if (disabled) return;
     // the second half of a double click, or a key that is held, is no second thought
     if (confirms && (event.detail > 1 || performance.now() - last_press < SECOND_THOUGHT)) return;
     last_press = performance.now();
     onclick(event);
   };
-  return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick: act, ...rest }, words);
+  return h("button", { type: "button", class: `cr-button${kind ? ` cr-${kind}` : ""}`, onclick: act, "aria-disabled": disabled ? "true" : null, ...rest }, words);
 }
 
 /** For a field: Enter does what the button beside it does. Front ends keep forms in outputs from it. */

@@ -88,8 +88,8 @@ rooms.triggers = (ctx) => {
     return draw(detail, h("section", { class: "cr-chosen-one", "aria-label": `Trigger ${row.id}` },
       h("h3", {}, `${row.id} `, h("span", { class: "cr-soft" }, row.flow)), trouble ? problem(trouble) : null,
       h("div", { class: "cr-bar", style: { padding: "6px 0" } },
-        row.enabled ? button("Disable", () => act("disable", row.id, `Trigger ${row.id} is disabled`), { disabled: Boolean(busy), key: "disable" })
-          : button("Enable", () => act("enable", row.id, `Trigger ${row.id} is enabled`), { kind: "primary", disabled: Boolean(busy), key: "enable" }),
+        row.enabled ? button("Disable", () => act("disable", row.id, `Trigger ${row.id} is disabled`), { disabled: Boolean(busy), key: "able" })
+          : button("Enable", () => act("enable", row.id, `Trigger ${row.id} is enabled`), { kind: "primary", disabled: Boolean(busy), key: "able" }),
         row.due_count ? button("Run what is due now", () => act("tick", row.id, "What is due is run in the background"), { disabled: Boolean(busy), key: "tick", title: "As `cellrail tick` does, for every trigger and wait of the store" }) : null,
         ctx.has("backfill") ? button("Backfill …", () => ctx.go("backfill", { trigger: row.id, notebook: row.flow }), { key: "backfill" }) : null,
         row.last && ctx.has("run") ? button("Last run", () => ctx.go("run", { run: row.last.run }), { key: "last" }) : null,

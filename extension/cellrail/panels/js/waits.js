@@ -168,7 +168,7 @@ rooms.waits = (ctx) => {
         h("td", { class: "cr-nowrap" }, badge(row.can ? "suspended" : row.answered ? "running" : "interrupted", KINDS[row.kind] ?? row.kind), row.words === "waits" ? null : h("div", { class: "cr-soft" }, row.words)),
         h("td", { class: "cr-mono" }, row.step), h("td", {}, h("div", { class: "cr-clip" }, row.flow), h("div", { class: "cr-chips" }, chips(Object.entries(row.labels), "label"))),
         h("td", { class: "cr-mono cr-nowrap" }, row.run), h("td", { class: "cr-nowrap", title: clock(row.asked) }, ago(row.asked + behind)), h("td", {}, until(row)),
-        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, disabled: !row.can || row.key === answered }, row.key === answered ? "Answered" : "Answer …")))))));
+        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, "aria-disabled": String(!row.can || row.key === answered) }, row.key === answered ? "Answered" : "Answer …")))))));
   }
 
   function show() {
