@@ -129,6 +129,19 @@ def test_the_state_of_a_widget_holds_nothing_of_what_is_shown(widget):
     }  # fmt: skip
 
 
+def test_a_panel_that_is_closed_leaves_no_widget(tmp_path):
+    from ipywidgets.widgets.widget import _instances
+
+    from cellrail.panels.widget import Panel
+
+    before = set(_instances)
+    plain = Plain("cellrail", lambda: Table(title="cellrail", headings=("run",)))
+    panel = Panel([kind_of("runs")], plain, store=tmp_path)
+    panel.close()
+    panel.close()
+    assert set(_instances) == before
+
+
 def test_a_value_is_read_set_and_observed(widget):
     seen = []
     widget.observe(lambda change: seen.append(change["new"]), "value")

@@ -108,11 +108,12 @@ class Panel(anywidget.AnyWidget):
         raise CannotStore(A_PANEL)
 
     def close(self) -> None:
-        """Take the panel away."""
+        """Take the panel away, and the layout that ipywidgets has made for it."""
         if self.comm is not None:
             # the interpreter may be ending
             with contextlib.suppress(Exception):
                 self._clerk.leave(str(self.model_id))
+                self.layout.close()
         super().close()
 
     def _repr_mimebundle_(self, **named: Any) -> Any:
