@@ -134,6 +134,22 @@ def test_a_range_is_picked_and_started_with_the_keyboard_alone(lab, flow, app):
     assert app.backfill_show().record.start.startswith("2025-03-25")
 
 
+def test_a_range_that_is_typed_brings_its_months(lab, flow):
+    shown = "backfill_panel('days.ipynb', start='2025-03-29', every='week', tz='Europe/Paris')"
+    notebook = lab.open(lab.notebook(PANEL.format(shown)))
+    notebook.run(0)
+    panel = notebook.panel
+    expect(panel.get_by_label("Every")).to_have_value("week")
+    expect(day(panel, "2025-03-29")).to_have_attribute("aria-selected", "true")
+    panel.get_by_label("From").fill("2024-10-02")
+    panel.get_by_label("To", exact=True).fill("2024-10-20")
+    expect(day(panel, "2024-10-02")).to_have_attribute("aria-selected", "true")
+    expect(panel.get_by_role("button", name="Start: 2 ticks")).to_be_enabled()
+    # what is no day moves nothing
+    panel.get_by_label("To", exact=True).fill("2024-99-99")
+    expect(day(panel, "2024-10-02")).to_be_visible()
+
+
 def test_a_suspended_run_is_resumed_with_a_form(lab, make, app):
     path = make(
         "%%step approve\nfrom cellrail import flow\nflow.suspend('24h', on_timeout='cancel')",

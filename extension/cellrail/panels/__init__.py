@@ -102,6 +102,9 @@ def backfill_panel(
     start: str = "",
     end: str = "",
     ticks: str = "missing",
+    every: str = "",
+    cron: str = "",
+    tz: str = "",
 ) -> Panel | Plain:
     """Backfills: a calendar of a notebook's ticks, what would happen to them, and their progress.
 
@@ -112,12 +115,17 @@ def backfill_panel(
         start: a date or time to begin with.
         end: the same.
         ticks: `missing`, `failed`, `stale` or `all`.
+        every: `hour`, `day`, `week` and so on, where there is no trigger; by default each day.
+        cron: a cron expression instead.
+        tz: the zone that both are meant in.
 
     Returns:
         The panel; its `value` is the id of the backfill that was started, or is looked at.
     """
     app = _app_of(store)
     told = {"trigger": trigger, "start": start, "end": end, "ticks": ticks}
+    schedule = {"every": every, "cron": cron, "tz": tz}
+    told |= {name: given for name, given in schedule.items() if given}
     flow = flow_id(Path(notebook).resolve(), app.store_path) if notebook else ""
     return open_panel([kind_of("backfill")], app, start={"notebook": flow, **told})
 

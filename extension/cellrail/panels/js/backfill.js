@@ -41,6 +41,13 @@ rooms.backfill = (ctx) => {
     ctx.say(range.length ? `From ${days.words(range[0])} to ${days.words(range[1])}` : "No range");
   }
 
+  /** A range's end that was typed: the calendar shows its month. */
+  function typed(name, text) {
+    const day = day_of(text.trim());
+    const first = day && calendar.first_for(day);
+    change({ [name]: text.trim(), ...(first ? { first } : {}) }, first ? "all" : "plan");
+  }
+
   /** Take a choice; `what` is all, calendar or plan: what has to be asked again. */
   function change(more, what = "all") {
     Object.assign(wish, more);
@@ -70,9 +77,10 @@ rooms.backfill = (ctx) => {
     show();
   }
 
+  const day_of = (text) => (/^\d{4}-\d{2}-\d{2}/.test(text) && !Number.isNaN(Date.parse(text.slice(0, 10))) ? text.slice(0, 10) : "");
   const day_range = () => {
-    const day = (text) => (/^\d{4}-\d{2}-\d{2}/.test(text) ? text.slice(0, 10) : "");
-    return day(wish.start) ? [day(wish.start), day(wish.end) || (seen?.today ?? day(wish.start))] : [];
+    const start = day_of(wish.start);
+    return start ? [start, day_of(wish.end) || (seen?.today ?? start)] : [];
   };
 
   function leave(what) {
@@ -227,8 +235,8 @@ rooms.backfill = (ctx) => {
       { placeholder: one.says, title: [one.help, one.kind === "NoneType" ? "" : one.kind].filter(Boolean).join(" · "), class: "cr-field cr-mono" }, { class: "cr-named cr-broad" }));
     return draw(parts.options, troubles.calendar ? problem(troubles.calendar, "calendar") : null,
       h("div", { class: "cr-wish", role: "group", "aria-label": "Which ticks" },
-        input("From", wish.start, (text) => change({ start: text.trim() }, "plan"), { placeholder: "drag over days, or 2025-03-01", class: "cr-field cr-mono" }),
-        input("To", wish.end, (text) => change({ end: text.trim() }, "plan"), { placeholder: "now", class: "cr-field cr-mono" }),
+        input("From", wish.start, (text) => typed("start", text), { placeholder: "drag over days, or 2025-03-01", class: "cr-field cr-mono" }),
+        input("To", wish.end, (text) => typed("end", text), { placeholder: "now", class: "cr-field cr-mono" }),
         choice("Run", wish.ticks, [
           ["missing", "Missing", "Ticks that nobody has run, or whose run was cancelled"], ["failed", "Failed", "Each is restarted at its failed step"],
           ["stale", "Stale", "Ticks that another source has filled: what changed runs again"], ["all", "All", "Every tick, from its first step"],

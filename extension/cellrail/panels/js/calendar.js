@@ -194,11 +194,17 @@ class Calendar {
     event.stopPropagation();
   }
 
+  /** The first month with which a day is among those that are shown; "" where it is. */
+  first_for(day) {
+    if (this.cells.has(day)) return "";
+    const month = days.month(day);
+    return month < this.shown.first ? month : days.shift(month, 1 - this.shown.months);
+  }
+
   /** Have a day among those that are shown. */
   bring(day) {
-    if (this.cells.has(day)) return;
-    const month = days.month(day);
-    const first = month < this.shown.first ? month : days.shift(month, 1 - this.shown.months);
+    const first = this.first_for(day);
+    if (!first) return;
     this.update({ first, days: {} });
     this.go(first);
   }

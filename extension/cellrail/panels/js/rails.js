@@ -188,7 +188,7 @@ function step_rows(view, chosen, open, act) {
           : more ? h("span", { class: "cr-line" }, more)
             : step.cause && status === "failed" ? h("span", { class: "cr-line cr-cause" }, step.cause) : h("span", { class: "cr-line cr-mono" }, step.line)),
       h("span", { class: "cr-when" }, item ? null : bars_of(row, scale, now)),
-      h("span", { class: "cr-took" }, status === "running" && !item ? seconds(now - (step.fired ?? now)) : seconds(took)));
+      h("span", { class: "cr-took", title: more ? "What the code of its items took, without starting kernels, checkpoints and waits" : null }, status === "running" && !item ? seconds(now - (step.fired ?? now)) : seconds(took)));
   };
 
   return h("div", { class: "cr-steps" },
