@@ -81,6 +81,21 @@ def test_a_secret_stands_on_no_command_line_and_the_run_can_be_cancelled(make, a
     )
 
 
+def test_a_run_in_another_container_is_not_said_to_be_cancelled(make, app, tmp_path, monkeypatch):
+    run = app.run(make(*SLOW, tags=TAGS), parameters={"token": "x"}, detach=True)
+    wait_for((tmp_path / "begun").exists)
+
+    def none(pid):  # as where the processes of a container are not ours, and its name is
+        raise psutil.NoSuchProcess(pid)
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(psutil, "Process", none)
+        with pytest.raises(UserError, match="that drives the run is not to be seen from here"):
+            app.cancel(run.id)
+    assert app.show(run.id).status == "running"
+    assert app.cancel(run.id).status == "cancelled"
+
+
 def test_what_is_refused_is_told_at_once_and_nothing_changes(make, app, cellrail, tmp_path):
     path = make(*SLOW, tags=TAGS)
 

@@ -172,7 +172,7 @@ class Answering(Recovering):
         """Interrupt the process that drives a run.
 
         Raises:
-            UserError: it is a notebook's kernel, or lives on another machine.
+            UserError: it is a notebook's kernel, or lives on another machine or in another container.
         """
         if history.is_live:
             raise UserError(
@@ -180,7 +180,12 @@ class Answering(Recovering):
                 hint="interrupt the kernel there",
             )
         self.store.inbox.stop(history.run_id, who=who, now=self.clock())
-        interrupt_owner(history.owner)
+        if not interrupt_owner(history.owner) and self.store.is_owned(history.run_id):
+            # a container of the same name, whose processes are not ours
+            raise UserError(
+                f"the process {history.owner.pid} that drives the run is not to be seen from here",
+                hint=f"cancel it in its own container: cellrail cancel {history.run_id}",
+            )
 
     def _info(self, run_id: str, step: str | None) -> WaitInfo:
         """What a run waits for, or will at the end of the step that runs."""

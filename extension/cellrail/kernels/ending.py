@@ -49,8 +49,8 @@ def end_kernels(kernels: Iterable[KernelStarted]) -> list[int]:
     return ended
 
 
-def interrupt_owner(owner: Owner) -> None:
-    """Interrupt the process that drives a run, as Ctrl-C would.
+def interrupt_owner(owner: Owner) -> bool:
+    """Interrupt the process that drives a run, as Ctrl-C would; False where it is not to be seen.
 
     Raises:
         UserError: it lives on another machine, or cannot be interrupted.
@@ -66,15 +66,17 @@ def interrupt_owner(owner: Owner) -> None:
         )
     try:
         process = psutil.Process(owner.pid)
-        if abs(process.create_time() - owner.started) <= _TOLERANCE_SECONDS:
-            process.send_signal(signal.SIGINT)
+        if abs(process.create_time() - owner.started) > _TOLERANCE_SECONDS:
+            return False
+        process.send_signal(signal.SIGINT)
     except psutil.NoSuchProcess:
-        return
+        return False
     except (psutil.Error, OSError, ValueError) as error:
         raise UserError(
             f"the run's process {owner.pid} cannot be interrupted: {error}",
             hint="interrupt it where it runs",
         ) from error
+    return True
 
 
 def _is(process: Any, kernel: KernelStarted) -> bool:
