@@ -40,6 +40,16 @@ def test_a_live_run_is_recorded_restarted_here_undone_and_restarted_headless(mak
     assert app.show(live.id).status == "success"
 
 
+def test_a_cell_that_only_looks_is_no_step_of_a_live_run(make, front, tmp_path):
+    make("%load_ext cellrail", "%flow runs", "%%step add\nx = 1", "%%step later\nx + 1")
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    front.run("%flow runs", "cell-2")
+    front.run("%%step add\nx = 1", "cell-3")
+
+    told = [(step.label, str(step.status)) for step in App(tmp_path / ".cellrail").show().steps]
+    assert told == [("#1", "success"), ("add", "success"), ("later", "pending")]
+
+
 def test_previous_in_an_open_notebook_is_what_the_cell_left_the_last_time(make, front):
     step = "%%step add\nlast = flow.previous.get('x')\nx = 1 if last is None else last + 1\nlast"
     turns = "%%step loop --foreach i in [1, 2]\nprint(flow.previous.get('i'))"
@@ -54,6 +64,16 @@ def test_previous_in_an_open_notebook_is_what_the_cell_left_the_last_time(make, 
     assert "right before 'add'" in front.run("%flow restart --from add --force")
     assert front.run(step, "cell-3") == "3"
     assert front.run("flow.previous", "scratch") == "<previous values: none>"
+
+
+def test_a_cell_that_only_looks_is_no_step_of_a_live_run(make, front, tmp_path):
+    make("%load_ext cellrail", "%flow runs", "%%step add\nx = 1", "%%step later\nx + 1")
+    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
+    front.run("%flow runs", "cell-2")
+    front.run("%%step add\nx = 1", "cell-3")
+
+    told = [(step.label, str(step.status)) for step in App(tmp_path / ".cellrail").show().steps]
+    assert told == [("#1", "success"), ("add", "success"), ("later", "pending")]
 
 
 def test_previous_in_an_open_notebook_is_that_of_the_run_that_it_went_back_to(make, front, app):

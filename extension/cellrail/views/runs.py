@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cellrail.errors import StepNotFound
+from cellrail.step_line import only_looks
 from cellrail.views.steps import StepView, TurnView, first_line, status_words
 from cellrail.views.variables import Loader
 from cellrail_state.history import RunHistory
@@ -158,8 +159,16 @@ class Run:
 
     @property
     def steps(self) -> list[StepView]:
-        """Its steps in order."""
-        return [StepView(self._history, state, self._load) for state in self._history.states]
+        """Its steps in order; cells of an open notebook that only look (`%flow`) are none."""
+        return [
+            StepView(self._history, state, self._load)
+            for state in self._history.states
+            if not (
+                self.is_live
+                and state.status is StepStatus.PENDING
+                and only_looks(state.info.source)
+            )
+        ]
 
     def items(self, step: StepView) -> list[ItemView]:
         """The items, or turns, of a loop's header, in order; empty for another step."""
