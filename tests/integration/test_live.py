@@ -66,16 +66,6 @@ def test_previous_in_an_open_notebook_is_what_the_cell_left_the_last_time(make, 
     assert front.run("flow.previous", "scratch") == "<previous values: none>"
 
 
-def test_a_cell_that_only_looks_is_no_step_of_a_live_run(make, front, tmp_path):
-    make("%load_ext cellrail", "%flow runs", "%%step add\nx = 1", "%%step later\nx + 1")
-    front.run("%load_ext cellrail\n%flow config notebook=flow.ipynb", "cell-1")
-    front.run("%flow runs", "cell-2")
-    front.run("%%step add\nx = 1", "cell-3")
-
-    told = [(step.label, str(step.status)) for step in App(tmp_path / ".cellrail").show().steps]
-    assert told == [("#1", "success"), ("add", "success"), ("later", "pending")]
-
-
 def test_previous_in_an_open_notebook_is_that_of_the_run_that_it_went_back_to(make, front, app):
     step = "%%step add\nx = flow.previous.get('x', 0) + 1\nx"
     path = make("%load_ext cellrail", "%%step one\nfrom cellrail import flow", step)

@@ -172,7 +172,7 @@ class Answering(Recovering):
         """Interrupt the process that drives a run.
 
         Raises:
-            UserError: it is a notebook's kernel, or lives on another machine, or in a container.
+            UserError: it is a notebook's kernel, or lives elsewhere.
         """
         if history.is_live:
             raise UserError(
