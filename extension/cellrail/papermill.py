@@ -69,7 +69,7 @@ class PapermillConductor:
         ending = outcome.result.ending if outcome.result is not None else None
         if ending is Ending.DIED:
             raise DeadKernelError(outcome.cause)
-        if ending is Ending.TIMEOUT:
+        if ending in {Ending.TIMEOUT, Ending.OVERDUE}:
             raise CellTimeoutError(outcome.cause)
         if outcome.status is RunStatus.FAILED and ending is not Ending.ERROR:
             raise UserError(outcome.cause)

@@ -245,6 +245,56 @@ def test_a_timeout_is_tried_again(make, app):
     assert run.status == "success", run.cause
 
 
+SLOW = "if not os.path.exists('ok'): time.sleep(60)\n"
+LAST = "if x == 2 and not os.path.exists('ok'): time.sleep(60)\n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "where", "left"),
+    [
+        (["%%step s --on-error continue\nz = 1\n" + SLOW + "z = 2"], "s", "2"),
+        (["%%step s --on-error skip --retry 2\nz = 1\n" + SLOW + "z = 2"], "s", "2"),
+        (["%%step s --foreach x in range(3) --on-error skip --collect z\n" + LAST + "z = x"],
+         "s[2]", "[0, 1, 2]"),
+        (["%%step s --foreach x in range(3) --on-error continue --collect z\n" + LAST + "z = x"],
+         "s[2]", "[0, 1, 2]"),
+        (["%%step s --while x < 3 --on-error skip --collect z --max-turns 5\n" + LAST
+          + "z = x\nx += 1"], "s[2]", "[0, 1, 2]"),
+        (["%%step o --foreach y in 'p' --on-error skip --collect z",
+          "%%step s --in o --foreach x in range(3) --on-error skip --collect z\n" + LAST
+          + "z = x"], "o[p]/s[2]", "[[0, 1, 2]]"),
+        (["%%step s --on-error continue --when time.sleep(9 * (not os.path.exists('ok'))) is None"
+          "\nz = 2"], "s", "2"),
+    ],
+)  # fmt: skip
+def test_the_limit_of_the_whole_run_ends_it_where_it_strikes_whatever_the_line_accepts(
+    make, app, tmp_path, cells, where, left
+):
+    path = make("import os, time\nx = 0", *cells, "%%step after\nprint(z)")
+
+    run = app.run(path, timeout=4)
+
+    assert (run.status, run.cause) == ("failed", "timeout after 4 s (whole run)")
+    assert [r["step"] for r in app.journal(run.id) if r["type"] == "end"] == [where]
+    assert (run["s"].status, run["after"].status) == ("failed", "pending")
+    (tmp_path / "ok").touch()
+    again = app.restart(run.id)
+    assert (again.status, printed(again, "after")) == ("success", left + "\n"), again.cause
+
+
+def test_its_own_limit_is_an_error_of_the_step_that_its_line_accepts(make, app):
+    run = app.run(
+        make(
+            "%%step s --foreach x in range(3) --on-error skip --collect z --timeout 500ms\n"
+            "import time\ntime.sleep(60 * (x == 1))\nz = x",
+            "print(z)",
+        ),
+        timeout=60,
+    )
+
+    assert (run.status, printed(run, "#2")) == ("success", "[0, None, 2]\n"), run.cause
+
+
 def test_a_kernel_that_died_is_told_and_not_tried_again(make, app):
     run = app.run(
         make(

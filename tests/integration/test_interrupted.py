@@ -63,6 +63,30 @@ def test_early_in_a_run_with_a_parallel_loop(make, app, tmp_path, seconds):
     is_cancelled(process, app, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "s --on-error continue",
+        "s --on-error skip --retry 2",
+        "s --foreach x in 'ab' --on-error skip",
+        "s --foreach x in 'ab' --on-error continue",
+        "s --foreach x in 'ab' --on-error skip --parallel 2",
+        "s --while True --on-error skip",
+    ],
+)
+def test_in_a_step_whose_failure_its_line_accepts(make, app, tmp_path, lines):
+    body = "Path('begun').touch()\ntry:\n    time.sleep(60)\nexcept BaseException: 1 / 0"
+    path = make(
+        "import time\nfrom pathlib import Path", f"%%step {lines}\n{body}",
+        "%%step after\nPath('after').touch()",
+    )  # fmt: skip
+    process = drive(path, tmp_path)
+    wait_for((tmp_path / "begun").exists)
+    process.send_signal(signal.SIGINT)
+    is_cancelled(process, app, tmp_path)
+    assert app.show("last")["s"].status == "cancelled"
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
 def test_several_times_in_a_row(make, app, tmp_path, pause):
     process = drive(make(*LOOP), tmp_path)

@@ -290,6 +290,54 @@ def test_timeouts_retries_and_conditions_work_in_items(make, app, tmp_path):
     assert (tmp_path / "b").read_text() == ".."
 
 
+@pytest.mark.parametrize("failed_only", [False, True])
+def test_the_limit_of_the_whole_run_ends_it_in_an_item_that_the_loop_would_pass(
+    make, app, tmp_path, failed_only
+):
+    run = app.run(
+        make(
+            "import os, time",
+            "%%step s --foreach x in 'abc' --parallel 2 --on-error skip --collect y\n"
+            "with open('w.txt', 'a') as f: f.write(x)",
+            "%%step t --in s --on-error continue --retry 1\n"
+            "if x == 'b' and not os.path.exists('ok'): time.sleep(60)\ny = x",
+            "print(y)",
+        ),
+        timeout=10,
+    )
+
+    assert (run.status, run.cause) == ("failed", "timeout after 10 s (whole run)")
+    assert [r["step"] for r in app.journal(run.id) if r["type"] == "end"] == ["s[b]/t"]
+    assert run["#4"].status == "pending"
+    (tmp_path / "ok").touch()
+    again = app.restart(run.id, failed_only=failed_only)
+    assert printed(again, "#4") == "['a', 'b', 'c']\n", again.cause
+    assert sorted((tmp_path / "w.txt").read_text()) == [*"abbc"] if failed_only else [*"abc"]
+
+
+def test_the_limit_of_the_whole_run_ends_it_while_an_item_is_given_what_cannot_be_stored(
+    make, app, tmp_path
+):
+    run = app.run(
+        make(
+            "import os, time",
+            "%%step made\nwith open('made', 'a') as f: f.write('.')\n"
+            "if os.path.getsize('made') > 1 and not os.path.exists('ok'): time.sleep(60)\n"
+            "made = (n for n in 'z')",
+            "%%step s --foreach x in 'ab' --parallel 1 --on-error skip --collect y\n"
+            "y = x + next(made)",
+            "print(y)",
+        ),
+        timeout=6,
+    )
+
+    assert (run.status, run.cause) == ("failed", "timeout after 6 s (whole run)")
+    assert (run["s"].status, run["#4"].status) == ("failed", "pending")
+    (tmp_path / "ok").touch()
+    again = app.restart(run.id)
+    assert printed(again, "#4") == "['az', 'bz']\n", again.cause
+
+
 def test_items_that_failed_at_the_first_turn_of_a_loop_in_them_go_on_there(make, app, tmp_path):
     body = (
         "with open(f'begun-{k}', 'w'): pass\n"

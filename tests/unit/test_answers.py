@@ -78,8 +78,10 @@ class World:
             self.done.append(f"{where} #{action.attempt}")
             draw = self.chance(where, action.attempt)
             ending = "ok" if draw < 0.7 else "error" if draw < 0.9 else "timeout"
+            ending = "overdue" if draw > 0.98 else ending
             error = StepError(name="E", value=where) if ending == "error" else None
-            cause = "timeout after 1 s" if ending == "timeout" else ""
+            cause = "timeout after 1 s" if ending in {"timeout", "overdue"} else ""
+            cause += " (whole run)" if ending == "overdue" else ""
             self.ended = actions.Ended(ending=ending, error=error, cause=cause)
             return self.ended
         if isinstance(action, actions.Commit):
@@ -338,6 +340,7 @@ def test_a_loop_that_failed_though_no_item_had_has_failed(line):
         ("success", "SystemExit", "", ("ok", True)),
         ("failed", "ValueError", "", ("error", False)),
         ("failed", "KeyboardInterrupt", "timeout after 3 s", ("timeout", False)),
+        ("failed", "KeyboardInterrupt", "timeout after 3 s (whole run)", ("overdue", False)),
         ("failed", None, "not restorable after: no room", ("ok", False)),
         ("cancelled", "KeyboardInterrupt", "interrupted", ("interrupted", False)),
     ],

@@ -144,7 +144,7 @@ def test_steps_run_in_order():
 @pytest.mark.parametrize(
     ("ending", "status", "run"),
     [("error", "failed", "failed"), ("timeout", "failed", "failed"), ("died", "failed", "failed"),
-     ("interrupted", "cancelled", "cancelled")],
+     ("overdue", "failed", "failed"), ("interrupted", "cancelled", "cancelled")],
 )  # fmt: skip
 def test_what_does_not_end_well_ends_the_run(ending, status, run):
     driver = Driver({"a": ending})
@@ -275,6 +275,33 @@ def test_what_took_its_kernel_along_is_not_tried_again(ending):
 
     assert driver.run(flow("a --retry 3 --on-error continue", "b")).status == RunStatus.FAILED
     assert driver.log == ["a", "a = failed"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [("overdue", "failed"), ("interrupted", "cancelled")]
+)
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("a --on-error continue", "b"),
+        ("a --on-error skip --retry 3 --retry-if z", "b"),
+        ("a --foreach x in xs --on-error skip", "b --in a"),
+        ("a --while x --on-error continue", "b --in a"),
+        ("o --foreach y in ys --on-error skip", "a --in o --foreach x in xs --on-error skip"),
+        ("o --foreach y in ys --on-error skip", "a --in o --on-error skip --retry 2"),
+    ],
+)
+def test_the_end_of_the_whole_runs_time_and_an_interrupt_are_accepted_by_no_line(
+    lines, ending, status
+):
+    asked = {"a ?foreach": ("p", "q"), "o ?foreach": ("p", "q"), "o[p]/a ?foreach": ("p", "q")}
+    places = ("a", "a[0]", "a[p]", "o[p]/a", "o[p]/a[p]")
+    driver = Driver(asked | dict.fromkeys(places, ending))
+
+    end = driver.run(flow(*lines, tags={"a": ("raises-exception",)}))
+
+    assert end.status == status
+    assert driver.log[-2:] == [end.step, f"{end.step} = {status}"]
 
 
 def test_an_exit_is_not_tried_again():
@@ -412,7 +439,7 @@ def test_whatever_happens_each_job_is_committed_once_before_anything_else(lines,
     named = [f"s{number} {line}" for number, line in enumerate(lines)]
     if nested and ("--foreach" in lines[0] or "--while" in lines[0]):
         named[1:] = [f"{line} --in s0" for line in named[1:]]
-    answers = st.sampled_from(["ok", "ok", "error", "timeout", "died", "interrupted"])
+    answers = st.sampled_from(["ok", "ok", "error", "timeout", "overdue", "died", "interrupted"])
 
     class Any_(Driver):
         def next(self, where, default):
@@ -553,6 +580,20 @@ def test_a_parallel_loop_goes_on_past_an_item_whatever_became_of_its_kernel(endi
     assert [end.skipped for end in driver.ended] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("ending", "status"), [("overdue", "failed"), ("interrupted", "cancelled")]
+)
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_end_of_the_whole_runs_time_in_an_item_ends_the_run(ending, status, alive):
+    over = Ended(ending=ending, alive=alive)
+    driver = Driver({"a ?foreach": ("p", "q"), "a[p]/b": over})
+
+    end = driver.run(parallel(" --on-error skip", " --on-error continue --retry 2"))
+
+    assert (end.status, end.step) == (status, "a[p]/b")
+    assert "enter a[q]" not in driver.log
+
+
 def test_a_dead_kernel_of_an_item_ends_a_run_that_does_not_skip():
     driver = Driver({"a ?foreach": ("p", "q"), "a[p]": Ended(ending="died", alive=False)})
 
@@ -582,8 +623,9 @@ def test_items_that_cannot_begin_fail_the_loop_and_no_line_tolerates_that():
 def test_an_item_whose_kernel_cannot_be_had_fails_whatever_its_line_asks(line):
     purpose = line.split()[0].strip("-")
     where = "a[p]/b[0]" if purpose == "while" else "a[p]/b"
+    lacks = Ended(ending="died", cause="no room", alive=False)
     for more, status, items in (("", "failed", 1), (" --on-error skip", "success", 2)):
-        driver = Driver({"a ?foreach": ("p", "q"), f"{where} ?{purpose}": Told(died="no room")})
+        driver = Driver({"a ?foreach": ("p", "q"), f"{where} ?{purpose}": Told(lacks=lacks)})
         driver.answers |= {"a[q]/b ?foreach": (), "a[q]/b[0] ?while": False}
 
         end = driver.run(parallel(more, line)[:2])
@@ -591,6 +633,15 @@ def test_an_item_whose_kernel_cannot_be_had_fails_whatever_its_line_asks(line):
         assert (end.status, end.cause) == (status, "" if more else "no room")
         assert f"{where} = failed" + " accepted" * bool(more) in driver.log
         assert len(driver.ended) == items
+
+
+def test_an_item_whose_kernel_cannot_be_had_in_time_ends_the_run():
+    lacks = Ended(ending="overdue", cause="late", alive=False)
+    driver = Driver({"a ?foreach": ("p", "q"), "a[p]/b ?when": Told(lacks=lacks)})
+
+    end = driver.run(parallel(" --on-error skip", " --when w"))
+
+    assert (end.status, end.cause, end.step) == ("failed", "late", "a[p]/b")
 
 
 def test_what_an_item_must_not_write_fails_the_run_whatever_is_tolerated():

@@ -134,28 +134,10 @@ class Fork(_Action, frozen=True, kw_only=True):
 Action = Ask | Fire | Commit | RollBack | Wait | Suspend | Skip | Enter | Turned | Leave | Fork
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """An expression's value: true or false, or the keys of a loop's items in order."""
-
-    value: bool = False
-    keys: tuple[str, ...] = ()
-    #: what it has read beyond its kernel; None where that was nothing
-    effects: Effects | None = None
-    #: it raised
-    error: StepError | None = None
-    #: why there is no kernel to ask, in words: an item's job has failed with it
-    died: str = ""
-
-    @classmethod
-    def of(cls, known: Decided) -> Told:
-        """What a journal tells."""
-        return cls(value=known.value, keys=known.keys, effects=known.effects)
-
-
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How a job's code ended."""
 
-    #: ok, error, timeout, died or interrupted
+    #: ok, error, timeout, overdue (the whole run's time was up), died or interrupted
     ending: str
     error: StepError | None = None
     #: in words, where it is not the user's error
@@ -172,6 +154,24 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
     #: with `waits`: it asks to be executed again behind it
     again: bool = False
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """An expression's value: true or false, or the keys of a loop's items in order."""
+
+    value: bool = False
+    keys: tuple[str, ...] = ()
+    #: what it has read beyond its kernel; None where that was nothing
+    effects: Effects | None = None
+    #: it raised
+    error: StepError | None = None
+    #: there is no kernel to ask: an item's job has failed with it, in this way
+    lacks: Ended | None = None
+
+    @classmethod
+    def of(cls, known: Decided) -> Told:
+        """What a journal tells."""
+        return cls(value=known.value, keys=known.keys, effects=known.effects)
 
 
 class Woke(msgspec.Struct, frozen=True, kw_only=True):

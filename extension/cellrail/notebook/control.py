@@ -15,6 +15,7 @@ ok, not restorable         failed (--strict)   failed                   not rest
 error                      failed              failed                   the user's error
 error, tolerated           failed (accepted)   goes on
 timeout                    failed              failed                   timeout after N s
+overdue                    failed              failed                   ... (whole run)
 the kernel died            failed              failed                   the kernel died
 interrupted                cancelled           cancelled                interrupted
 =========================  ==================  =======================  =====================
@@ -41,7 +42,9 @@ code.
 
 A failure is tolerated by the tag `raises-exception` (an error of the user's code only) and by
 `--on-error continue|skip`; a failed attempt that `--retry` tries again decides nothing. What a
-parallel item wrote beyond its own is `failed`, and never tolerated.
+parallel item wrote beyond its own is `failed`, and never tolerated. Nor is what is not the code's
+doing: where the time of the whole run is up (`overdue`), or somebody has interrupted it, the run
+ends there, and nothing is tried again.
 
 Items of a parallel loop are conducted apart (`conduct_item`), each by a machine of its own; there a
 dead kernel is the item's failure and no more, and so is one that cannot be had. The first machine
@@ -259,9 +262,8 @@ class _Machine:
         told: Told = yield Ask(
             step=step, path=path, purpose=purpose, expression=expression, error=error
         )
-        if told.died:
-            ended = Ended(ending="died", cause=told.died, alive=False)
-            yield from self._settle(step, path, 1, 1, ended)
+        if told.lacks is not None:
+            yield from self._settle(step, path, 1, 1, told.lacks)
         if told.error is not None:
             yield from self._broken(step, path, purpose, expression, told.error)
         return told

@@ -25,6 +25,7 @@ from cellrail.notebook import actions
 from cellrail.notebook.actions import Path, Purpose
 from cellrail.notebook.model import Step
 from cellrail.run.client import CellResult
+from cellrail.run.limits import ending_told
 from cellrail.run.orders import loop_root
 from cellrail.run.replay import (
     KERNEL_DIED,
@@ -328,8 +329,7 @@ def ended_as(job: JobFinished) -> actions.Ended:
     refused = "not restorable after: "
     if job.cause.startswith(refused):
         return actions.Ended(ending="ok", refused=job.cause.removeprefix(refused))
-    ending = "timeout" if job.cause.startswith("timeout after ") else "error"
-    return actions.Ended(ending=ending, error=error, cause=job.cause)
+    return actions.Ended(ending=ending_told(job.cause), error=error, cause=job.cause)
 
 
 def told(plan: ItemPlan) -> ItemPlan:

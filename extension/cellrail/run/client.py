@@ -45,6 +45,8 @@ class Ending(StrEnum):
     OK = "ok"
     ERROR = "error"
     TIMEOUT = "timeout"
+    #: the time of the whole run was up
+    OVERDUE = "overdue"
     DIED = "died"
     INTERRUPTED = "interrupted"
 

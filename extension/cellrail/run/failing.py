@@ -28,7 +28,7 @@ from cellrail.run.again import segments_of
 from cellrail.run.client import Ending
 from cellrail.run.crew import Ground, Place, own_history
 from cellrail.run.desk import Desk
-from cellrail.run.limits import RunLimits, seconds_of
+from cellrail.run.limits import RunLimits, ending_told, seconds_of
 from cellrail.run.origins import origin_step
 from cellrail.run.performer import Performer
 from cellrail.run.recorder import Recorder
@@ -262,9 +262,9 @@ def told_failure(history: RunHistory, recorder: Recorder, step: str, cause: str)
         name = DIED
     elif error is not None:
         name, value, lines = error.name, error.value, error.traceback
-        if cause.startswith("timeout after "):
+        if ending_told(cause) != "error":
             name, value = TIMEOUT, cause
-    elif cause.startswith("timeout after "):
+    elif ending_told(cause) != "error":
         name = TIMEOUT
     traceback = _COLOURS.sub("", "\n".join(lines))
     return {"step": step, "name": name, "value": value, "traceback": traceback}

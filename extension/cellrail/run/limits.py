@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from cellrail.notebook.model import Step
+
+#: how the cause of a job begins that a limit has ended, and how it ends where that was the run's
+_TOLD, _WHOLE = "timeout after ", " (whole run)"
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +60,25 @@ class Deadline:
         """Seconds that a step's code may take; None for no limit."""
         return seconds_of(step, self._limits, self.moment)
 
+    def comes_first(self, step: Step) -> bool:
+        """Whether the whole run has to end before a step's own time is up, if it begins now."""
+        own = _own_seconds(step, self._limits)
+        return self.moment is not None and (own is None or self.moment - time.monotonic() < own)
+
     def told(self, step: Step) -> str:
-        """Which limit has ended a step's code."""
-        whole = self.is_past()
-        known = [s for s in (step.options.timeout, self._limits.cell_timeout) if s is not None]
-        limit = self._limits.timeout if whole else min(known, default=0.0)
-        return f"timeout after {limit:g} s" + (" (whole run)" * whole)
+        """That a step's own limit has ended its code."""
+        return f"{_TOLD}{_own_seconds(step, self._limits) or 0.0:g} s"
+
+    def told_whole(self) -> str:
+        """That the limit of the whole run has ended it."""
+        return f"{_TOLD}{self._limits.timeout or 0.0:g} s{_WHOLE}"
+
+
+def ending_told(cause: str) -> str:
+    """How the code of a job ended that failed by a cause: what a `Deadline` told, or an error."""
+    if not cause.startswith(_TOLD):
+        return "error"
+    return "overdue" if cause.endswith(_WHOLE) else "timeout"
 
 
 def seconds_of(step: Step, limits: RunLimits, deadline: float | None) -> float | None:
@@ -72,8 +89,17 @@ def seconds_of(step: Step, limits: RunLimits, deadline: float | None) -> float |
         limits: the run's.
         deadline: `time.monotonic()` at which the whole run has to end.
     """
-    found = [step.options.timeout, limits.cell_timeout]
+    found = [_own_seconds(step, limits)]
     if deadline is not None:
         found.append(max(0.0, deadline - time.monotonic()))
-    known = [limit for limit in found if limit is not None]
+    return _least(found)
+
+
+def _own_seconds(step: Step, limits: RunLimits) -> float | None:
+    """Seconds that a step's code may take, however many the run has left."""
+    return _least([step.options.timeout, limits.cell_timeout])
+
+
+def _least(limits: Sequence[float | None]) -> float | None:
+    known = [limit for limit in limits if limit is not None]
     return min(known) if known else None

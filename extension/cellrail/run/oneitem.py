@@ -79,16 +79,23 @@ class ItemPerformer(Performer):
         self.clean = True
 
     def _ask(self, action: actions.Ask) -> actions.Told:
-        return actions.Told(died=self._lacks) if self._lacks else super()._ask(action)
+        return actions.Told(lacks=self._without()) if self._lacks else super()._ask(action)
 
     def _fire(self, action: actions.Fire) -> actions.Ended:
         if self._lacks:
-            return actions.Ended(ending="died", cause=self._lacks, alive=False)
+            return self._without()
         ended = self._with_cause(super()._fire(action))
         self.clean = self.clean and ended.ending == "ok"
         delta = (self.reported() or {}).get("delta", {})
         told = forbidden(delta.get("written", ()), self._ground.variables, self._own)
         return msgspec.structs.replace(ended, forbidden=told)
+
+    def _without(self) -> actions.Ended:
+        """How a job ends for want of a kernel."""
+        if self.deadline.is_past():  # perhaps it is what cut short what its kernel needs
+            cause = self.deadline.told_whole()
+            return actions.Ended(ending="overdue", cause=cause, alive=False)
+        return actions.Ended(ending="died", cause=self._lacks, alive=False)
 
     def _with_cause(self, ended: actions.Ended) -> actions.Ended:
         """A cell that misses what is lost is told why it is not there."""

@@ -219,6 +219,9 @@ class Performer:
         if result is None:
             uncached = uncached or ("the equal job cannot be loaded" if kept is not None else "")
             result = self._or_refused(step, self._execute(action, job_id))
+            if result.ending in {Ending.OVERDUE, Ending.INTERRUPTED}:
+                # its line may accept a failure of the code, and its kernel knew of no other
+                result = _not_captured(result)
         self._fired = _Fired(
             job_id=job_id, fired=fired, result=result, files=files, cache_key=found.key,
             cached=cached, uncached=uncached,
@@ -287,11 +290,8 @@ class Performer:
         if "delta" in report and goes_on:
             late = msgspec.convert(answer["delta"], Delta)
             report["delta"] = to_plain(msgspec.convert(report["delta"], Delta).then(late))
-        elif "delta" in report:
-            captured = msgspec.convert(report.pop("delta"), Delta)
-            if captured.audited:
-                report["missed"] = list(captured.missed)
-        return msgspec.structs.replace(result, ending=Ending.ERROR, error=error, report=report)
+        result = msgspec.structs.replace(result, ending=Ending.ERROR, error=error, report=report)
+        return result if goes_on else _not_captured(result)
 
     def _look_up(self, action: actions.Fire, files: Mapping[str, str]) -> Found:
         """The key of a step that may be kept, and the equal job."""
@@ -333,10 +333,9 @@ class Performer:
             self._display.clear(index, job_id, "running", turns=bool(action.path))
             if not cell["source"].strip():
                 continue
-            if (
-                self.deadline.is_past()
-            ):  # it is interrupted at once, and a quick cell would get through
-                result = CellResult(ending=Ending.TIMEOUT)
+            if self.deadline.is_past():
+                # it would be interrupted at once, and a quick cell would get through
+                result = CellResult(ending=Ending.OVERDUE)
                 break
             final = place == len(cells) - 1
             message_id = self._client.start(
@@ -359,7 +358,11 @@ class Performer:
             before = []
             # the commit before becomes durable while this cell already runs
             self._recorder.sync()
+            # not when it has ended: it may have taken a while to
+            overdue = self.deadline.comes_first(step)
             result = self._client.finish(message_id, cell, index, self.deadline.seconds(step))
+            if overdue and result.ending is Ending.TIMEOUT:
+                result = msgspec.structs.replace(result, ending=Ending.OVERDUE)
             if result.ending is not Ending.OK:
                 break
         return result
@@ -376,6 +379,8 @@ class Performer:
         """Why the step's code ended, where its own error does not tell."""
         if result.ending is Ending.TIMEOUT:
             return self.deadline.told(step)
+        if result.ending is Ending.OVERDUE:
+            return self.deadline.told_whole()
         if result.ending is Ending.DIED:
             return f"the kernel died{signal_name(self._exit_code())}"
         return ""
@@ -640,6 +645,17 @@ def _delta(step: Step, report: Mapping[str, Any]) -> Delta:
         return Delta()
     missed = tuple(report.get("missed", ()))
     return Delta(failure="the step did not end well", audited="missed" in report, missed=missed)
+
+
+def _not_captured(result: CellResult) -> CellResult:
+    """The result of a cell of which the flow keeps nothing, though it was captured."""
+    report = dict(result.report or {})
+    if "delta" not in report:
+        return result
+    captured = msgspec.convert(report.pop("delta"), Delta)
+    if captured.audited:
+        report["missed"] = list(captured.missed)
+    return msgspec.structs.replace(result, report=report)
 
 
 def _is_clean_exit(result: CellResult) -> bool:

@@ -22,6 +22,7 @@ from cellrail.notebook.fingerprint import file_digests
 from cellrail.notebook.model import Step
 from cellrail.notebook.spread import Cause, Judge, OldUnit, Unit, foresee, other_effects, refusal
 from cellrail.run.keeping import lay_over, reserve
+from cellrail.run.limits import ending_told
 from cellrail.run.performer import Performer
 from cellrail.run.putback import Commander
 from cellrail.run.recorder import Recorder
@@ -375,8 +376,7 @@ class Rerun:
         exited = job.error is not None and job.error.name == "SystemExit"
         if job.status in {StepStatus.SUCCESS, StepStatus.KEPT}:
             return actions.Ended(ending="ok", error=job.error, exited=exited)
-        ending = "timeout" if job.cause.startswith("timeout after ") else "error"
-        return actions.Ended(ending=ending, error=job.error, cause=job.cause)
+        return actions.Ended(ending=ending_told(job.cause), error=job.error, cause=job.cause)
 
 
 def deltas_here(
