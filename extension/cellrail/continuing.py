@@ -41,7 +41,7 @@ from cellrail.run.recorder import Recorder
 from cellrail.run.replay import KERNEL_DIED
 from cellrail.run.session import Outcome, Progress, Session
 from cellrail.run.states import secrets_of
-from cellrail.run.waits import WaitRules, woken_of
+from cellrail.run.waits import WaitRules, in_vain, woken_of
 from cellrail_state.errors import JournalError, RunIsOwned
 from cellrail_state.history import RunHistory
 from cellrail_state.journal import Journal
@@ -298,9 +298,12 @@ class Continuer(msgspec.Struct, kw_only=True):
     def _take_waits(self, history: RunHistory) -> None:
         """Nobody waits for what the run has gone on from; its process may have died there."""
         inbox, pending = self.store.inbox, history.pending
-        if history.firing and inbox.wait(history.firing) is not None:
+        asked = inbox.wait(history.firing) if history.firing else None
+        if asked is not None:
             # the step is executed again, and asks anew: what it asked for then is void
-            inbox.answer(history.firing, Answer(by=VOID, time=self.clock()))
+            void = Answer(by=VOID, time=self.clock())
+            if told := in_vain(asked, inbox.answer(asked.wait_id, void)):
+                self.tell(told)
         for wait_id in inbox.told(self.run_id):
             if pending is None or wait_id != pending.wait_id:
                 inbox.done(wait_id)

@@ -23,7 +23,7 @@ import pytest
 
 from cellrail import App
 from cellrail.errors import AlreadyAnswered, BadState, NotWaiting, RecoverRefused, RestartRefused
-from reading import WITNESS, counts, printed, statuses
+from reading import WITNESS, counts, printed, statuses, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
@@ -572,6 +572,54 @@ def test_what_an_interrupted_step_asked_for_is_void(make, app, cellrail, tmp_pat
     assert voided is not None
     assert voided.by == "void"
     assert app.resume("last", data=2).status == "success"
+
+
+def test_recover_says_that_a_resume_does_not_count_whose_step_was_killed_before_it_ended(
+    make, app, cellrail, tmp_path
+):
+    notebook = make(
+        WITNESS,
+        "%%step ask\nflow.suspend('1h'); witness('asked')\n"
+        "while not Path('go').exists(): time.sleep(0.02)",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    driver = subprocess.Popen([sys.executable, "-m", "cellrail", "run", notebook], cwd=tmp_path)
+    wait_for((tmp_path / "witness.txt").exists)
+    assert cellrail("resume", "last", "--data", "1").returncode == 0
+    driver.kill()
+    driver.wait()
+    (tmp_path / "go").touch()
+
+    done = cellrail("recover", "last")
+
+    assert app.show("last").status == "suspended", done.stderr
+    assert "step 'ask' was resumed by " in done.stderr
+    assert "that answer does not count; where the step asks again, answer again" in done.stderr
+    assert printed(app.resume("last", data=2), "after") == "2\n"
+
+
+def test_a_run_says_that_a_resume_does_not_count_whose_attempt_failed(
+    make, app, cellrail, tmp_path
+):
+    notebook = make(
+        WITNESS,
+        "%%step ask --retry 1 --backoff 1ms\nflow.suspend('1h')\n"
+        "if not Path('witness.txt').exists():\n    witness('asked')\n"
+        "    while not Path('go').exists(): time.sleep(0.02)\n    1 / 0",
+        "%%step after\nprint(flow.resume_data)",
+    )
+    words = [sys.executable, "-m", "cellrail", "run", notebook]
+    driver = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "witness.txt").exists)
+    assert cellrail("resume", "last", "--data", "1").returncode == 0
+    (tmp_path / "go").touch()
+
+    said = driver.communicate(timeout=60)[1]
+
+    assert driver.returncode == 3, said
+    assert "step 'ask' was resumed by " in said
+    assert "that answer does not count; where the step asks again, answer again" in said
+    assert printed(app.resume("last", data=2), "after") == "2\n"
 
 
 def test_a_run_killed_behind_the_wake_up_goes_on_with_the_same_answer(

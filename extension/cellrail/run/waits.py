@@ -10,6 +10,7 @@ kernel; for any other nobody stays: the run ends as suspended, and whoever finds
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from cellrail_state.keys import KeyRing
 from cellrail_state.model import Effects, Turn, WaitInfo, Woken
 from cellrail_state.waits import Answer
 
+_LOGGER = logging.getLogger(__name__)
 #: what else a step did (`Effects.marks`)
 MARK = "suspend"
 _POLL_SECONDS = 0.1
@@ -267,7 +269,9 @@ class Waiter(Clerk):
         self._most = None
         info, self._asked = self._asked, None
         if info is not None:
-            self._inbox.answer(info.wait_id, Answer(by=waits.VOID, time=self._recorder.clock()))
+            void = Answer(by=waits.VOID, time=self._recorder.clock())
+            if told := in_vain(info, self._inbox.answer(info.wait_id, void)):
+                _LOGGER.warning("%s", told)
             self._inbox.done(info.wait_id)
 
     def close(self) -> None:
@@ -377,6 +381,23 @@ def woken_of(info: WaitInfo, answer: Answer, masker: Masker, keyring: KeyRing) -
         turns=info.turns, on_timeout=info.on_timeout, who=answer.who, data=kept(answer.data),
         request=kept(answer.request), secret=secret,
     )  # fmt: skip
+
+
+def in_vain(info: WaitInfo, answer: Answer) -> str:
+    """That an answer does not count: it came to a step that did not end well then; else "".
+
+    Args:
+        info: what the step had asked for.
+        answer: the one that counts since the wait is void.
+    """
+    if answer.by == waits.VOID:
+        return ""
+    how = {waits.RESUME: "resumed", waits.CANCEL: "cancelled"}.get(answer.by, answer.by)
+    who = f" by {answer.who}" if answer.who else ""
+    return (
+        f"step {info.label!r} was {how}{who} while it ran, and it has not ended well: that answer "
+        "does not count; where the step asks again, answer again"
+    )
 
 
 def woke(record: Woken) -> actions.Woke:
