@@ -18,6 +18,15 @@ WITNESS = (
     "    Path(word).touch()\n"
     "    return new\n"
 )
+#: a flow that waits for an approval behind its second step
+APPROVAL = (
+    WITNESS,
+    "%%step plan\nwitness('plan')\ncost = [3, 4]; also = cost",
+    "%%step approve\nwitness('approve')\nurls = flow.suspend('1h'); print(sorted(urls))",
+    "%%step deploy\nwitness('deploy')\nprint(flow.resume_data, flow.woke_by, also is cost)",
+    "%%step later\nwitness('later')\n"
+    "print(flow.resume_data, flow.woke_by, flow.step('approve').resume_data)",
+)
 
 
 def counts(folder: Path) -> dict[str, int]:
@@ -42,3 +51,11 @@ def wait_for(met: Callable[[], object], seconds: float = 90.0) -> None:
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def kernels_alive(app, run_id: str) -> list[int]:
+    """Those of a run's kernels that there still are."""
+    import psutil
+
+    pids = [line["pid"] for line in app.journal(run_id) if line["type"] == "kernel"]
+    return [pid for pid in pids if psutil.pid_exists(pid)]
