@@ -252,6 +252,21 @@ class Capture:
                 modules.update(pieces.defined.modules)
         return Fingerprints(digests=digests, modules=frozenset(modules))
 
+    def seen(self, roots: Mapping[str, object], names: Collection[str]) -> dict[str, bytes | None]:
+        """What can be seen of these names now, to be compared with a moment later.
+
+        Of what cannot be stored, too (see `sight`). Under a name that no variable has, of the
+        functions and classes that they lead to.
+
+        Args:
+            roots: as for `checkpoint`.
+            names: some of them.
+
+        Returns:
+            By name a digest; None where nothing can be told: it is over a limit, or too deep.
+        """
+        return self._looker.seen(roots, names)
+
     def forget(self, names: Collection[str]) -> None:
         """These names are gone, and were not in the last checkpoint."""
         for name in names:

@@ -26,6 +26,7 @@ from .piece import DEFINITIONS, Piece
 from .pieces import Pieces
 from .reach import Reach
 from .scanning import Scanner
+from .sight import Sight
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +153,23 @@ class Looker:
     def leads_to(self, roots: Mapping[str, object], names: Collection[str]) -> set[str] | None:
         """The names that code which uses these can reach, as far as is known; None for any."""
         return leads_to(names, roots, baseline=self.baseline, reach=self.reach)
+
+    def seen(self, roots: Mapping[str, object], names: Collection[str]) -> dict[str, bytes | None]:
+        """What can be seen of these names now, and of the functions and classes they lead to."""
+        limits = self._limits
+        sight = Sight(self._definitions, max_value=limits.max_value, max_seconds=limits.max_seconds)
+        found: dict[str, bytes | None] = {}
+        with self.pieces() as pieces:
+            for name in sorted(names):
+                pieces.add(name, roots[name])
+                piece = pieces.all[name]
+                hidden = not (piece.content or piece.over_limit)
+                found[name] = sight.of(roots[name]) if hidden else piece.content or None
+            keys = {key for piece in pieces.all.values() for key in (*piece.keys, piece.body_key)}
+            keys = {*keys, *sight.keys} - {""}
+            defined = pieces.closure(keys)
+            found[DEFINITIONS] = defined.content or sight.of_definitions(keys)
+        return found
 
     def changed(self, pieces: Pieces) -> tuple[set[str], dict[str, bytes]]:
         """Names bound to another object, or to one that changed; the definitions' bodies now."""

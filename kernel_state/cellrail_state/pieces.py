@@ -8,7 +8,7 @@ components, of several variables where they do.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .baseline import Entry
@@ -90,7 +90,7 @@ class Pieces:
             wanted.update(dict.fromkeys(piece.keys))
         if not wanted:
             return
-        self.defined = self._closure(wanted, [])
+        self.defined = self.closure(wanted)
         if self.defined.error is not None or self._unfit(self.defined):
             self._separate(wanted)
         for piece in self.all.values():
@@ -106,12 +106,13 @@ class Pieces:
     def _unfit(self, piece: Piece) -> str:
         return HOLDS_A_SECRET if self._secret(piece) else self._check(piece)
 
-    def _closure(
-        self, keys: Iterable[str], values: list[Any], names: tuple[str, ...] = ()
+    def closure(
+        self, keys: Iterable[str], values: Sequence[Any] = (), names: tuple[str, ...] = ()
     ) -> Piece:
+        """Pickle definitions with all that these need, and values behind them."""
         wanted = sorted(keys)
         while True:
-            piece = self._dumper.dump(names, values, wanted)
+            piece = self._dumper.dump(names, list(values), wanted)
             piece.definitions = tuple(wanted)
             if piece.error is not None or set(piece.keys) <= set(wanted):
                 return piece
@@ -121,14 +122,14 @@ class Pieces:
         """Find the definitions that cannot be stored; the others are stored without them."""
         good: dict[str, None] = {}
         for key in wanted:
-            piece = self._closure([key], [])
+            piece = self.closure([key])
             if piece.error is not None:
                 self._bad[key] = piece.error
             elif reason := self._unfit(piece):
                 self._bad[key] = reason
             else:
                 good.update(dict.fromkeys(piece.definitions))
-        self.defined = self._closure(good, []) if good else None
+        self.defined = self.closure(good) if good else None
 
     def bodies(self, before: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
         """Digests of the variables that are definitions, with all they reach."""
@@ -136,7 +137,7 @@ class Pieces:
         for piece in self.all.values():
             key = piece.body_key
             if key and key not in known and key not in self._bad:
-                known[key] = self._closure([key], []).content
+                known[key] = self.closure([key]).content
         return known
 
     # --- together ----------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Pieces:
         """Pickle variables that were looked at in one stream, with the definitions they go with."""
         values = [self.all[name].values[0] for name in names]
         if definitions:
-            return self._closure(definitions, values, names)
+            return self.closure(definitions, values, names)
         return self._together(names)
 
     def _together(self, names: tuple[str, ...]) -> Piece:
@@ -242,7 +243,7 @@ class Pieces:
             if with_definitions:
                 names = tuple(sorted(with_definitions))
                 values = [self.all[name].values[0] for name in names]
-                joint = self._closure(self.defined.definitions, values, names)
+                joint = self.closure(self.defined.definitions, values, names)
                 if joint.error is None:
                     yield joint
                 else:

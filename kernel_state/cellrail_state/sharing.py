@@ -139,10 +139,15 @@ def _is_setting(obj: Any) -> bool:
     return type(obj) is tuple and len(obj) <= 4 and all(type(part) in _ATOMS for part in obj)
 
 
+def is_atomic(kind: type) -> bool:
+    """Whether objects of this type are small, and nobody can change them."""
+    return kind in _ATOMIC or issubclass(kind, _ATOMIC_BASES)
+
+
 def is_shared(obj: Any) -> bool:  # noqa: PLR0911 - one line per kind
     """Whether it can be told that two variables hold this very object."""
     kind = type(obj)
-    if kind in _ATOMIC or issubclass(kind, _ATOMIC_BASES):
+    if is_atomic(kind):
         return False
     if kind is tuple:
         return bool(obj)
@@ -226,7 +231,7 @@ def _leads_nowhere(obj: object) -> bool:
     kind = type(obj)
     if kind in {types.FunctionType, types.BuiltinFunctionType}:
         return False
-    if kind in _ATOMIC or issubclass(kind, _ATOMIC_BASES):
+    if is_atomic(kind):
         return True
     # the globals of a module or of the notebook
     return kind is dict and "__builtins__" in typing.cast("dict[Any, Any]", obj)

@@ -73,6 +73,10 @@ def test_a_condition_that_raises_fails_its_step_and_names_the_expression(make, a
         ("--when not box", "`box` and `boxes`"),
         ("--when os.chdir('..')", "the working directory"),
         ("--when os.environ.setdefault('NEW', '1') == 2", "`os.environ`"),
+        ("--when locked.bump()", "`locked`"),
+        ("--when locked.lock.acquire()", "`locked`"),
+        ("--while locked.asked", "`locked`"),
+        ("--stop-if guarded('a')", "a function or class"),
     ],
 )
 def test_a_condition_that_changes_something_fails_and_names_it(line, changed, make, app, tmp_path):
@@ -91,7 +95,14 @@ def test_a_condition_that_changes_something_fails_and_names_it(line, changed, ma
             "box, lock, groups = Box(), threading.Lock(), defaultdict(list)\n"
             "boxes, rows, file = [box], (n for n in range(3)), open('some.txt')\n"
             "db = sqlite3.connect(':memory:')\n"
-            "db.execute('create table t (a)').connection.commit()",
+            "db.execute('create table t (a)').connection.commit()\n"
+            "class Locked:\n    def __init__(self):\n"
+            "        self.n, self.lock = 0, threading.Lock()\n"
+            "    def bump(self):\n        self.n += 1\n        return True\n"
+            "    @property\n    def asked(self):\n        return self.bump()\n"
+            "def guard():\n    lock, seen = threading.Lock(), {}\n    def ask(name):\n"
+            "        with lock:\n            return seen.setdefault(name, True)\n    return ask\n"
+            "locked, guarded = Locked(), guard()",
             f"%%step a {line}\nx = 1",
         )
     )
@@ -111,19 +122,24 @@ def test_a_condition_that_looks_may_call_what_it_likes(make, app):
         "class Limits:\n    most = 9\n    def __init__(self): self.least = 1\n"
         "    @property\n    def span(self): return self.most - self.least\n"
         "limits, words, gen = Limits(), Counter('aab'), (n for n in 'ab')\n"
+        "import subprocess, threading\nlimits.lock, limits.done = threading.Lock(), "
+        "subprocess.Popen(['true'])\nlimits.done.communicate()\n"
+        "def held():\n    with limits.lock:\n        return limits.lock.locked()\n"
         "groups = defaultdict(list, a=[1])\n"
         "seen = [1]\n@cache\ndef asked(n):\n    return n in seen",
         "%%step look --when limits.span == 8 and words['z'] == 0 and groups['a'] and gen\npass",
         "%%step a --when frame.groupby('a').a.sum().max() == 2 and not here.exists()\nx = [1]",
         "%%step b --when db.execute('select 2').fetchone()[0] == 2 and asked(1)\nx.append(2)",
         "%%step c --while sum(y for y in x) < 9\nx.append(3)",
+        "%%step d --when held() and limits.done.poll() == 0 and not limits.lock.locked()\npass",
         "print(x)",
     )
     run = app.run(notebook)
     assert run["look"].status == "success"
-    assert printed(run, "#6") == "[1, 2, 3, 3]\n"
+    assert run["d"].status == "success"
+    assert printed(run, "#7") == "[1, 2, 3, 3]\n"
     again = app.restart(run.id, from_step="c[1]")
-    assert printed(again, "#6") == "[1, 2, 3, 3]\n"
+    assert printed(again, "#7") == "[1, 2, 3, 3]\n"
 
 
 def test_a_restart_keeps_what_was_skipped_and_decides_anew_at_the_cut(make, app):

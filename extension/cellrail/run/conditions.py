@@ -7,13 +7,8 @@ number that was drawn would be drawn again. So such a condition fails, at once a
 
 from __future__ import annotations
 
-import contextlib
-import io
-import operator
-import sqlite3
 import sys
-import types
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cellrail.run import shellspace
@@ -21,6 +16,8 @@ from cellrail.run.inert import are_inert
 from cellrail_state import ambient, randomness
 from cellrail_state.capture import Capture
 
+#: a binding, and what can be seen of its value; None where nothing can
+_Seen = tuple[int, bytes | None]
 _GENERATORS = ("random", "numpy.random", "torch")
 
 
@@ -53,12 +50,13 @@ class Watch:
         reached = self._capture.leads_to(shellspace.capture_roots(self._shell), self._names)
         return None if reached is None else reached | {*self._names}
 
-    def _look(self) -> dict[str, object]:
+    def _look(self) -> dict[str, _Seen]:
+        """The binding of each name, and what can be seen of its value."""
         roots = shellspace.capture_roots(self._shell)
         known = {name: value for name, value in roots.items() if not shellspace.is_hidden(name)}
         names = known.keys() if self._reached is None else self._reached & known.keys()
-        digests = self._capture.fingerprints(known, names).digests
-        return {n: _place(known[n]) if n in known and d is None else d for n, d in digests.items()}
+        seen = self._capture.seen(known, names)
+        return {n: (id(known.get(n)), content) for n, content in seen.items()}
 
     def refuse_changes(self) -> None:
         """Look again.
@@ -66,8 +64,11 @@ class Watch:
         Raises:
             ConditionChanges: something is not as it was.
         """
-        before, now = self._held, self._look()
-        names = {n for n in before.keys() | now.keys() if before.get(n) != now.get(n)}
+        now = self._look()
+        names = _different(self._held, now)
+        if names:
+            # what is never seen twice as it was, tells nothing: it counts how often it is looked at
+            names -= _different(now, self._look())
         changed = [f"`{name}`" for name in sorted(names) if not name.startswith("\0")]
         drawn = zip(_GENERATORS, self._drawn, randomness.cheap(), strict=True)
         changed += [
@@ -97,21 +98,14 @@ def only_looks(shell: Any, names: Collection[str]) -> bool:
     return are_inert(shell.user_ns[name] for name in names if name in shell.user_ns)
 
 
-def _place(value: object) -> tuple[object, ...]:
-    """Of what cannot be stored: the binding, and how far it is, where that can be seen."""
-    told: list[object] = [id(value)]
-    with contextlib.suppress(Exception):
-        if isinstance(value, types.GeneratorType | types.CoroutineType):
-            frame = value.gi_frame if isinstance(value, types.GeneratorType) else value.cr_frame
-            held = list(frame.f_locals.values()) if frame is not None else []
-            told += [getattr(frame, "f_lasti", None), *map(id, held)]
-            told += [operator.length_hint(one, -1) for one in held if hasattr(one, "__next__")]
-        elif isinstance(value, io.IOBase):
-            told += [value.closed, value.tell()]
-        elif isinstance(value, sqlite3.Connection):
-            told += [value.total_changes, value.in_transaction]
-        else:
-            for method in ("locked", "qsize", "__length_hint__"):
-                if callable(look := getattr(value, method, None)):
-                    told.append(look())
-    return tuple(told)
+def _different(before: Mapping[str, _Seen], now: Mapping[str, _Seen]) -> set[str]:
+    """Names that hold something else, as far as that can be seen."""
+    return {n for n in before.keys() | now.keys() if _differs(before.get(n), now.get(n))}
+
+
+def _differs(before: _Seen | None, now: _Seen | None) -> bool:
+    if before is None or now is None:
+        return before is not now
+    if before[1] is None or now[1] is None:
+        return before[0] != now[0]
+    return before[1] != now[1]
