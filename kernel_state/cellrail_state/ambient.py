@@ -187,6 +187,7 @@ def settings() -> dict[str, Any]:
         "`sys.path`": [str(entry) for entry in sys.path],
         "`os.environ`": dict(os.environ),
         **{f"the setting of {name.replace('_', ' ')}": v for name, v in interpreter.read().items()},
+        **{f"the options of {name}": v for name, v in libraries.read().items()},
     }
 
 

@@ -77,13 +77,15 @@ def test_a_condition_that_raises_fails_its_step_and_names_the_expression(make, a
         ("--when locked.lock.acquire()", "`locked`"),
         ("--while locked.asked", "`locked`"),
         ("--stop-if guarded('a')", "a function or class"),
+        ("--when np.set_printoptions(precision=3)", "the options of numpy"),
+        ("--when pd.set_option('display.max_rows', 7)", "the options of pandas"),
     ],
 )
 def test_a_condition_that_changes_something_fails_and_names_it(line, changed, make, app, tmp_path):
     (tmp_path / "some.txt").write_text("some")
     run = app.run(
         make(
-            "import os, random, sqlite3, threading\nimport numpy as np\n"
+            "import os, random, sqlite3, threading\nimport numpy as np\nimport pandas as pd\n"
             "from collections import defaultdict\n"
             "todo, items, count, rng = [1, 2], iter(range(3)), 0, np.random.default_rng(1)\n"
             "def more():\n    global count\n    count += 1\n    return count > 5\n"
