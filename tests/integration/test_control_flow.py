@@ -144,6 +144,19 @@ def test_a_condition_that_looks_may_call_what_it_likes(make, app):
     assert printed(again, "#7") == "[1, 2, 3, 3]\n"
 
 
+def test_a_condition_that_warns_has_changed_nothing(make, app):
+    run = app.run(
+        make(
+            "import threading, warnings\n"
+            "class Locked:\n    def __init__(self): self.lock = threading.Lock()\n"
+            "    def ask(self):\n        warnings.warn('old', stacklevel=2)\n        return True\n"
+            "locked = Locked()",
+            "%%step a --when locked.ask()\npass",
+        )
+    )
+    assert (run.status, run.cause, run["a"].status) == ("success", "", "success")
+
+
 def test_a_restart_keeps_what_was_skipped_and_decides_anew_at_the_cut(make, app):
     notebook = make(
         "n = 1",

@@ -18,6 +18,8 @@ from cellrail_state.capture import Capture
 
 #: a binding, and what can be seen of its value; None where nothing can
 _Seen = tuple[int, bytes | None]
+#: where Python keeps which warnings were shown
+_WARNED = "__warningregistry__"
 _GENERATORS = ("random", "numpy.random", "torch")
 
 
@@ -53,7 +55,11 @@ class Watch:
     def _look(self) -> dict[str, _Seen]:
         """The binding of each name, and what can be seen of its value."""
         roots = shellspace.capture_roots(self._shell)
-        known = {name: value for name, value in roots.items() if not shellspace.is_hidden(name)}
+        known = {
+            name: value
+            for name, value in roots.items()
+            if not shellspace.is_hidden(name) and name != _WARNED
+        }
         names = known.keys() if self._reached is None else self._reached & known.keys()
         seen = self._capture.seen(known, names)
         return {n: (id(known.get(n)), content) for n, content in seen.items()}
