@@ -95,7 +95,8 @@ class _Walk:
         if not self._deep or self._seen(a, b) is not None:
             return ""
         found = self.differs(list(a.__bases__), list(b.__bases__), f"{path}.__bases__")
-        return found or self._dicts(class_state(a), class_state(b), path)
+        # a class that was restored has its methods before its data
+        return found or self._dicts(*_in_one_order(class_state(a), class_state(b)), path)
 
     def _seen(self, a: object, b: object) -> bool | None:
         """Whether both were met before, as partners; None where neither was."""

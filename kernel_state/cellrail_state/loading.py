@@ -40,6 +40,8 @@ class Context:
     spaces: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: keys of the definitions that the stream named so far
     named: dict[str, None] = field(default_factory=dict)
+    #: ids of those whose state is left alone
+    settled: frozenset[int] = frozenset()
     #: closure cells of functions that were there already, by the ids of those in the stream
     cells: dict[int, tuple[types.CellType, types.CellType]] = field(default_factory=dict)
 

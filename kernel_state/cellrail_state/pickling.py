@@ -319,17 +319,22 @@ def load(
         unpickler = Unpickler(_Frames(stream), buffers, trace)
         if has_definitions:
             unpickler.load()
-            for kind, attributes in unpickler.load():
+            for kind, attributes in _unsettled(unpickler.load(), context):
                 loading.fill_class(kind, attributes)
-            for owner, state in unpickler.load():
+            for owner, state in _unsettled(unpickler.load(), context):
                 if "cells" in state:
                     loading.fill_function(owner, state)
                 else:
                     loading.fill_dict(owner, state["dict"])
-            for kind, (plain, rest) in unpickler.load():
+            for kind, (plain, rest) in _unsettled(unpickler.load(), context):
                 loading.fill_class(kind, plain)
                 loading.fill_class_rest(kind, rest)
         return [unpickler.load() for _ in range(count)]
+
+
+def _unsettled(found: Iterable[tuple[Any, Any]], context: Context) -> list[tuple[Any, Any]]:
+    """The definitions that get their state, with it."""
+    return [(owner, state) for owner, state in found if id(owner) not in context.settled]
 
 
 def explain(error: BaseException) -> str:

@@ -77,7 +77,8 @@ def restore(
         skip: names to leave alone (a cell that ran again made them).
         place: where the values go; None means `namespace`.
         definitions: functions and classes by key that exist already and are used as they are.
-        defined: they live in the namespace already; their state is left alone.
+        defined: they live in the namespace already; their state is left alone, and others are
+            loaded only where a value needs one.
         each: is handed the values of each component, with what is known of them, while the bytes
             of the next are being read.
         ahead: reads components already.
@@ -91,14 +92,19 @@ def restore(
         if (names is None or name in names) and name not in skip
     }
     target: Any = namespace if place is None else place
-    context = Context(globals=namespace, definitions=dict(definitions or {}))
+    living = dict(definitions or {})
+    context = Context(globals=namespace, definitions=living.copy())
+    if defined:
+        context.settled = frozenset(map(id, living.values()))
     failed: dict[str, str] = {}
     restored: dict[str, Any] = {}
     needed = {v.component for v in wanted.values() if v.verdict is Verdict.STORED}
+    used = {key for c in checkpoint.components.values() if c.id in needed for key in c.uses}
+    complete = defined and used <= living.keys()
     components = [
         c
         for c in checkpoint.components.values()
-        if c.id in needed or (c.definitions and not defined)
+        if c.id in needed or (c.definitions and not complete)
     ]
     components.sort(key=reading_order)
 

@@ -517,6 +517,78 @@ def test_previous_is_what_the_step_left_the_last_time(make, app, cellrail, tmp_p
     assert "continued 2 times" in cellrail("show", run.id).stdout
 
 
+OWN = (
+    "from cellrail import flow\nclass Base:\n    made = 0",
+    "%%step make\nimport threading\n"
+    "was = dict(flow.previous)\n"
+    "print(sorted(was))\n"
+    "if was: print(was['g'].x(), was['f'](), was['kind']().x(), isinstance(was['g'], Base))\n"
+    "class G(Base):\n    def x(self): return 1\n"
+    "def f(n=len(was)): return 'f', n\n"
+    "g = G(); kind = G; lock = threading.Lock(); Base.made += 1\n"
+    "if was: print(isinstance(was['g'], G), flow.previous['kind'] is G,\n"
+    "              isinstance(flow.previous['g'], G), flow.previous['f'] is f,\n"
+    "              flow.previous['f'](), 'lock' in flow.previous, Base.made)\n"
+    "was = None",
+    "%%step use\nprint(g.x(), lock.locked())",
+)
+NAMES = "['Base', 'G', 'f', 'g', 'kind', 'threading', 'was']"
+
+
+@pytest.mark.parametrize("again", ["restart", "rerun"])
+def test_previous_of_a_class_that_the_same_step_defines_is_as_the_step_left_it(make, app, again):
+    run = app.run(make(*OWN))
+    if again == "restart":
+        run = app.restart(run.id, from_step="make")
+    else:
+        run = app.rerun(run.id, changed=["step:make"])
+
+    assert run.status == "success", run.cause
+    # an equal class is the notebook's own; the function had another default then
+    assert printed(run, "make").splitlines() == [
+        NAMES, "1 ('f', 0) 1 True", "False True True False ('f', 0) False 1",
+    ]  # fmt: skip
+
+
+def test_previous_does_not_hold_what_could_not_be_stored_and_says_why_when_asked(make, app):
+    run = app.run(make(*OWN))
+    # its cell is executed again for the lock alone
+    again = app.rerun(run.id, changed=["step:use"])
+
+    assert again.status == "success", again.cause
+    assert again["use"].outputs[0]["text"] == "1 False\n"
+    asks = make(OWN[0], OWN[1] + "\nflow.previous.get('lock')", OWN[2])
+    assert app.run(asks).status == "success"
+    failed = app.restart("last", from_step="make")
+    assert "`lock` was not stored" in failed.cause
+
+
+def test_previous_of_a_class_that_was_changed_since_has_that_of_then(make, app, edit):
+    path = make(*OWN)
+    run = app.run(path)
+    edit(path, "return 1", "return 2")
+    again = app.restart(run.id, from_step="make")
+
+    assert printed(again, "make").splitlines()[1:] == [
+        "1 ('f', 0) 1 True", "False False False False ('f', 0) False 1",
+    ]  # fmt: skip
+    assert printed(again, "use") == "2 False\n"
+
+
+def test_previous_of_another_run_never_takes_a_function_for_another_one(make, app, edit):
+    path = make(
+        "from cellrail import flow",
+        "%%step one\na = lambda: 'a'",
+        "%%step two\nb = [lambda: 'b']\nprint([was() for was in flow.previous.get('b', [])])",
+    )
+    run = app.run(path)
+    # definitions are known by a number that each run counts up anew
+    edit(path, "a = lambda: 'a'", "a = [lambda: 'a', lambda: 'c']")
+    again = app.restart(run.id, from_step="one")
+
+    assert printed(again, "two") == "['b']\n"
+
+
 def test_previous_of_an_item_is_that_item_also_where_the_origin_had_kept_it(make, app):
     run = app.run(
         make(

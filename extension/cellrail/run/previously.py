@@ -16,7 +16,7 @@ import msgspec
 
 from cellrail.notebook.match import match
 from cellrail.run.desk import Clerk, Desk, Handler, Job, Then
-from cellrail_state.chains import is_good, place_of
+from cellrail_state.chains import is_good, names_of, place_of
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, JobFinished, Turn, Verdict, to_plain
 from cellrail_state.steps import Sources
@@ -126,8 +126,40 @@ class Previously(Clerk):
             chain = history.chain_around(left.job_id, left.turns)
             place = place_of(chain, left.job_id)
             if place is not None and is_good(chain[place]):
-                return _told(history, chain[: place + 1], self._desk)
+                return self._told(history, chain[: place + 1])
         return None
+
+    def _told(self, history: RunHistory, chain: list[JobFinished]) -> dict[str, Any]:
+        """What the last job of a chain left."""
+        job, checkpoint = chain[-1], Checkpoint.fold(job.delta for job in chain)
+        names = [name for name in job.delta.written if name.isidentifier()]
+        variables = {n: checkpoint.variables[n] for n in names if n in checkpoint.variables}
+        needed = {v.component for v in variables.values() if v.verdict is Verdict.STORED}
+        part = Checkpoint(
+            variables=variables,
+            components={
+                cid: c for cid, c in checkpoint.components.items() if cid in needed or c.definitions
+            },
+        )
+        return {
+            "checkpoint": to_plain(part),
+            "outputs": history.outputs(job),
+            "objects": str(self._desk.recorder.store.path / "objects"),
+            "defined": sorted(self._defined(history, chain)),
+        }
+
+    def _defined(self, history: RunHistory, chain: list[JobFinished]) -> set[str]:
+        """Keys of classes and functions that are known by them in this run, too.
+
+        Of another run, those of the jobs that this one keeps: what it executes again counts keys
+        up anew, and may give the same one to something else.
+        """
+        run_id = self._desk.recorder.run_id
+        if history.run_id != run_id:
+            kept = {name for job in self._history(run_id).chain for name in names_of(job)}
+            chain = [job for job in chain if names_of(job) & kept]
+        deltas = [job.delta for job in chain]
+        return {key for d in deltas for c in d.components.values() for key in c.definitions}
 
     def _history(self, run_id: str) -> RunHistory:
         store = self._desk.recorder.store
@@ -181,22 +213,3 @@ def _left(
 def _keys(turns: tuple[Turn, ...]) -> tuple[str, ...]:
     """An item is known by its key: its place may be another one by now."""
     return tuple(turn.key for turn in turns)
-
-
-def _told(history: RunHistory, chain: list[JobFinished], desk: Desk) -> dict[str, Any]:
-    """What the last job of a chain left."""
-    job, checkpoint = chain[-1], Checkpoint.fold(job.delta for job in chain)
-    names = [name for name in job.delta.written if name.isidentifier()]
-    variables = {n: checkpoint.variables[n] for n in names if n in checkpoint.variables}
-    needed = {v.component for v in variables.values() if v.verdict is Verdict.STORED}
-    part = Checkpoint(
-        variables=variables,
-        components={
-            cid: c for cid, c in checkpoint.components.items() if cid in needed or c.definitions
-        },
-    )
-    return {
-        "checkpoint": to_plain(part),
-        "outputs": history.outputs(job),
-        "objects": str(desk.recorder.store.path / "objects"),
-    }
