@@ -18,6 +18,7 @@ import msgspec
 from cellrail_state.equality import differs
 from cellrail_state.history import RunHistory
 from cellrail_state.model import Checkpoint, Variable
+from cellrail_state.namespace import WARNED
 from cellrail_state.steps import StepState
 from cellrail_state.tables import Shown, Table
 
@@ -27,8 +28,6 @@ _ADDRESS = re.compile(
     r"(?:\b0|\.\.\.)x(?:[0-9a-fA-F]{6,16}\b|[0-9a-fA-F]+\.\.\.)"
     r"|(?<=sk-container-id-)\d+|(?<=sk-estimator-id-)\d+|(?<=ipykernel_)\d+"
 )
-#: Python's own memory of the warnings it has shown
-_UNCOMPARED = frozenset({"__warningregistry__"})
 
 
 class StepDifference(Shown, msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +198,7 @@ class _Values:
     def differing(self, a: Checkpoint, b: Checkpoint) -> dict[str, tuple[str, str]]:
         """Names whose values differ, with what each run holds."""
         found = {}
-        for name in sorted((set(a.variables) | set(b.variables)) - _UNCOMPARED):
+        for name in sorted((set(a.variables) | set(b.variables)) - {WARNED}):
             left, right = a.variables.get(name), b.variables.get(name)
             if not self._equal(name, a, left, b, right):
                 found[name] = (_told(left), _told(right))

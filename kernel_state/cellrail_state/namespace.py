@@ -10,6 +10,8 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
+#: where Python remembers which warnings it has shown: no value of the user's
+WARNED = "__warningregistry__"
 #: names that give code the whole namespace
 WHOLE = frozenset(
     ("exec", "eval", "globals", "locals", "vars", "dir", "get_ipython", "__import__", "Out", "_oh")

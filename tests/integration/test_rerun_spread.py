@@ -346,3 +346,19 @@ def test_a_branch_that_is_decided_otherwise_executes(make, app):
         "#1": "success", "score": "success", "more": "success", "#4": "kept", "small": "skipped",
         "large": "success", "#7": "success",
     }  # fmt: skip
+
+
+def test_what_python_remembers_of_warnings_is_no_reason_to_execute(make, app):
+    warn = "%%step warns\nimport warnings\nwarnings.warn('look')\nx = 1"
+    path = make("n = 1", warn, "%%step all\nprint(sorted(n for n in globals() if n == 'x'))")
+    origin = app.run(path)
+    make(
+        "n = 1",
+        warn + "  # as before",
+        "%%step all\nprint(sorted(n for n in globals() if n == 'x'))",
+    )
+
+    plan = app.rerun(origin.id, plan=True)
+    assert plan.steps[-1].reason == (
+        "it may read anything: if `warnings` of step warns comes out different"
+    )

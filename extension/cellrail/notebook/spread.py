@@ -32,6 +32,7 @@ from cellrail.notebook.model import PARAMETERS, Step
 from cellrail.notebook.reads import lineage, option_names
 from cellrail_state import ambient_parts
 from cellrail_state.model import Checkpoint, Component, Decided, Effects, JobFinished, Variable
+from cellrail_state.namespace import WARNED
 
 SHARED = "files of the shared folder"
 #: kinds of values that cannot be stored and run code of the notebook when they are used
@@ -309,7 +310,7 @@ def taint(tainted: dict[str, str], unit: Unit, old: OldUnit | None) -> None:
     """
     written = old.written if old is not None else frozenset()
     bound = written.union(*(step.writes for step in unit.steps))
-    for name in sorted(unit.touches | written):
+    for name in sorted((unit.touches | written) - {WARNED}):
         # what it may only have changed in place is told of the step that bound it
         if name in bound or name not in tainted:
             tainted[name] = f"of step {unit.label}"

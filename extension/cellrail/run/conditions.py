@@ -15,11 +15,10 @@ from cellrail.run import shellspace
 from cellrail.run.inert import are_inert
 from cellrail_state import ambient, randomness
 from cellrail_state.capture import Capture
+from cellrail_state.namespace import WARNED
 
 #: a binding, and what can be seen of its value; None where nothing can
 _Seen = tuple[int, bytes | None]
-#: where Python keeps which warnings were shown
-_WARNED = "__warningregistry__"
 _GENERATORS = ("random", "numpy.random", "torch")
 
 
@@ -58,7 +57,7 @@ class Watch:
         known = {
             name: value
             for name, value in roots.items()
-            if not shellspace.is_hidden(name) and name != _WARNED
+            if not shellspace.is_hidden(name) and name != WARNED
         }
         names = known.keys() if self._reached is None else self._reached & known.keys()
         seen = self._capture.seen(known, names)

@@ -18,6 +18,7 @@ import blake3
 
 from cellrail.run.busy import Bystanders
 from cellrail_state.ambient import Ambient
+from cellrail_state.namespace import WARNED
 
 #: parts of a snapshot that a kernel may have more of than a fresh one
 _HARMLESS = frozenset({"modules", "environment_not_covered"})
@@ -62,9 +63,7 @@ def _local_modules() -> dict[str, dict[str, object]]:
             continue
         if not file.startswith(installed) and "site-packages" not in file:
             held = list(vars(module).items())
-            found[name] = {
-                key: _token(value) for key, value in held if key != "__warningregistry__"
-            }
+            found[name] = {key: _token(value) for key, value in held if key != WARNED}
     return found
 
 
