@@ -223,7 +223,8 @@ def _server(folder: Path) -> Iterator[tuple[str, str]]:
              "--ServerApp.port_retries=0", "--LabApp.news_url=",
              "--JupyterNotebookApp.expose_app_in_browser=True",
              "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-             f"--ServerApp.root_dir={folder}"],
+             # what is due is run when a test says so
+             "--CellrailExtension.fires=False", f"--ServerApp.root_dir={folder}"],
             cwd=folder, stdout=log, stderr=log, env=environment,
         )  # fmt: skip
         try:

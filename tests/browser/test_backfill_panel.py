@@ -200,6 +200,37 @@ def test_a_trigger_is_switched_off_and_on(lab, flow, app, where):
     expect(panel.get_by_role("button", name="Disable")).to_be_focused()
 
 
+def test_missed_ticks_are_seen_and_run_as_each_trigger_says(lab, flow, app, clock):
+    clock.ahead = -3 * 86_400
+    for hour, policy in enumerate(("all", "last", "none")):
+        app.trigger_add(
+            flow, id=policy, cron=f"0 {hour} * * *", missed=policy, parameters={"day": "{date}"}
+        )
+    clock.ahead = 0
+    due = {policy: app.trigger_due(policy) for policy in ("all", "last", "none")}
+    assert [len(one.ticks) for one in due.values()] == [3, 1, 0]
+    notebook = lab.open(lab.notebook(PANEL.format("triggers_panel('all')")))
+    notebook.run(0)
+    panel = notebook.panel
+    for policy, one in due.items():
+        row = panel.get_by_role("row", name=re.compile(f"Show trigger {policy} "))
+        for number, word in ((len(one.missed), "missed"), (len(one.skipped), "skipped")):
+            if number:
+                expect(row).to_contain_text(f"{number} {word}")
+    chosen = panel.get_by_role("region", name="Trigger all")
+    expect(chosen).to_contain_text("every missed tick is run")
+    for tick in due["all"].ticks:
+        expect(chosen).to_contain_text(tick.isoformat()[11:16])
+    notebook.check()
+
+    panel.get_by_role("button", name="Run what is due now").click()
+    wait_for(lambda: len(app.runs(status="success")) == 4, seconds=LONG / 1000)
+    ran = collections.Counter(run.labels["trigger"] for run in app.runs())
+    assert ran == {"all": 3, "last": 1}
+    expect(panel.get_by_role("button", name="Run what is due now")).to_have_count(0)
+    assert app.tick() == []
+
+
 def test_a_trigger_leads_to_a_backfill_of_its_ticks(lab, flow, app):
     app.trigger_add(flow, id="early", cron="0 6 * * *", tz="Europe/Paris")
     app.trigger_add(flow, id="late", cron="0 22 * * *", tz="Europe/Paris")

@@ -290,6 +290,37 @@ class KernelContract:
             assert driven.run(source, timeout=0.5).ending is Ending.TIMEOUT
             assert driven.text("'alive'") == "'alive'"
 
+    @pytest.mark.parametrize("when", ["its code is done", "it was captured"])
+    def test_ctrl_c_tears_no_message_that_is_being_read(
+        self, driven: Driven, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        channel = driven.client._channel
+        receive, seen = channel.receive, list[str]()
+
+        def interrupted(timeout: float | None = None) -> Any:
+            message = receive(timeout)
+            kind = message["kind"] if message is not None else "none"
+            done = kind == "ran" or kind not in {
+                "none",
+                "ask",
+                "output",
+                "reply",
+                "loading",
+                "loaded",
+            }
+            if done and not seen and (kind == "ran") == (when == "its code is done"):
+                seen.append(kind)
+                signal.raise_signal(signal.SIGINT)
+            return message
+
+        monkeypatch.setattr(channel, "receive", interrupted)
+        began = time.monotonic()
+        result = driven.run("x = 1")
+        assert len(seen) == 1
+        # it was done, and what it left is there; nothing had to be killed for want of it
+        assert (result.ending, time.monotonic() - began < 25) == (Ending.OK, True)
+        assert result.report is not None
+
     def test_a_cell_that_hears_no_interrupt_is_killed(self, driven: Driven) -> None:
         driven.client = CellClient(driven.kernel, driven.notebook, grace=1.0)
         result = driven.run(

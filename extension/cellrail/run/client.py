@@ -15,6 +15,7 @@ How a cell can end (`Ending`), a closed set:
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import threading
 import time
@@ -28,6 +29,7 @@ import zmq
 from cellrail.kernels.channel import Channel, ChannelClosed, Message
 from cellrail.kernels.kernel import Kernel
 from cellrail.kernels.wire import OUTPUT, REPLY
+from cellrail.run.interrupts import heard_afterwards
 from cellrail_state.model import StepError
 
 #: seconds that an interrupted cell gets before its kernel is killed
@@ -136,6 +138,8 @@ class CellClient:
         self._grace = grace
         self._reply = reply
         self._stop = stop
+        #: messages of the channel that are to be taken
+        self._unread = collections.deque[Message]()
         #: Ctrl-C came when a cell's code was done: whatever is next does not begin
         self._interrupted = False
         self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
@@ -329,13 +333,11 @@ class CellClient:
         """What the kernel said before it ended."""
         self._take_said(wait, cell, index)
         with contextlib.suppress(ChannelClosed):
-            while (message := self._channel.receive(0)) is not None:
-                self._take_message(message, wait, cell, index)
+            self._take_channel(wait, cell, index)
 
     def _take_reports(self, wait: _Wait, cell: Any, index: int) -> None:
         try:
-            while (message := self._channel.receive(0)) is not None:
-                self._take_message(message, wait, cell, index)
+            self._take_channel(wait, cell, index)
         except ChannelClosed:
             # closed by its own end, or by code that closed every descriptor: without the hooks
             # nothing can be checkpointed, so the kernel is as good as dead
@@ -343,15 +345,19 @@ class CellClient:
                 self._poller.unregister(self._channel.fileno())
             self._kernel.kill()
 
-    def _take_message(self, message: Message, wait: _Wait, cell: Any, index: int) -> None:
-        kind = message["kind"]
-        if kind in {REPLY, OUTPUT}:
-            self._take(kind, message, wait, cell, index)
-        elif kind == "ask":
-            if self._reply is not None:
-                # the channel's end is noticed where it is read
-                with contextlib.suppress(ChannelClosed):
-                    self._channel.send(self._reply(message))
+    def _take_channel(self, wait: _Wait, cell: Any, index: int) -> None:
+        more = True
+        while more:
+            with heard_afterwards():  # Ctrl-C tears no message
+                more = self._note(self._channel.receive(0), wait)
+            while self._unread:
+                self._take_unread(self._unread.popleft(), wait, cell, index)
+
+    def _note(self, message: Message | None, wait: _Wait) -> bool:
+        """Take a message as far as that takes no time; whether there was one."""
+        kind = message["kind"] if message is not None else ""
+        if message is None or kind in {REPLY, OUTPUT, "ask"}:
+            self._unread.extend([message] if message is not None else [])
         elif kind == "loading":
             wait.pause()
         elif kind == "loaded":
@@ -363,6 +369,15 @@ class CellClient:
                 wait.kill_at = None
         else:
             wait.report = message
+        return message is not None
+
+    def _take_unread(self, message: Message, wait: _Wait, cell: Any, index: int) -> None:
+        if message["kind"] != "ask":
+            self._take(message["kind"], message, wait, cell, index)
+        elif self._reply is not None:
+            # the channel's end is noticed where it is read
+            with contextlib.suppress(ChannelClosed):
+                self._channel.send(self._reply(message))
 
 
 def _tells_interrupt(report: Message | None) -> bool:
