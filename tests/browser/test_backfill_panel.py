@@ -223,12 +223,17 @@ def test_missed_ticks_are_seen_and_run_as_each_trigger_says(lab, flow, app, cloc
         expect(chosen).to_contain_text(tick.isoformat()[11:16])
     notebook.check()
 
-    panel.get_by_role("button", name="Run what is due now").click()
+    panel.get_by_role("button", name="Run what is due now").focus()
+    notebook.page.keyboard.press("Enter")
     wait_for(lambda: len(app.runs(status="success")) == 4, seconds=LONG / 1000)
     ran = collections.Counter(run.labels["trigger"] for run in app.runs())
     assert ran == {"all": 3, "last": 1}
     expect(panel.get_by_role("button", name="Run what is due now")).to_have_count(0)
+    # who works by keyboard is still there, and another Enter presses nothing
+    expect(panel.locator(":focus")).to_have_count(1)
+    notebook.page.keyboard.press("Enter")
     assert app.tick() == []
+    assert app.trigger_show("all").enabled
 
 
 def test_a_trigger_leads_to_a_backfill_of_its_ticks(lab, flow, app):

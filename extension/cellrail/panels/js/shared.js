@@ -49,20 +49,12 @@ function draw(node, ...children) {
   for (let place = held; place && place !== node && node.contains(place); place = place.parentNode) around.push(place);
   morphChildren(node, fresh);
   if (around.length && root.activeElement !== held) {
-    // it was moved; or it is gone, and who works by keyboard goes on with what stands there now
+    // it was moved; or it is gone, and who works by keyboard goes on where it stood: on nothing that
+    // another Enter would press
     if (node.contains(held)) held.focus({ preventScroll: true });
-    else focus_in(node, around.filter((place) => node.contains(place)));
+    else focus_on(around.find((place) => node.contains(place)) ?? node);
   }
   return node;
-}
-
-const FOCUSABLE = "button, input, select, textarea, [tabindex='0']";
-
-/** Put the focus on the first thing that can have it, in the nearest of some parts that has one; else on `node`. */
-function focus_in(node, parts = []) {
-  const first = [...parts, node].flatMap((part) => [...part.querySelectorAll(FOCUSABLE)]).find((one) => !one.disabled && one.offsetParent);
-  if (first) first.focus({ preventScroll: true });
-  else focus_on(node);
 }
 
 /** Put the focus on a part itself: the next Tab is the first thing in it. */
@@ -104,11 +96,12 @@ function morph(old, fresh) {
     return;
   }
   if (old.dataset?.fixed) return; // it looks after itself
-  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  const busy = old.getRootNode().activeElement === old;
+  // (a part that was given the focus keeps it)
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(busy && name === "tabindex")) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   for (const kind of Object.keys(old.callbacks ?? {})) if (!(kind in (fresh.callbacks ?? {}))) delete old.callbacks[kind];
   for (const [kind, callback] of Object.entries(fresh.callbacks ?? {})) listen(old, kind, callback);
-  const busy = old.getRootNode().activeElement === old;
   if (old instanceof HTMLInputElement) {
     if (old.type === "checkbox" || old.type === "radio") old.checked = fresh.checked;
     else if (!busy && old.value !== fresh.value) old.value = fresh.value;
