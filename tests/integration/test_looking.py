@@ -239,3 +239,13 @@ def test_every_record_that_the_app_gives_is_a_table_in_a_notebook(make, app):
     assert "2 run" in repr(app.backfill_start(notebook, plan=True, **days))
     fill = app.backfill_start(notebook, **days)
     assert "<td>2 success, 0 running, 0 left</td>" in fill._repr_html_()
+
+
+def test_an_item_that_is_kept_as_it_failed_says_so(make, app):
+    each = "%%step each --foreach i in range(3) --on-error skip\nassert i != 1"
+    run = app.run(make("x = 1", each, "%%step end\nx"))
+
+    kept = app.restart(run.id, from_step="end")
+    words = [item.status for item in kept.items(kept["each"])]
+    assert words == ["kept (origin)", "kept (origin; failed)", "kept (origin)"]
+    assert repr(kept["each[1]"]) == "<step each kept (origin; failed)>"

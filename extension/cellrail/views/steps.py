@@ -47,7 +47,7 @@ class StepView:
 
     @property
     def status_words(self) -> str:
-        """Its status as listings show it: `kept (origin)`, `failed (accepted)`."""
+        """Its status as listings show it: `kept (origin)`, `failed (accepted)`, both at once."""
         return status_words(self._state)
 
     @property
@@ -339,7 +339,8 @@ class TurnView(StepView):
 def status_words(state: StepState) -> str:
     """A step's status as listings show it."""
     if state.status is StepStatus.KEPT and state.kept is not None:
-        return f"kept ({state.kept})"
+        failed = state.job is not None and state.job.status is StepStatus.FAILED
+        return f"kept ({state.kept}; failed)" if failed else f"kept ({state.kept})"
     if state.accepted:
         return f"{state.status} (accepted)"
     return str(state.status)
