@@ -11,7 +11,9 @@ import queue
 import time
 
 import msgspec
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import cellrail
 from cellrail import App
@@ -376,3 +378,48 @@ def test_panels_are_tables_where_there_is_no_front_end(failed, app):
         assert "<img" not in bundle["text/html"]
         assert failed.id in bundle["text/plain"]
         shown.close()
+
+
+def test_a_notebook_that_another_engine_executes_keeps_no_widget_of_a_panel(make, failed, app):
+    """nbclient, as papermill and nbconvert have it, saves the state of every widget it hears of."""
+    panels = (
+        f"import cellrail\napp = cellrail.App({str(app.store_path)!r})\n"
+        f"shown = cellrail.restart_panel({failed.id!r}, app)\nshown"
+    )
+    scripted = (
+        "seen = []\nruns = cellrail.runs_panel(app)\n"
+        "runs.observe(lambda change: seen.append(change.new), 'value')\n"
+        "runs.value = 'chosen'\nassert seen == ['chosen']\n"
+        "button = cellrail.restart_button(store=app, parameters={'limit': 3})\nbutton"
+    )
+    path = make(panels, scripted, name="panels.ipynb")
+    book = nbformat.read(path, as_version=4)
+    NotebookClient(book, kernel_name="python3").execute()
+    assert "widgets" not in book.metadata
+    table = book.cells[0].outputs[0].data
+    assert set(table) == {"text/plain", "text/html"}
+    assert failed.id in table["text/plain"]
+
+    # a box is the user's own widget; what it holds is the panel's name alone
+    box = "import ipywidgets\nipywidgets.VBox([shown, cellrail.runs_panel(app)])"
+    boxed = make(panels, box, name="boxed.ipynb")
+    book = nbformat.read(boxed, as_version=4)
+    NotebookClient(book, kernel_name="python3").execute()
+    kept = book.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    assert not any("anywidget" in str(state) for state in kept.values())
+    assert EVIL not in str(kept)
+
+
+def test_a_panel_that_a_widget_asks_for_is_opened(failed, app, front):
+    """A handler has no cell; it was somebody's click that called it."""
+    front.run(f"import cellrail\napp = cellrail.App({str(app.store_path)!r})")
+    front.run(
+        "made = []\nfrom ipykernel.comm import Comm\n"
+        "get_ipython().kernel.comm_manager.register_target("
+        "'clicked', lambda comm, message: made.append(cellrail.runs_panel(app)))"
+    )
+    kernel = front.client
+    kernel.shell_channel.send(
+        kernel.session.msg("comm_open", {"comm_id": "c", "target_name": "clicked", "data": {}})
+    )
+    assert front.run("made[0].comm is not None") == "True"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Panel(anywidget.AnyWidget):
         panel = cellrail.runs_panel()
         panel.observe(lambda change: print(change.new), "value")
 
-    What is shown is not part of the widget's state: a saved notebook holds none of it.
+    What is shown is not part of the widget's state: a saved notebook holds none of it. Where nobody
+    looks (papermill, nbconvert) there is no widget at all, but what has a value and a table.
     """
 
     _css = style_of()
@@ -77,12 +79,23 @@ class Panel(anywidget.AnyWidget):
             own: what its room is told with every question, and the browser never is.
         """
         self._plain, self._clerk, self._own = plain, clerk_of(store, keys), own or {}
+        self._unseen = secrets.token_hex(16)
         super().__init__(
             _esm=script_of(kinds), _rooms=[[kind.name, kind.title] for kind in kinds],
             _start=start or {}, value=value,
         )  # fmt: skip
-        self._clerk.open(self.model_id, self._tell)
         self.on_msg(self.heard)
+
+    def open(self) -> None:
+        """Tell the front end of the widget, where somebody looks; else no notebook keeps it."""
+        if self.comm is None and self._plain.has_front_end():
+            super().open()
+            self._clerk.open(self.model_id, self._tell)
+
+    @property
+    def model_id(self) -> str:
+        """Names the widget; a box may hold one that nobody has opened."""
+        return self._unseen if self.comm is None else str(super().model_id)
 
     def heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A message from the browser: it is only handed on."""
@@ -95,9 +108,9 @@ class Panel(anywidget.AnyWidget):
             between_cells(lambda: self._tell({"here": here(content["here"])}))
         elif self._own and "room" in content:
             args = {**content.get("args", {}), **self._own}
-            self._clerk.ask(str(self.model_id), {**content, "args": args})
+            self._clerk.ask(self.model_id, {**content, "args": args})
         else:
-            self._clerk.ask(str(self.model_id), content)
+            self._clerk.ask(self.model_id, content)
 
     def _tell(self, answer: dict[str, Any]) -> None:
         self.send(answer)
@@ -112,7 +125,7 @@ class Panel(anywidget.AnyWidget):
         if self.comm is not None:
             # the interpreter may be ending
             with contextlib.suppress(Exception):
-                self._clerk.leave(str(self.model_id))
+                self._clerk.leave(self.model_id)
                 self.layout.close()
         super().close()
 
@@ -120,6 +133,7 @@ class Panel(anywidget.AnyWidget):
         """The widget where a person looks at a notebook, else a table."""
         if not self._plain.has_front_end():
             return {"text/plain": self._plain.text(), "text/html": self._plain.html()}
+        self.open()
         bundle: Any = super()._repr_mimebundle_(**named)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         # what stays in a saved notebook: no ids, no times

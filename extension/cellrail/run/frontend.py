@@ -40,9 +40,9 @@ def has_person(shell: Any) -> bool:
     """Whether a front end with a person executes the cells.
 
     Front ends send the id of the cell with each request; nbclient (papermill, nbconvert) and nbval
-    send none.
+    send none. What a person does to a widget comes as a message without a cell.
     """
-    return not is_headless(shell) and bool(cell_id_of(shell))
+    return not is_headless(shell) and bool(cell_id_of(shell) or _of_widget(shell))
 
 
 def is_headless(shell: Any) -> bool:
@@ -52,6 +52,16 @@ def is_headless(shell: Any) -> bool:
 
 def _request(shell: Any) -> dict[str, Any]:
     """The metadata of the request that is executed."""
+    return dict(_parent(shell).get("metadata") or {})
+
+
+def _of_widget(shell: Any) -> bool:
+    """Whether it is not a cell that is executed, but what a widget in the browser asked for."""
+    header = _parent(shell).get("header") or {}
+    return str(header.get("msg_type") or "").startswith("comm_")
+
+
+def _parent(shell: Any) -> dict[str, Any]:
+    """The message that the kernel is answering."""
     kernel = getattr(shell, "kernel", None)
-    parent = (kernel.get_parent("shell") or {}) if kernel is not None else {}
-    return dict(parent.get("metadata") or {})
+    return dict(kernel.get_parent("shell") or {}) if kernel is not None else {}
