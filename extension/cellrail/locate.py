@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cellrail.errors import AmbiguousRun, RunNotFound
@@ -72,11 +71,16 @@ class RunLocator:
         newest = store.newest(limit=_LATELY)
         if not newest:
             raise RunNotFound("the store has no run yet", hint="cellrail run NOTEBOOK")
-        older = reversed(store.run_ids()) if len(newest) == _LATELY else ()
-        for run_id in itertools.chain(newest, older):
+        for run_id in self._newest_first(newest):
             if not store.started(run_id).options.get("callers"):
                 return run_id
         return newest[0]
+
+    def _newest_first(self, newest: list[str]) -> Iterator[str]:
+        """All runs; those of a very large store are listed only where the newest do not do."""
+        yield from newest
+        if len(newest) == _LATELY:
+            yield from reversed(self._store.run_ids())
 
     def _newest_of(self, notebook: str) -> str:
         store = self._store

@@ -266,3 +266,11 @@ def test_a_recovery_of_items_that_cannot_go_on_is_refused_with_the_restart_that_
     assert words.startswith(f"restart {run.id} --from ")
     assert cellrail(*shlex.split(words)).returncode == 0
     assert printed(app.show("last"), "end") == "[11, 22, 33]\n"
+
+
+def test_a_step_that_failed_and_was_deleted_is_told_of(make, app, refused):
+    run = app.run(make("x = 1", "%%step broken\n1 / 0"))
+    make("x = 1")
+    told, hint = refused(run.id)
+    assert told == "step 'broken', which did not end well, is not in this notebook any more"
+    assert hint == "name the step to restart from with --from"

@@ -254,10 +254,12 @@ class Planner:
         for place in range(len(self.steps)):
             if all(later.number not in self.both.pairs for later in self.steps[place:]):
                 return place
-        raise RestartRefused(
-            "every step of the origin ended well, so there is nothing to repair",
-            hint="name the step to restart from with --from",
-        )
+        found = {old.number for old in self.both.pairs.values()}
+        gone = (old for old in self.both.origin if old.number not in found and not old.ended_well)
+        why = "every step of the origin ended well, so there is nothing to repair"
+        if first := next(gone, None):
+            why = f"step {first.info.label!r}, which did not end well, is not in this notebook any more"
+        raise RestartRefused(why, hint="name the step to restart from with --from")
 
     def _refusals(self, cut: int) -> tuple[list[str], int]:
         """Why not to cut there, and the latest place before it where one could."""
