@@ -40,6 +40,8 @@ class Entry:
     defines: bool = False
     #: something of matplotlib is in it
     drawn: bool = False
+    #: there were NaNs in its stream
+    nans: bool = False
     #: it was loaded and not pickled since: the content is that of the stored stream
     fresh: Fresh | None = None
     #: whether what a container held is flat was not looked at yet
@@ -68,6 +70,7 @@ class Entry:
             slabs=piece.slabs.kept if piece.error is None and piece.slabs is not None else None,
             defines=bool(piece.body_key),
             drawn=piece.draws,
+            nans=piece.nans,
         )
 
     @staticmethod

@@ -21,7 +21,6 @@ Here stands the life of one namespace: before a cell (`look_before`, `leads_to`)
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -134,13 +133,7 @@ class Capture:
             audit: look at everything else, too.
         """
         started = time.perf_counter()
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            delta = self._checkpoint(roots, only, touched, audit=audit)
-        finally:
-            if collecting:
-                gc.enable()
+        delta = self._checkpoint(roots, only, touched, audit=audit)
         delta = msgspec.structs.replace(delta, seconds=time.perf_counter() - started)
         self.current = self.current.after(delta)
         return delta

@@ -56,6 +56,8 @@ class Dumper:
         values: list[Any],
         keys: Iterable[str] | None = None,
         before: Slabs | None = None,
+        *,
+        nans: bool = False,
     ) -> Piece:
         """Pickle values into one stream.
 
@@ -64,13 +66,14 @@ class Dumper:
             values: what they are, in the same order.
             keys: of functions and classes that stand before them, by value.
             before: what the one value was cut into at the capture before.
+            nans: they held NaNs when they were pickled last, and probably do so again.
         """
-        piece = self._attempt(names, values, keys, before)
+        piece = self._attempt(names, values, keys, before, nans=nans)
         if piece.error == "it is nested too deeply" and sys.getrecursionlimit() < _LIMIT:
             limit = sys.getrecursionlimit()
             sys.setrecursionlimit(_LIMIT)
             try:
-                piece = self._attempt(names, values, keys, before)
+                piece = self._attempt(names, values, keys, before, nans=nans)
             finally:
                 sys.setrecursionlimit(limit)
         return piece
@@ -81,11 +84,15 @@ class Dumper:
         values: list[Any],
         keys: Iterable[str] | None,
         before: Slabs | None,
+        *,
+        nans: bool,
     ) -> Piece:
-        piece = self._made(Pickler, names, values, keys, before)
-        if piece.error is None and may_hold_nans(piece.stream):
-            piece = self._made(NanPickler, names, values, keys, before)
-        return piece
+        # (where there is no NaN, both make the same stream)
+        if not nans:
+            piece = self._made(Pickler, names, values, keys, before)
+            if piece.error is not None or not may_hold_nans(piece.stream):
+                return piece
+        return self._made(NanPickler, names, values, keys, before)
 
     def _made(
         self,
@@ -111,6 +118,7 @@ class Dumper:
         pickler.kinds.pop(Slabs, None)
         piece.buffers, piece.kinds = pickler.buffers, pickler.kinds.keys()
         piece.keys, piece.modules = tuple(pickler.keys), pickler.modules
+        piece.nans = pickler.holds_nans
         return piece
 
     def go_on(self, piece: Piece, pickler: Pickler, values: Iterable[Any]) -> None:

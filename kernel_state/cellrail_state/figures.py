@@ -26,14 +26,14 @@ class Figures:
         """Let go of the user's objects."""
         self._whole.clear()
 
-    def part(self, name: str, value: object) -> Piece | None:
-        """The piece of a variable that holds a figure or parts of it."""
+    def part(self, name: str, value: object, *, nans: bool = False) -> Piece | None:
+        """The piece of a variable that holds a figure or parts of it; see `Dumper.dump`."""
         figure = figure_of(value)
         if figure is None:
             return None
         whole = self._whole.get(id(figure))
         if whole is None:
-            whole = self._whole[id(figure)] = self._dumper.dump((FIGURE,), [figure])
+            whole = self._whole[id(figure)] = self._dumper.dump((FIGURE,), [figure], nans=nans)
         if whole.error is not None:
             return None
         memo = self._dumper.memo(whole)
@@ -50,6 +50,7 @@ class Figures:
             kinds=whole.kinds,
             modules=whole.modules,
             figure=whole,
+            nans=whole.nans,
         )
 
     @staticmethod
@@ -75,7 +76,9 @@ class Figures:
             return
         made = self._whole.pop(id(whole.values[0]), None)
         if made is None or made.pickler is None:  # its pickler went on with other values already
-            made = self._dumper.dump(piece.heads, [whole.values[0], *piece.values])
+            made = self._dumper.dump(
+                piece.heads, [whole.values[0], *piece.values], nans=whole.nans
+            )
         else:
             self._dumper.go_on(made, made.pickler, piece.values)
         piece.error, piece.over_limit = made.error, made.over_limit

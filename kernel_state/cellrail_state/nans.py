@@ -15,8 +15,9 @@ import re
 import struct
 import sys
 
-#: pickle's opcode for a float, and the exponent and first bit of those that are none
-_IN_STREAM = re.compile(rb"G[\x7f\xff][\xf0-\xff]", re.DOTALL)
+#: pickle's opcode for a float, and the exponent and first bits of those that are none; the
+#: infinities have that exponent, too, and nothing behind it: plots are full of them
+_IN_STREAM = re.compile(rb"G[\x7f\xff](?!\xf0\0{6})[\xf0-\xff]", re.DOTALL)
 
 
 def may_hold_nans(stream: bytes) -> bool:
@@ -30,11 +31,14 @@ class Names:
     def __init__(self) -> None:
         #: by address; the objects are kept, so that no address is used anew
         self._known: dict[int, tuple[float, str]] = {}
+        #: whether one was met
+        self.met = False
 
     def of(self, value: object) -> str | None:
         """The id of a NaN; None for anything else."""
         if type(value) is not float or value == value:  # noqa: PLR0124 - only a NaN is not itself
             return None
+        self.met = True
         if value is math.nan:
             return "math"
         if value is getattr(sys.modules.get("numpy"), "nan", None):

@@ -101,6 +101,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
         self._cells: set[int] = set()
 
+    @property
+    def holds_nans(self) -> bool:
+        """Whether it has met a NaN, as far as it looks for them."""
+        return False
+
     def close(self) -> None:
         """Forget every object that was met."""
         self.clear_memo()
@@ -236,6 +241,11 @@ class NanPickler(Pickler):
     def persistent_id(self, obj: Any) -> str | None:
         """The id of a NaN."""
         return self._nans.of(obj)
+
+    @property
+    def holds_nans(self) -> bool:
+        """Whether it has met a NaN."""
+        return self._nans.met
 
 
 _NEWLINE = ord("\n")

@@ -32,6 +32,8 @@ class Piece:
     pickler: Pickler | None = None
     error: str | None = None
     over_limit: bool = False
+    #: there are NaNs in the stream
+    nans: bool = False
     #: the value, cut: it is a long flat container
     slabs: Slabs | None = None
     #: key of the definition that the variable is

@@ -62,8 +62,9 @@ class Pieces:
     def add(self, name: str, value: object) -> None:
         """Pickle a variable by itself; of a part of a figure, the figure."""
         entry = self._entries.get(name)
-        piece = self._figures.part(name, value) or self._dumper.dump(
-            (name,), [value], before=entry.slabs if entry is not None else None
+        nans = entry is not None and entry.nans
+        piece = self._figures.part(name, value, nans=nans) or self._dumper.dump(
+            (name,), [value], before=entry.slabs if entry is not None else None, nans=nans
         )
         changed = entry is None or entry.fresh is not None or entry.content != piece.content
         if piece.error is None and changed and self._secret(piece):
@@ -110,9 +111,9 @@ class Pieces:
         self, keys: Iterable[str], values: Sequence[Any] = (), names: tuple[str, ...] = ()
     ) -> Piece:
         """Pickle definitions with all that these need, and values behind them."""
-        wanted = sorted(keys)
+        wanted, nans = sorted(keys), self._hold_nans(names)
         while True:
-            piece = self._dumper.dump(names, list(values), wanted)
+            piece = self._dumper.dump(names, list(values), wanted, nans=nans)
             piece.definitions = tuple(wanted)
             if piece.error is not None or set(piece.keys) <= set(wanted):
                 return piece
@@ -155,7 +156,11 @@ class Pieces:
             return parts
         if len(names) == 1:
             return self.all[names[0]]
-        return self._dumper.dump(names, [self.all[name].values[0] for name in names])
+        values = [self.all[name].values[0] for name in names]
+        return self._dumper.dump(names, values, nans=self._hold_nans(names))
+
+    def _hold_nans(self, names: Iterable[str]) -> bool:
+        return any(name in self.all and self.all[name].nans for name in names)
 
     def connect(self) -> None:
         """Find which pieces share objects."""

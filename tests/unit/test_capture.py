@@ -361,3 +361,20 @@ def test_a_capture_keeps_nothing_alive(session: Session) -> None:
         assert ref() is None
     finally:
         gc.enable()
+
+
+def test_nothing_is_collected_while_a_namespace_is_looked_at(session: Session) -> None:
+    """What pickling remembers of a hundred thousand objects is no garbage."""
+    import gc
+
+    session.cell("many = {n: [str(n)] for n in range(20_000)}; box = [many]")
+    session.capture.checkpoint(user_names(session.ns), touched=(), audit=False)
+    session.ns["many"][5].append("unseen")
+    collected = []
+    gc.callbacks.append(lambda phase, told: collected.append(phase))
+    try:
+        assert session.capture.look_before(user_names(session.ns), {"box"}) == ("box", "many")
+    finally:
+        gc.callbacks.pop()
+    assert not collected
+    assert gc.isenabled()

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from cellrail_state import slabs
+from cellrail_state import dumping, slabs
 from cellrail_state.capture import Capture
 from cellrail_state.namespace import user_names
 from cellrail_state.restore import restore
@@ -61,3 +61,31 @@ def test_nans_are_the_objects_they_were(long):
     again = Capture(objects, globals=back)
     again.adopt(capture.current, user_names(back))
     assert again.checkpoint(user_names(back)).written == ()
+
+
+
+def test_a_value_that_held_nans_is_pickled_once_from_then_on():
+    ns: dict[str, Any] = {"__name__": "__main__", "plot": [math.inf, -math.inf], "x": [math.nan]}
+    objects = MemoryObjects()
+    capture, dumper = Capture(objects, globals=ns), dumping.Dumper
+    with mock.patch.object(dumper, "_made", autospec=True, side_effect=dumper._made) as made:
+
+        def pickled() -> list[str]:
+            made.reset_mock()
+            capture.checkpoint(user_names(ns))
+            return sorted(call.args[2][0] for call in made.mock_calls)
+
+        # where nothing is known yet, it is found out; an infinity is a number
+        assert pickled() == ["plot", "x", "x"]
+        ns["x"].append(1)
+        ns["plot"].append(1)
+        assert pickled() == ["plot", "x"]
+        # nor does a hint that is out of date do harm
+        ns["x"][:] = [2.0]
+        assert pickled() == ["x"]
+        ns["x"].append(math.nan)
+        assert pickled() == ["x", "x"]
+
+    back: dict[str, Any] = {"__name__": "__main__"}
+    assert not restore(capture.current, back, objects).failed
+    assert (back["plot"], back["x"]) == ([math.inf, -math.inf, 1], [2.0, math.nan])
