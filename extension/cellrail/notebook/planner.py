@@ -258,7 +258,8 @@ class Planner:
         gone = (old for old in self.both.origin if old.number not in found and not old.ended_well)
         why = "every step of the origin ended well, so there is nothing to repair"
         if first := next(gone, None):
-            why = f"step {first.info.label!r}, which did not end well, is not in this notebook any more"
+            label = first.info.label
+            why = f"step {label!r}, which did not end well, is not in this notebook any more"
         raise RestartRefused(why, hint="name the step to restart from with --from")
 
     def _refusals(self, cut: int) -> tuple[list[str], int]:
