@@ -24,6 +24,7 @@ import msgspec
 from cellrail_state import locks
 from cellrail_state.errors import StoreError, StoreTooNew
 from cellrail_state.ingest import TABLES, Ingested, fetch, ingest, insert
+from cellrail_state.instances import attached
 from cellrail_state.rows import RunRow, state_rows
 from cellrail_state.searching import RunPage, RunSearch
 from cellrail_state.sql import migrations, queries
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 #: whoever asks next catches up
 INGEST_SECONDS = 0.0
 #: seconds that a query waits before it is answered from a copy
-QUERY_SECONDS = 0.1
+QUERY_SECONDS = 0.06
 #: seconds that it waits for the copy, which nobody holds for long
 ASIDE_SECONDS = 2.0
 #: seconds that a query spends on bringing a copy up to date
@@ -242,11 +243,8 @@ class Catalog:
             for path in (new, new.with_name(new.name + ".wal")):
                 path.unlink(missing_ok=True)
             try:
-                connection = _alone(duckdb.connect(str(new)))
-                try:
+                with attached(new) as connection:
                     _migrate(connection)
-                finally:
-                    connection.close()
             except duckdb.Error as error:
                 raise _Unavailable(str(error).splitlines()[0]) from error
             new.rename(self._path)
@@ -303,13 +301,9 @@ class Catalog:
         """A database file, up to date (as far as `seconds` allow)."""
         import duckdb
 
-        try:
-            connection = _alone(duckdb.connect(str(path)))
-        except duckdb.Error as error:
-            # held by another program, or damaged: either way not ours to wait for
-            raise _Unavailable(str(error).splitlines()[0]) from error
-        try:
+        with contextlib.ExitStack() as stack:
             try:
+                connection = stack.enter_context(attached(path))
                 self._store.points.reach("catalog.before_ingest")
                 _migrate(connection)
                 done = ingest(connection, self._store, seconds=seconds)
@@ -317,15 +311,15 @@ class Catalog:
             except StoreTooNew:
                 raise
             except (duckdb.Error, StoreError) as error:
+                # held by another program, or damaged: either way not ours to wait for
                 raise _Unavailable(str(error).splitlines()[0]) from error
-            yield connection, done
-        except RuntimeError as error:
-            # how DuckDB tells of Ctrl-C
-            if "interrupted" in str(error).lower():
-                raise KeyboardInterrupt from error
-            raise
-        finally:
-            connection.close()
+            try:
+                yield connection, done
+            except RuntimeError as error:
+                # how DuckDB tells of Ctrl-C
+                if "interrupted" in str(error).lower():
+                    raise KeyboardInterrupt from error
+                raise
 
     @contextlib.contextmanager
     def _newest(self) -> Iterator[Any]:
@@ -335,15 +329,10 @@ class Catalog:
 
     @contextlib.contextmanager
     def _in_memory(self, seconds: float | None = None) -> Iterator[Any]:
-        import duckdb
-
-        connection = _alone(duckdb.connect(":memory:"))
-        try:
+        with attached(None) as connection:
             _migrate(connection)
             self.behind = ingest(connection, self._store, seconds=seconds).behind
             yield connection
-        finally:
-            connection.close()
 
 
 @contextlib.contextmanager
@@ -357,12 +346,6 @@ def _turn(lock: Path, seconds: float) -> Iterator[None]:
             message = "the catalog is in use"
             raise _Unavailable(message)
         yield
-
-
-def _alone(connection: Any) -> Any:
-    """A table that does not exist is not looked for among the variables of this program."""
-    connection.execute("SET python_enable_replacements = false")
-    return connection
 
 
 def _migrate(connection: Any) -> None:
