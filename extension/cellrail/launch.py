@@ -7,6 +7,7 @@ imported while it boots.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -153,6 +154,7 @@ class Launcher(msgspec.Struct, kw_only=True):
             any_seed=origin is None and self.hash_seed is None,
             lone_seed=self.tick is not None and seed != self.hash_seed,
             imports=tuple(leading_imports(prepare.first_sources(self.flow))),
+            meanwhile=lambda: _import_in_background("papermill"),
         )
 
     def _kernel_settings(self) -> dict[str, Any]:
@@ -329,11 +331,13 @@ def _without_papermills_guess() -> Iterator[None]:
 
 
 def _import_in_background(module: str) -> None:
-    """The run's end needs it; meanwhile this process mostly waits."""
+    """It is needed soon; meanwhile this process mostly waits."""
     from importlib import import_module
     from threading import Thread
 
-    Thread(target=import_module, args=(module,), name=f"import-{module}", daemon=True).start()
+    if module not in sys.modules:
+        name = f"import-{module}"
+        Thread(target=import_module, args=(module,), name=name, daemon=True).start()
 
 
 def wait_rules(settings: Settings) -> WaitRules:

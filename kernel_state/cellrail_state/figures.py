@@ -76,9 +76,7 @@ class Figures:
             return
         made = self._whole.pop(id(whole.values[0]), None)
         if made is None or made.pickler is None:  # its pickler went on with other values already
-            made = self._dumper.dump(
-                piece.heads, [whole.values[0], *piece.values], nans=whole.nans
-            )
+            made = self._dumper.dump(piece.heads, [whole.values[0], *piece.values], nans=whole.nans)
         else:
             self._dumper.go_on(made, made.pickler, piece.values)
         piece.error, piece.over_limit = made.error, made.over_limit

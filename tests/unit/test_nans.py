@@ -63,7 +63,6 @@ def test_nans_are_the_objects_they_were(long):
     assert again.checkpoint(user_names(back)).written == ()
 
 
-
 def test_a_value_that_held_nans_is_pickled_once_from_then_on():
     ns: dict[str, Any] = {"__name__": "__main__", "plot": [math.inf, -math.inf], "x": [math.nan]}
     objects = MemoryObjects()

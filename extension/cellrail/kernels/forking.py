@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -77,12 +77,18 @@ class Zygote:
     #: what it runs
     code: ClassVar[str] = "from cellrail.kernels.zygote import main; main()"
 
-    def __init__(self, blueprint: Blueprint, left: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        left: Mapping[str, str],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
         """Start it, and wait until it can fork.
 
         Args:
             blueprint: what it is made of.
             left: imports not to be done ahead, and why.
+            meanwhile: called when it is on its way.
 
         Raises:
             CannotFork: it must not, or it ended.
@@ -108,6 +114,7 @@ class Zygote:
                 start_new_session=True,
             )  # fmt: skip
         try:
+            meanwhile()
             told = self._prepared(left)
         except BaseException:
             self.close()

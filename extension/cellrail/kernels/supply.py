@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any, ClassVar
@@ -53,6 +53,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     lone_seed: bool = False
     #: modules that the notebook imports before anything else
     imports: tuple[str, ...] = ()
+    #: called where a process to fork from has been started, and has to be waited for
+    meanwhile: Callable[[], object] = lambda: None
     #: those that `wait_ready_alike` tells its hooks
     settings: dict[str, Any] = {}
 
@@ -141,7 +143,7 @@ class WarmSupply:
         if wanted.lone_seed and blueprint not in self._once:
             self._once.add(blueprint)
             return None
-        return self._made(blueprint)
+        return self._made(blueprint, wanted.meanwhile)
 
     def _blueprint(self, wanted: Wanted) -> Blueprint:
         return _blueprint(wanted, self._specification(wanted.name))
@@ -167,14 +169,14 @@ class WarmSupply:
         zygote, _ = self._zygotes.pop(blueprint)
         zygote.retire()
 
-    def _made(self, blueprint: Blueprint) -> Zygote:
+    def _made(self, blueprint: Blueprint, meanwhile: Callable[[], object]) -> Zygote:
         bare = _without_seed(blueprint)
         if bare in self._unfit:
             raise CannotFork(self._unfit[bare])
         left = self._left.setdefault(bare, {})
         while True:
             try:
-                zygote = self.zygote(blueprint, left)
+                zygote = self.zygote(blueprint, left, meanwhile)
             except CannotFork as error:
                 if not error.module or error.module in left:
                     self._unfit[bare] = error.why
