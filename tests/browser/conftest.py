@@ -78,7 +78,7 @@ class Lab:
         page.wait_for_function(_READY)
         if dark:
             self.theme(page, "JupyterLab Dark")
-        return Page(page, self.folder / name)
+        return Page(page, self.folder / name, app=app)
 
     @staticmethod
     def theme(page: Any, name: str) -> None:
@@ -93,8 +93,8 @@ class Lab:
 class Page:
     """A notebook in a browser."""
 
-    def __init__(self, page: Any, path: Path) -> None:
-        self.page, self.path = page, path
+    def __init__(self, page: Any, path: Path, *, app: str = "") -> None:
+        self.page, self.path, self._app = page, path, app
 
     def run(self, place: int) -> None:
         """Execute a cell, as Shift-Enter does."""
@@ -148,7 +148,7 @@ class Page:
         """Check what is seen, and take a picture of it where wanted (`make screenshots`)."""
         self.check()
         folder = os.environ.get("SCREENSHOTS")
-        if folder:
+        if folder and self._app == "lab":
             Path(folder).mkdir(parents=True, exist_ok=True)
             # all of it at once: what lies outside the window is no part of a picture
             size, height = self.page.viewport_size, self.panel.bounding_box()["height"]

@@ -49,8 +49,10 @@ def drag(page, panel, first: str, last: str) -> None:
     page.mouse.up()
 
 
-def test_ten_days_are_backfilled_with_a_pause_in_the_middle(lab, flow, app, tmp_path):
-    notebook = lab.open(lab.notebook(PANEL.format("backfill_panel('days.ipynb')"), "shown.value"))
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_ten_days_are_backfilled_with_a_pause_in_the_middle(lab, flow, app, tmp_path, where):
+    cells = lab.notebook(PANEL.format("backfill_panel('days.ipynb')"), "shown.value")
+    notebook = lab.open(cells, app=where)
     notebook.run(0)
     page, panel = notebook.page, notebook.panel
     panel.get_by_label("Time zone", exact=True).fill("Europe/Paris")
@@ -150,20 +152,22 @@ def test_a_range_that_is_typed_brings_its_months(lab, flow):
     expect(day(panel, "2024-10-02")).to_be_visible()
 
 
-def test_a_suspended_run_is_resumed_with_a_form(lab, make, app):
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_a_suspended_run_is_resumed_with_a_form(lab, make, app, where):
     path = make(
         "%%step approve\nfrom cellrail import flow\nflow.suspend('24h', on_timeout='cancel')",
         "%%step after\nprint(flow.resume_data)",
         name="gate.ipynb",
     )
     run = app.run(path, labels={"who": EVIL})
-    notebook = lab.open(lab.notebook(PANEL.format("waits_panel()")), dark=True)
+    notebook = lab.open(lab.notebook(PANEL.format("waits_panel()")), app=where, dark=True)
     notebook.run(0)
     panel = notebook.panel
     row = panel.get_by_role("row", name=re.compile(run.id))
     expect(row).to_contain_text("then it is cancelled")
     expect(row).to_contain_text(EVIL)
     row.get_by_role("button", name="Answer").click()
+    expect(panel.get_by_label("Name 1")).to_be_focused()
     panel.get_by_label("Name 1").fill("approved")
     panel.get_by_label("Value 1").fill("true")
     panel.get_by_role("tab", name="JSON").click()
@@ -185,9 +189,7 @@ def test_a_trigger_is_switched_off_and_on(lab, flow, app, where):
     switch = panel.get_by_role("switch", name="Trigger nightly is enabled")
     expect(switch).to_be_checked()
     expect(panel.get_by_role("region", name="Trigger nightly")).to_contain_text("02:30")
-    if where == "lab":
-        notebook.shoot("triggers")
-    notebook.check()
+    notebook.shoot("triggers")
     switch.focus()
     notebook.page.keyboard.press("Space")
     expect(switch).not_to_be_checked()
@@ -229,6 +231,11 @@ def test_missed_ticks_are_seen_and_run_as_each_trigger_says(lab, flow, app, cloc
     ran = collections.Counter(run.labels["trigger"] for run in app.runs())
     assert ran == {"all": 3, "last": 1}
     expect(panel.get_by_role("button", name="Run what is due now")).to_have_count(0)
+    begun = panel.get_by_role("status").filter(has_text="to be run in the background")
+    for policy, one in due.items():
+        for number, word in ((len(one.ticks), "to be run"), (len(one.skipped), "skipped")):
+            if number:
+                expect(begun).to_contain_text(re.compile(rf"{policy}: .*\b{number} {word}"))
     # who works by keyboard is still there, and another Enter presses nothing
     expect(panel.locator(":focus")).to_have_count(1)
     notebook.page.keyboard.press("Enter")

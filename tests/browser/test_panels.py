@@ -48,8 +48,9 @@ def test_what_keeps_somebody_from_using_a_panel_is_seen(markup):
         markup("<div class='cellrail'><button></button></div>").check()
 
 
-def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, failed, app):
-    notebook = lab.open(lab.notebook(OPEN))
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_a_failed_run_is_restarted_with_another_parameter_and_looked_into(lab, failed, app, where):
+    notebook = lab.open(lab.notebook(OPEN), app=where)
     notebook.run(0)
     panel = notebook.panel
 
@@ -432,14 +433,15 @@ def test_the_typed_form_keeps_line_breaks_and_tells_what_is_wrong_at_the_field(l
     assert app.show("last").parameters["note"] == "three\nlines\nnow"
 
 
-def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app):
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_a_run_is_watched_while_it_goes_on_and_cancelled(lab, make, app, where):
     path = make(
         "%%step first\nx = 1", "%%step wait\nimport time\ntime.sleep(60)", "%%step last\ny = x"
     )
     from cellrail.panels.errand import Errand, Wish
 
     errand = Errand(app, Wish(store=str(app.store_path), verb="run", run=str(path)))
-    notebook = lab.open(lab.notebook(OPEN))
+    notebook = lab.open(lab.notebook(OPEN), app=where)
     notebook.run(0)
     panel = notebook.panel
     panel.get_by_role("row", name=re.compile("running.* flow.ipynb")).click()
@@ -482,11 +484,3 @@ def test_a_restart_in_this_kernel_is_offered_where_it_leads_somewhere(lab, faile
     own.panel.get_by_label("longest", exact=True).fill("1000")
     expect(own.panel.get_by_text("the changed ones are for a run of its own")).to_be_visible()
     expect(button).to_be_disabled()
-
-
-def test_panels_work_in_notebook_7(lab, failed):
-    pytest.importorskip("notebook", reason="no notebook here: pip install notebook")
-    notebook = lab.open(lab.notebook(OPEN), app="notebook")
-    notebook.run(0)
-    notebook.panel.get_by_role("row", name=re.compile(failed.id)).click()
-    expect(notebook.panel.get_by_role("treeitem", name=re.compile("^check"))).to_be_visible()

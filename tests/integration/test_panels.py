@@ -377,6 +377,8 @@ def test_panels_are_tables_where_there_is_no_front_end(failed, app):
         assert "<script" not in bundle["text/html"]
         assert "<img" not in bundle["text/html"]
         assert failed.id in bundle["text/plain"]
+        assert "in a terminal: cellrail " in bundle["text/plain"]
+        assert "in a terminal: cellrail " in bundle["text/html"]
         shown.close()
 
 

@@ -268,9 +268,10 @@ def test_a_recovery_of_items_that_cannot_go_on_is_refused_with_the_restart_that_
     assert printed(app.show("last"), "end") == "[11, 22, 33]\n"
 
 
-def test_a_step_that_failed_and_was_deleted_is_told_of(make, app, refused):
+@pytest.mark.parametrize("plan", [True, False])
+def test_a_step_that_failed_and_was_deleted_is_told_of(make, app, plan):
     run = app.run(make("x = 1", "%%step broken\n1 / 0"))
     make("x = 1")
-    told, hint = refused(run.id)
-    assert told == "step 'broken', which did not end well, is not in this notebook any more"
-    assert hint == "name the step to restart from with --from"
+    with pytest.raises(CellrailError, match="'broken', which did not end well, is not") as told:
+        app.restart(run.id, plan=plan)
+    assert told.value.hint == "name the step to restart from with --from"

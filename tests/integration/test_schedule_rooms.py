@@ -193,6 +193,9 @@ def test_what_waits_is_told_and_a_resume_goes_on_by_itself(app, gate):
     with pytest.raises(UserError, match="no JSON") as refused:
         asked.answer("answer", {"run": run.id, "step": "approve", "by": "resume", "data": "yes"})
     assert "quotes" in refused.value.hint
+    twice = {"run": run.id, "step": "approve", "by": "resume", "data": '{"by": 1, "by": 2}'}
+    with pytest.raises(UserError, match="the key 'by' comes twice"):
+        asked.answer("answer", twice)
     before = asked.stamp("waits", {})
     answer = {"run": run.id, "step": "approve", "by": "resume", "data": '{"by": "ann"}'}
     assert asked.answer("answer", answer)["step"] == "approve"

@@ -434,6 +434,7 @@ def test_states_resources_and_variables_from_the_command_line(cellrail, app):
     assert json.loads(wrong.stdout)["error"]["code"] == "not-set"
     assert "did you mean 'f/x'?" in wrong.stdout
     assert "no JSON" in cellrail("state", "set", "p", "text").stderr
+    assert "the key 'a' comes twice" in cellrail("state", "set", "p", '{"a": 1, "a": 2}').stderr
     assert cellrail("state", "set", "p", '"text"').returncode == 0
     assert cellrail("state", "get", "p").stdout == '"text"\n'
     assert cellrail("state", "get", "f/x").returncode == 2

@@ -12,6 +12,7 @@ import click
 
 from cellrail.app.stating import Stored
 from cellrail.cli.common import Context, common_options, moment, table
+from cellrail.run.jsontext import typed
 
 _SHOWN = 60
 
@@ -56,7 +57,7 @@ def _content(text: str) -> str:
 def _json(text: str) -> Any:
     content = _content(text)
     try:
-        return json.loads(content)
+        return typed(content)
     except ValueError as error:
         raise click.UsageError(
             f"the value is no JSON: {error} (a string needs its quotes: '\"text\"')"

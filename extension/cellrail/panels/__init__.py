@@ -271,16 +271,18 @@ def open_panel(
         value: what is chosen at first.
         own: what its room is told with every question, and the browser never is.
     """
-    from cellrail.panels.static import table_of
+    from cellrail.panels.static import commands_of, table_of
 
     app = _app_of(store)
     title = "cellrail" if len(kinds) > 1 else f"cellrail {kinds[0].title.lower()}"
     shown = {**start, **(own or {})}
-    plain = Plain(title, lambda: table_of(app, kinds[0].name, shown, title))
+    words = commands_of(kinds[0].name)
     try:
         from cellrail.panels.widget import Panel
     except ImportError:
-        return Plain(title, lambda: table_of(app, kinds[0].name, shown, title), hint=_MISSING)
+        words = "\n".join(filter(None, [words, _MISSING]))
+        return Plain(title, lambda: table_of(app, kinds[0].name, shown, title), hint=words)
+    plain = Plain(title, lambda: table_of(app, kinds[0].name, shown, title), hint=words)
     return Panel(
         kinds, plain, store=app.store_path, keys=app.keys, start=start, value=value, own=own
     )

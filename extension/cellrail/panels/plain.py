@@ -22,7 +22,7 @@ class Plain:
         Args:
             title: names the panel.
             make: makes the table.
-            hint: why there is no panel, where there could be one.
+            hint: what else there is to do: why there is no panel, what to call in a terminal.
         """
         self.title = title
         self._make, self._hint = make, hint

@@ -38,7 +38,7 @@ def waits(app: App, start: Mapping[str, Any], title: str) -> Table:
         for one in app.waits(limit=_ROWS)
         if run in {"", one.info.run_id}
     )  # fmt: skip
-    headings = ("run", "notebook", "step", "waits", "until (UTC)", "then", "")
+    headings = ("run", "notebook", "step", "waits", "until (UTC)", "then", "how it stands")
     return Table(title=title, headings=headings, rows=rows, empty="no run waits")
 
 

@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from cellrail.app import App
 
 _ROWS = 20
+#: what does in a terminal what a room does
+_COMMANDS = {
+    "runs": "cellrail runs", "run": "cellrail show RUN, cellrail show RUN STEP",
+    "restart": "cellrail restart RUN --from STEP, with --plan to see what would happen",
+    "backfill": "cellrail backfill list, cellrail backfill start NOTEBOOK --start DAY --end DAY",
+    "waits": "cellrail runs --status suspended, cellrail resume RUN, cellrail cancel RUN",
+    "triggers": "cellrail trigger list, cellrail trigger enable ID, cellrail tick",
+    "state": "cellrail state list, cellrail resource list, cellrail variable list",
+}  # fmt: skip
+
+
+def commands_of(room: str) -> str:
+    """What to call in a terminal for what a room does; "" for a button."""
+    commands = _COMMANDS.get(room, "")
+    return f"in a terminal: {commands}" if commands else ""
 
 
 def table_of(app: App, room: str, start: Mapping[str, Any], title: str) -> Table:

@@ -40,6 +40,25 @@ def from_text(text: str) -> Any:
     return json.loads(text)
 
 
+def typed(text: str) -> Any:
+    """The value of a JSON text that a person has typed: of two values for one key none is dropped.
+
+    Raises:
+        ValueError: it is no JSON, or a key comes twice.
+    """
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        message = f"the key {twice!r} comes twice"
+        raise ValueError(message)
+    return found
+
+
 def given_value(text: str | None, what: str) -> Any:
     """The value that a person gives as JSON, as a file's (`@FILE`), or on standard input (`-`).
 
@@ -53,7 +72,7 @@ def given_value(text: str | None, what: str) -> Any:
             text = sys.stdin.read()
         elif text.startswith("@"):
             text = Path(text[1:]).read_text("utf-8")
-        return json.loads(text)
+        return typed(text)
     except OSError as error:
         raise UserError(f"{what}: {error.filename}: {error.strerror}") from error
     except ValueError as error:

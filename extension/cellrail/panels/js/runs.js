@@ -105,8 +105,10 @@ rooms.runs = (ctx) => {
     const last = wish.offset + rows.length;
     draw(foot, h("span", { class: "cr-soft cr-grow", role: "status" }, page ? `${rows.length ? count(wish.offset + 1) : 0}–${count(last)} of ${count(page.total)} runs`
       + (page.behind ? ` · ${count(page.behind)} are still being read` : "") : "Looking…"),
+      button("First", () => change({ offset: 0 }), { disabled: wish.offset === 0, key: "first", "aria-label": "First page" }),
       button("Previous", () => change({ offset: Math.max(0, wish.offset - PAGE) }), { disabled: wish.offset === 0, key: "previous" }),
-      button("Next", () => change({ offset: wish.offset + PAGE }), { disabled: !page || last >= page.total, key: "next" }));
+      button("Next", () => change({ offset: wish.offset + PAGE }), { disabled: !page || last >= page.total, key: "next" }),
+      button("Last", () => change({ offset: Math.floor((page.total - 1) / PAGE) * PAGE }), { disabled: !page || last >= page.total, key: "last", "aria-label": "Last page" }));
   }
 
   // what is told as a time ago, or goes on

@@ -6,8 +6,9 @@ rooms.triggers = (ctx) => {
   let trouble = null;
   let chosen = "";
   let busy = "";
+  let begun = null; // what the last press began, and what was skipped by it
   let stop = null;
-  const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "Triggers" });
+  const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "List of triggers" });
   const detail = h("div", {});
   const el = h("div", {}, table, detail);
 
@@ -15,17 +16,19 @@ rooms.triggers = (ctx) => {
 
   function choose(id) {
     chosen = id;
-    trouble = null;
+    [trouble, begun] = [null, null];
     if (ctx.alone) ctx.value = id;
     show();
   }
 
   async function act(what, id, words) {
     if (busy) return;
-    [busy, trouble] = [`${what}-${id}`, null];
+    [busy, trouble, begun] = [`${what}-${id}`, null, null];
     show();
+    const due = rows.filter((row) => row.enabled && (row.due_count || row.skipped_count));
     try {
       await ctx.ask(what, { id });
+      if (what === "tick") begun = due;
       ctx.say(words);
     } catch (problem) {
       trouble = problem;
@@ -73,11 +76,17 @@ rooms.triggers = (ctx) => {
         h("td", { class: "cr-nowrap" }, row.last ? [badge(row.last.status), row.active > 1 ? h("span", { class: "cr-soft" }, ` ${row.active} under way`) : null] : h("span", { class: "cr-soft" }, "never")))))));
   }
 
+  /** What a press has begun: its ticks are not listed as due any more. */
+  function told_of(due) {
+    const ticks = (number, all, shown) => (number ? [`${count(number)} ${all}: `, h("span", { class: "cr-mono" }, shown.map((tick) => words(tick.tick ?? tick)).join(", ")), number > shown.length ? " and so on" : ""] : null);
+    return h("div", { class: "cr-note", key: "begun", role: "status" }, due.map((row) => h("div", {}, `${row.id}: `, ticks(row.due_count, "to be run in the background", row.due), row.due_count && row.skipped_count ? "; " : null, ticks(row.skipped_count, "skipped", row.skipped))));
+  }
+
   function draw_detail() {
     const row = one();
     if (!row) return draw(detail, trouble ? problem(trouble) : null);
     const list = (ticks) => ticks.map((tick) => h("div", { class: "cr-mono", title: tick }, words(tick), h("span", { class: "cr-soft" }, ` ${tick.slice(19)}`)));
-    const policy = { all: "every missed tick is run", last: "of missed ticks the last is run", none: "missed ticks are skipped" }[row.missed_policy];
+    const policy = { all: "every missed tick is run", last: "a missed tick is run where no later one is due, the others are skipped", none: "missed ticks are skipped" }[row.missed_policy];
     const facts = [
       ["Next", row.enabled ? list(row.next) : "disabled"],
       ["Due", [row.due.map(({ tick, missed }) => h("div", {}, list([tick]), missed ? h("span", { class: "cr-late" }, " missed") : null)), row.due_count > row.due.length ? `and ${count(row.due_count - row.due.length)} more` : null]],
@@ -86,7 +95,7 @@ rooms.triggers = (ctx) => {
       ["Out", row.out], ["Looked at", `${ago(row.looked)} (${clock(row.looked)})`], ["Made", `${clock(row.created)}${row.user ? ` by ${row.user}` : ""}`],
     ].filter(([, value]) => value && [value].flat(Infinity).filter(Boolean).length);
     return draw(detail, h("section", { class: "cr-chosen-one", "aria-label": `Trigger ${row.id}` },
-      h("h3", {}, `${row.id} `, h("span", { class: "cr-soft" }, row.flow)), trouble ? problem(trouble) : null,
+      h("h3", {}, `${row.id} `, h("span", { class: "cr-soft" }, row.flow)), trouble ? problem(trouble) : null, begun?.length ? told_of(begun) : null,
       h("div", { class: "cr-bar", style: { padding: "6px 0" } },
         row.enabled ? button("Disable", () => act("disable", row.id, `Trigger ${row.id} is disabled`), { disabled: Boolean(busy), key: "able" })
           : button("Enable", () => act("enable", row.id, `Trigger ${row.id} is enabled`), { kind: "primary", disabled: Boolean(busy), key: "able" }),

@@ -17,7 +17,7 @@ rooms.waits = (ctx) => {
   let answered = ""; // the wait that was answered here; it is listed until its run goes on
   let last = null; // the chosen wait as it was listed last
   let stop = null;
-  const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "Waits" });
+  const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "List of waits" });
   const answer = h("div", {});
   const el = h("div", {}, table, answer);
 
@@ -32,6 +32,12 @@ rooms.waits = (ctx) => {
   }
 
   const one = () => rows?.find(({ key }) => key === chosen);
+
+  /** To where the answer is written; what was said of another one is over. */
+  function lead() {
+    ctx.say("");
+    answer.querySelector("input, textarea")?.focus();
+  }
 
   /** What a field holds: JSON where it is, else text. */
   function typed(value) {
@@ -161,14 +167,14 @@ rooms.waits = (ctx) => {
     if (error) return draw(table, problem(error));
     if (!rows) return draw(table, h("div", { class: "cr-empty" }, "Looking…"));
     if (!rows.length) return draw(table, h("div", { class: "cr-empty" }, "No run waits. A cell makes its run wait with flow.suspend()."));
-    const names = ["Waits", "Step", "Notebook", "Run", "Since", "Until", ""];
+    const names = ["Waits", "Step", "Notebook", "Run", "Since", "Until", "Answer"];
     return draw(table, h("table", { class: "cr-table", "aria-label": "Waits" },
       h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, rows.map((row) => h("tr", { key: row.key, class: "cr-pick", "aria-selected": String(row.key === chosen), onclick: () => choose(row.key) },
         h("td", { class: "cr-nowrap" }, badge(row.can ? "suspended" : row.answered ? "running" : "interrupted", KINDS[row.kind] ?? row.kind), row.words === "waits" ? null : h("div", { class: "cr-soft" }, row.words)),
         h("td", { class: "cr-mono" }, row.step), h("td", {}, h("div", { class: "cr-clip" }, row.flow), h("div", { class: "cr-chips" }, chips(Object.entries(row.labels), "label"))),
         h("td", { class: "cr-mono cr-nowrap" }, row.run), h("td", { class: "cr-nowrap", title: clock(row.asked) }, ago(row.asked + behind)), h("td", {}, until(row)),
-        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, "aria-disabled": String(!row.can || row.key === answered) }, row.key === answered ? "Answered" : "Answer …")))))));
+        h("td", {}, h("button", { type: "button", class: "cr-button", "aria-label": `Answer ${row.step} of run ${row.run}`, "aria-disabled": String(!row.can || row.key === answered), onclick: (event) => { event.stopPropagation(); choose(row.key); lead(); } }, row.key === answered ? "Answered" : "Answer …")))))));
   }
 
   function show() {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cellrail.errors import BadParameter
 from cellrail.notebook.parameters import choices
 from cellrail.panels.rooms.runs import clipped
+from cellrail.run.jsontext import typed
 
 if TYPE_CHECKING:
     from cellrail.notebook.model import Parameter
@@ -144,7 +145,7 @@ _READERS: dict[str, Any] = {
     "bool": _bool,
     "date": lambda text, _: dt.date.fromisoformat(text).isoformat(),
     "datetime": lambda text, _: dt.datetime.fromisoformat(text).isoformat(),
-    "json": lambda text, _: json.loads(text),
+    "json": lambda text, _: typed(text),
     "choice": _choice,
     "any": _any,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from cellrail.errors import UserError
 from cellrail.panels.base import Args
 from cellrail.panels.errand import Errands
 from cellrail.panels.rooms.pacing import PacedRoom
+from cellrail.run.jsontext import typed
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.waits import CANCEL, RESUME
 
@@ -67,7 +67,7 @@ def _data(text: str) -> Any:
     if not text.strip():
         return None
     try:
-        return json.loads(text)
+        return typed(text)
     except ValueError as error:
         raise UserError(f"this is no JSON: {error}", hint='a text needs quotes: "yes"') from error
 
