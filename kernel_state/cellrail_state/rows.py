@@ -11,7 +11,7 @@ from cellrail_state.errors import StateError
 from cellrail_state.history import RunHistory
 from cellrail_state.model import JobFinished, RunStatus, StepStatus, WaitInfo
 from cellrail_state.steps import Sources, StepState
-from cellrail_state.tables import Shown
+from cellrail_state.tables import Listing, Shown
 from cellrail_state.texts import strict
 
 if TYPE_CHECKING:
@@ -59,6 +59,18 @@ class RunRow(Shown, msgspec.Struct, frozen=True, kw_only=True):
         """Plain data for `--json`."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
+
+
+class RunRows(Listing[RunRow]):
+    """Runs as a listing."""
+
+    title = "runs"
+    headings = ("run", "status", "flow", "cause")
+    empty = "no runs"
+
+    def row(self, record: RunRow) -> tuple[str, ...]:
+        """A run's line."""
+        return record.run_id, record.status, record.flow, record.cause
 
 
 class Rows:

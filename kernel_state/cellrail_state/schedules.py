@@ -88,6 +88,10 @@ class Trigger(_Struct, frozen=True):
     #: the user who made it
     user: str = ""
 
+    def __repr__(self) -> str:
+        able = "enabled" if self.enabled else "disabled"
+        return f"<trigger {self.id} of {self.flow}: {self.cron} in {self.zone}, {able}>"
+
 
 class _Looked(msgspec.Struct, frozen=True):
     """Up to which moment (seconds since the epoch) a trigger's ticks have been decided on."""

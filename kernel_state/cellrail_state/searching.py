@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cellrail_state.errors import StoreError
-from cellrail_state.rows import RunRow
+from cellrail_state.rows import RunRow, RunRows
 from cellrail_state.sql import queries
 from cellrail_state.tables import Shown
 
@@ -77,6 +77,17 @@ class RunPage(Shown, msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     #: how many runs the page is of
     total: int
+
+    def __repr__(self) -> str:
+        return f"<{self._told}>"
+
+    def _repr_html_(self) -> str:
+        return RunRows(self.rows).table(self._told).html()
+
+    @property
+    def _told(self) -> str:
+        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
+        return f"{len(self.rows)} of {self.total} runs: {counts or 'none'}"
 
 
 def _condition(word: str, values: dict[str, Any]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import nbformat
 import pytest
 
 from cellrail.panels.rooms.restart import RestartRoom
+from cellrail_state.tables import Shown
 
 
 @pytest.fixture
@@ -222,13 +224,16 @@ def test_every_record_that_the_app_gives_is_a_table_in_a_notebook(make, app):
     trigger = app.trigger_add(notebook, cron="0 6 * * *", labels={"day": "<b>"})
     days = {"cron": "0 6 * * *", "start": "2024-01-01", "end": "2024-01-02"}
     told = {
-        f"<td>{run.id}</td>": app.runs()[0], "success = 1": app.runs_page(),
+        f"<td>{run.id}</td>": app.runs()[0], "1 of 1 runs: 1 success": app.runs_page(),
         "<td>each[&quot;&lt;i&gt;&quot;]</td>": run.items(run["each"])[0],
         "<td>executes</td>": plan.steps[1],
         "<td>%%step each": app.steps(notebook).steps[1], "<td>item, x</td>": app.steps(notebook),
-        "<td>day = &lt;b&gt;</td>": trigger, "<td>False</td>": app.trigger_due(trigger.id),
+        "<td>day = &lt;b&gt;</td>": trigger, "no tick is due": app.trigger_due(trigger.id),
+        "<td>0 6 * * *</td>": app.trigger_list(),
+        "no backfills": app.backfill_list(), "T06:00:00+00:00</td>": app.trigger_next(trigger.id),
         "<td>2 run</td>": app.backfill_start(notebook, plan=True, **days),
         "<td>a = &lt;b&gt;</td>": app.state_set("some/where", {"a": "<b>"}),
+        "<td>some/where</td><td>state</td>": app.state_list(),
         "<td>journals</td><td>1</td>": app.doctor(), "<td>freed_bytes</td>": app.prune(),
     }  # fmt: skip
     for text, record in told.items():
@@ -239,6 +244,37 @@ def test_every_record_that_the_app_gives_is_a_table_in_a_notebook(make, app):
     assert "2 run" in repr(app.backfill_start(notebook, plan=True, **days))
     fill = app.backfill_start(notebook, **days)
     assert "<td>2 success, 0 running, 0 left</td>" in fill._repr_html_()
+    assert repr(fill) == f"<backfill {fill.id} of flow.ipynb: done: 2 success>"
+    assert "<td>done: 2 success</td>" in app.backfill_list()._repr_html_()
+    assert repr(trigger) == f"<trigger {trigger.id} of flow.ipynb: 0 6 * * * in UTC, enabled>"
+    assert repr(app.trigger_list()) == repr(trigger)
+    assert repr(app.trigger_due(trigger.id)) == "<0 due, 0 of them missed, 0 skipped>"
+    assert repr(app.runs_page()) == "<3 of 3 runs: 3 success>"
+    assert repr(app.doctor()).startswith("<report: journals 3, objects ")
+    (stored,) = app.state_list()
+    assert repr(stored).startswith("<stored: path some/where, type state, version 1, value a = <b>")
+
+
+class Made(Shown, msgspec.Struct):
+    """A record of any kind."""
+
+    name: str = ""
+    things: tuple[int, ...] = ()
+    on: bool = False
+    time: float = 0.0
+    secrets: dict[str, str] = {}
+
+
+def test_a_record_tells_in_a_line_what_it_holds_and_no_secret():
+    assert repr(Made()) == "<made: nothing>"
+    assert "<td>nothing</td>" not in Made(name="x")._repr_html_()
+    assert (
+        repr(Made(name="a\nb", things=(1, 2), on=True)) == "<made: name a b, things 1, 2, on True>"
+    )
+    assert repr(Made(things=(1,) * 9)) == "<made: things 9>"
+    kept = Made(secrets={"key": "token"})
+    assert repr(kept) == "<made: secrets key = ***>"
+    assert "token" not in kept._repr_html_()
 
 
 def test_an_item_that_is_kept_as_it_failed_says_so(make, app):
@@ -248,4 +284,4 @@ def test_an_item_that_is_kept_as_it_failed_says_so(make, app):
     kept = app.restart(run.id, from_step="end")
     words = [item.status for item in kept.items(kept["each"])]
     assert words == ["kept (origin)", "kept (origin; failed)", "kept (origin)"]
-    assert repr(kept["each[1]"]) == "<step each kept (origin; failed)>"
+    assert repr(kept["each[1]"]) == "<step each[1] kept (origin; failed)>"

@@ -109,6 +109,24 @@ def test_missed_ticks_run_as_the_trigger_says_and_are_listed_first(
     assert len(timed.tick()) == 1
 
 
+def test_the_command_line_tells_what_is_due_missed_and_skipped(timed, clock, make, cellrail):
+    clock.now = time.time() - 4 * 3600
+    for missed in ("all", "last"):
+        timed.trigger_add(make("1"), cron=HOURLY, id=missed, missed=missed)
+    clock.now = time.time()
+    due = {name: timed.trigger_due(name) for name in ("all", "last")}
+
+    lines = cellrail("trigger", "list").stdout.splitlines()
+    assert lines[1].endswith(f"{len(due['all'].ticks)} due, {len(due['all'].missed)} missed")
+    assert lines[2].endswith(f"{len(due['last'].skipped)} skipped")
+    shown = cellrail("trigger", "show", "last").stdout
+    for tick in due["last"].skipped:
+        assert f"skipped      {tick.isoformat()}" in shown
+    told = json.loads(cellrail("trigger", "show", "all", "--json").stdout)
+    assert told["missed"] == "all"
+    assert told["due"]["missed"] == [tick.isoformat() for tick in due["all"].missed]
+
+
 def test_a_clock_that_is_set_back_or_far_ahead_runs_no_tick_twice_and_loses_none(
     timed, clock, make
 ):

@@ -14,7 +14,7 @@ from typing import Literal, Unpack, overload
 
 import msgspec
 
-from cellrail.app.fills import Fill, FillPlan
+from cellrail.app.fills import Fill, FillList, FillPlan
 from cellrail.app.scheduling import Schedule, task_of
 from cellrail.app.sharing import Shared, Sharing, behind
 from cellrail.app.wishing import BackfillOptions, modules_by_name
@@ -134,9 +134,9 @@ class Backfilling(Sharing):
         """Run a notebook for the ticks of a range, in the background; see `backfill_start`."""
         return self.backfill_start(notebook, start=start, end=end, detach=True, **options)
 
-    def backfill_list(self) -> list[Fill]:
+    def backfill_list(self) -> FillList:
         """The backfills of the store, newest first."""
-        return [Fill(self, backfill) for backfill in reversed(self.store.backfills.all())]
+        return FillList(Fill(self, asked) for asked in reversed(self.store.backfills.all()))
 
     def backfill_show(self, backfill: str = "last") -> Fill:
         """A backfill, by its id, a unique prefix, or `last`.

@@ -12,7 +12,7 @@ from cellrail.schedule.deciding import Todo
 from cellrail_state.schedules import Backfill, BackfillState, Filling
 from cellrail_state.sql import queries
 from cellrail_state.standing import Standing
-from cellrail_state.tables import Shown, Table, facts
+from cellrail_state.tables import Listing, Shown, Table, facts
 
 if TYPE_CHECKING:
     from cellrail.app.backfilling import Backfilling, Range
@@ -143,7 +143,7 @@ class Fill:
         self._found: Range | None = None
 
     def __repr__(self) -> str:
-        return f"<backfill {self.id} of {self.record.flow}: {self.status}>"
+        return f"<backfill {self.id} of {self.record.flow}: {self.told}>"
 
     def _repr_html_(self) -> str:
         record, progress = self.record, self.progress()
@@ -176,6 +176,16 @@ class Fill:
         if filling is Filling.RUNNING and not self._app.store.backfills.driven(self.id):
             return INTERRUPTED
         return str(filling)
+
+    @property
+    def told(self) -> str:
+        """How it stands, in words; of one that has ended, how its ticks did."""
+        status = self.status
+        if status not in {str(Filling.DONE), str(Filling.CANCELLED)}:
+            return status
+        ended = self.progress().ended
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(ended.items()))
+        return f"{status}: {counts}" if counts else status
 
     def plan(self) -> FillPlan:
         """How its ticks stand, and what is still to be done."""
@@ -270,3 +280,16 @@ def _outcome(item: Item, name: str) -> str:
     """What a backfill's own run of a tick came to."""
     stand = item.stand
     return stand.outcome if stand.ended_by == name else str(stand.standing)
+
+
+class FillList(Listing[Fill]):
+    """Backfills as a listing."""
+
+    title = "backfills"
+    headings = ("backfill", "flow", "status", "ticks", "start", "end")
+    empty = "no backfills"
+
+    def row(self, record: Fill) -> tuple[str, ...]:
+        """A backfill's line."""
+        asked = record.record
+        return record.id, asked.flow, record.told, str(asked.which), asked.start, asked.end

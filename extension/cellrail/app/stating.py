@@ -29,7 +29,10 @@ from cellrail.run.states import (
 from cellrail_state.ledger import Expected
 from cellrail_state.ledgerlines import Entry
 from cellrail_state.model import Written
-from cellrail_state.tables import Shown
+from cellrail_state.tables import Listing, Shown
+
+#: characters of a value that a listing shows
+_SHOWN = 60
 
 
 class Stored(Shown, msgspec.Struct, frozen=True, kw_only=True):
@@ -55,14 +58,29 @@ class Stored(Shown, msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
 
+class StoredList(Listing[Stored]):
+    """What lies at paths as a listing."""
+
+    title = "stored"
+    headings = ("path", "type", "version", "value", "written by")
+    empty = "nothing is kept"
+
+    def row(self, record: Stored) -> tuple[str, ...]:
+        """A path's line."""
+        value = "***" if record.secret else repr(record.value)
+        by = f"run {record.run_id}" if record.run_id else record.by
+        short = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        return record.path, record.type, str(record.version), short, by
+
+
 class Stating(AppBase):
     """Looks at and sets what outlives runs."""
 
     # --- states and resources ----------------------------------------------------------------
 
-    def state_list(self) -> list[Stored]:
+    def state_list(self) -> StoredList:
         """The states that steps have kept, by path."""
-        return [stored for stored in self.resource_list() if stored.type == STATE]
+        return StoredList(stored for stored in self.resource_list() if stored.type == STATE)
 
     def state_get(self, path: str) -> Any:
         """A step's state.
@@ -84,9 +102,9 @@ class Stating(AppBase):
         self.state_get(path)
         self.resource_delete(path, if_version=if_version)
 
-    def resource_list(self) -> list[Stored]:
+    def resource_list(self) -> StoredList:
         """The resources, states among them, by path."""
-        return [self._stored(entry) for entry in self.store.ledger.entries(RESOURCE)]
+        return StoredList(map(self._stored, self.store.ledger.entries(RESOURCE)))
 
     def resource_get(self, path: str) -> Any:
         """The JSON value of a resource.
@@ -143,9 +161,9 @@ class Stating(AppBase):
 
     # --- variables ---------------------------------------------------------------------------
 
-    def variable_list(self) -> list[Stored]:
+    def variable_list(self) -> StoredList:
         """The variables by path; the values of secrets are not among them."""
-        return [self._stored(entry) for entry in self.store.ledger.entries(VARIABLE)]
+        return StoredList(map(self._stored, self.store.ledger.entries(VARIABLE)))
 
     def variable_get(self, path: str) -> str:
         """A variable's value, of a secret too.

@@ -24,8 +24,37 @@ from cellrail.schedule.due import Due, due
 from cellrail_state.errors import StateError
 from cellrail_state.schedules import Missed, Trigger
 from cellrail_state.standing import Claimer
+from cellrail_state.tables import Listing
 
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]*")
+
+
+class TriggerList(Listing[Trigger]):
+    """Triggers as a listing."""
+
+    title = "triggers"
+    headings = ("trigger", "flow", "cron", "zone", "enabled")
+    empty = "no triggers"
+
+    def row(self, record: Trigger) -> tuple[str, ...]:
+        """A trigger's line."""
+        enabled = "yes" if record.enabled else "no"
+        return record.id, record.flow, record.cron, record.zone, enabled
+
+
+class TickList(Listing[dt.datetime]):
+    """Ticks as a listing."""
+
+    title = "ticks"
+    headings = ("tick", "day")
+    empty = "no tick"
+
+    def row(self, record: dt.datetime) -> tuple[str, ...]:
+        """A tick's line."""
+        return record.isoformat(), f"{record:%A}"
+
+    def __repr__(self) -> str:
+        return "\n".join(tick.isoformat() for tick in self) or self.empty
 
 
 class Triggering(Scheduling):
@@ -94,15 +123,15 @@ class Triggering(Scheduling):
             )
         return trigger
 
-    def trigger_list(self, notebook: str | Path | None = None) -> list[Trigger]:
+    def trigger_list(self, notebook: str | Path | None = None) -> TriggerList:
         """The triggers of the store, or of a notebook, by id."""
         if notebook is not None:
             self._store_for(notebook)
         found = self.store.triggers.all()
         if notebook is None:
-            return found
+            return TriggerList(found)
         flow = flow_id(Path(notebook).resolve(), self.store_path)
-        return [trigger for trigger in found if trigger.flow == flow]
+        return TriggerList(trigger for trigger in found if trigger.flow == flow)
 
     def trigger_show(self, id: str) -> Trigger:  # noqa: A002 - as on the command line
         """A trigger.
@@ -120,11 +149,11 @@ class Triggering(Scheduling):
             )
         return found
 
-    def trigger_next(self, id: str, count: int = 5) -> list[dt.datetime]:  # noqa: A002
+    def trigger_next(self, id: str, count: int = 5) -> TickList:  # noqa: A002
         """The next ticks of a trigger, in its zone."""
         trigger = self.trigger_show(id)
         cron = Cron(trigger.cron, trigger.zone)
-        return list(itertools.islice(cron.after(self._moment(self.clock())), count))
+        return TickList(itertools.islice(cron.after(self._moment(self.clock())), count))
 
     def trigger_due(self, id: str) -> Due:  # noqa: A002 - as on the command line
         """The ticks of a trigger that nobody has decided on yet: due, missed, and too late."""

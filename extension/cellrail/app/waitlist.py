@@ -9,7 +9,7 @@ import msgspec
 
 from cellrail.app.base import AppBase
 from cellrail_state.model import RunKind
-from cellrail_state.tables import Table
+from cellrail_state.tables import Listing
 from cellrail_state.waits import Answer, WaitInfo
 
 
@@ -72,16 +72,17 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
 
-class Waits(list[Waiting]):
-    """Waits as a listing: a table where it is shown, records where it is used."""
+class Waits(Listing[Waiting]):
+    """Waits as a listing."""
 
-    def __repr__(self) -> str:
-        return "\n".join(map(repr, self)) or "no run waits"
+    title = "waits"
+    headings = ("run", "flow", "step", "until", "how it stands")
+    empty = "no run waits"
 
-    def _repr_html_(self) -> str:
-        rows = tuple((w.info.run_id, w.flow, w.info.label, w.until, w.words) for w in self)
-        headings = ("run", "flow", "step", "until", "how it stands")
-        return Table(title="waits", headings=headings, rows=rows, empty="no run waits").html()
+    def row(self, record: Waiting) -> tuple[str, ...]:
+        """A wait's line."""
+        info = record.info
+        return info.run_id, record.flow, info.label, record.until, record.words
 
 
 class WaitList(AppBase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -11,7 +11,14 @@ import msgspec
 from cellrail.cli.common import Context, common_options, moment, seconds, span, table
 from cellrail.cli.parameters import parameter_options
 from cellrail.cli.running import secret_values
+from cellrail.schedule.due import Due
 from cellrail_state.schedules import Missed, Trigger
+
+if TYPE_CHECKING:
+    from cellrail.app import App
+
+#: so many due ticks are listed
+_SHOWN = 20
 
 
 @click.group()
@@ -64,14 +71,16 @@ def add(
 def list_(*, context: Context, notebook: str | None) -> None:
     """List the triggers, of NOTEBOOK or of the whole store."""
     app = context.app(notebook)
-    found = [(one, app.trigger_next(one.id, 1)) for one in app.trigger_list(notebook)]
-    context.json({"triggers": [_plain(one, following) for one, following in found]})
+    found = [
+        (one, app.trigger_next(one.id, 1), _due(app, one)) for one in app.trigger_list(notebook)
+    ]
+    context.json({"triggers": [_plain(one, ticks, due) for one, ticks, due in found]})
     if found:
         rows = [
-            (t.id, t.flow, t.cron, t.zone, _told(following) if t.enabled else "disabled")
-            for t, following in found
+            (t.id, t.flow, t.cron, t.zone, _told(ticks) if t.enabled else "disabled", _counts(due))
+            for t, ticks, due in found
         ]
-        context.say(table(("trigger", "flow", "cron", "zone", "next"), rows))
+        context.say(table(("trigger", "flow", "cron", "zone", "next", "due"), rows))
     elif not context.as_json:
         context.note("there are no triggers")
 
@@ -83,8 +92,8 @@ def show(*, context: Context, id: str) -> None:  # noqa: A002 - as it is called
     """Show a trigger."""
     app = context.app()
     found = app.trigger_show(id)
-    following = app.trigger_next(id)
-    context.json(_plain(found, following))
+    following, due = app.trigger_next(id), _due(app, found)
+    context.json(_plain(found, following, due))
     inputs = {**found.inputs, **dict.fromkeys(found.secrets, "***")}
     lines = [
         ("flow", found.flow), ("cron", found.cron), ("zone", found.zone),
@@ -94,6 +103,11 @@ def show(*, context: Context, id: str) -> None:  # noqa: A002 - as it is called
         *(("label", f"{name}={value}") for name, value in found.labels.items()),
         ("out", found.out or "none"), ("enabled", "yes" if found.enabled else "no"),
         ("created", f"{moment(found.created)} by {found.user}"),
+        *(("due", f"{tick.isoformat()}{' (missed)' if tick in due.missed else ''}")
+          for tick in due.ticks[:_SHOWN]),
+        *([("", f"and {len(due.ticks) - _SHOWN} more")] if len(due.ticks) > _SHOWN else []),
+        *(("skipped", tick.isoformat()) for tick in due.skipped[:_SHOWN]),
+        *([("", f"and {len(due.skipped) - _SHOWN} more")] if len(due.skipped) > _SHOWN else []),
         *(("next", tick.isoformat()) for tick in following),
     ]  # fmt: skip
     context.say("\n".join(f"{name:<12} {value}" for name, value in lines))
@@ -148,7 +162,18 @@ def _told(ticks: list[dt.datetime]) -> str:
     return ticks[0].isoformat() if ticks else "never"
 
 
-def _plain(found: Trigger, following: list[dt.datetime]) -> dict[str, Any]:
+def _due(app: App, found: Trigger) -> Due:
+    """The ticks that nobody has decided on yet; a disabled trigger has none."""
+    return app.trigger_due(found.id) if found.enabled else Due()
+
+
+def _counts(due: Due) -> str:
+    """How many ticks are due, missed and skipped, in words; "" for none."""
+    counts = ((due.ticks, "due"), (due.missed, "missed"), (due.skipped, "skipped"))
+    return ", ".join(f"{len(ticks)} {word}" for ticks, word in counts if ticks)
+
+
+def _plain(found: Trigger, following: list[dt.datetime], due: Due | None = None) -> dict[str, Any]:
     """A trigger without its secrets."""
     plain: dict[str, Any] = {
         name: getattr(found, name) for name in found.__struct_fields__ if name != "secrets"
@@ -157,4 +182,5 @@ def _plain(found: Trigger, following: list[dt.datetime]) -> dict[str, Any]:
         **msgspec.to_builtins(plain),
         "inputs": {**found.inputs, **dict.fromkeys(found.secrets, "***")},
         "next": [tick.isoformat() for tick in following],
+        **({} if due is None else {"due": due.to_dict()}),
     }

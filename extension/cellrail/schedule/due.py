@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from typing import Any
 
 import msgspec
 
 from cellrail.schedule.cron import Cron
 from cellrail_state.schedules import Missed
-from cellrail_state.tables import Shown
+from cellrail_state.tables import Shown, Table
 
 #: a tick that nobody looked at for so long was missed; `cellrail tick` may run every few minutes
 ON_TIME_SECONDS = 300.0
@@ -28,6 +29,29 @@ class Due(Shown, msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[dt.datetime, ...] = ()
     #: there are more
     more: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        kinds = {"ticks": self.ticks, "missed": self.missed, "skipped": self.skipped}
+        told = {name: [tick.isoformat() for tick in ticks] for name, ticks in kinds.items()}
+        return {**told, "more": self.more}
+
+    def __repr__(self) -> str:
+        counts = (len(self.ticks), len(self.missed), len(self.skipped))
+        more = " and more" if self.more else ""
+        return "<{} due, {} of them missed, {} skipped{}>".format(*counts, more)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (tick.isoformat(), "missed, will run" if tick in self.missed else "will run")
+            for tick in self.ticks
+        ]
+        rows += [(tick.isoformat(), "skipped") for tick in self.skipped]
+        rows += [("…", "there are more")] if self.more else []
+        headings = ("tick", "what happens")
+        return Table(
+            title="due", headings=headings, rows=tuple(sorted(rows)), empty="no tick is due"
+        ).html()
 
 
 def due(

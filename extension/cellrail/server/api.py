@@ -132,7 +132,7 @@ def list_triggers(asked: Asked) -> Reply:
     try:
         found = app.trigger_list(app.notebook_at(name) if name is not None else None)
     except StoreNotFound:
-        found = []
+        return Reply(data={"triggers": []})
     return Reply(data={"triggers": [plain_trigger(one) for one in found]})
 
 
@@ -189,7 +189,7 @@ def list_backfills(asked: Asked) -> Reply:
     try:
         found = asked.app.backfill_list()
     except StoreNotFound:
-        found = []
+        return Reply(data={"backfills": []})
     return Reply(data={"backfills": [fill.to_dict() for fill in found]})
 
 

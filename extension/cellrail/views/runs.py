@@ -13,13 +13,13 @@ from cellrail.views.steps import StepView, TurnView, first_line, status_words
 from cellrail.views.variables import Loader
 from cellrail_state.history import RunHistory
 from cellrail_state.model import RunStatus, StepStatus, Turn, to_plain
-from cellrail_state.rows import RunRow
+from cellrail_state.rows import RunRows
 from cellrail_state.spans import busy_seconds
 from cellrail_state.tables import Shown, Table
 from cellrail_state.turns import job_address
 
 
-class RunList(list[RunRow]):
+class RunList(RunRows):
     """Runs as a listing: a table where it is shown, records where it is used."""
 
     #: how many runs' newest records it does not know, where the catalog was in use
@@ -39,11 +39,6 @@ class RunList(list[RunRow]):
             f"{self.live} interrupted {runs}: a kernel's cannot be recovered; from a step of it: "
             "%flow restart RUN --from STEP, or cellrail restart RUN"
         )
-
-    def _repr_html_(self) -> str:
-        rows = tuple((r.run_id, r.status, r.flow, r.cause) for r in self)
-        headings = ("run", "status", "flow", "cause")
-        return Table(title="runs", headings=headings, rows=rows, empty="no runs").html()
 
 
 class ItemView(Shown, msgspec.Struct, frozen=True, kw_only=True):

@@ -335,6 +335,9 @@ class TurnView(StepView):
         """Plain data for `--json`."""
         return {"address": self.address, **super().to_dict()}
 
+    def __repr__(self) -> str:
+        return f"<step {self.address} {status_words(self._state)}>"
+
 
 def status_words(state: StepState) -> str:
     """A step's status as listings show it."""

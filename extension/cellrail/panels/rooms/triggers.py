@@ -45,7 +45,7 @@ class TriggersRoom(PacedRoom):
             triggers = self.app.trigger_list()
             found = self.app.store.catalog.query(queries()["fired_newest"]) if triggers else []
         except StoreNotFound:
-            triggers, found = [], []
+            return {"rows": [], "now": self.app.clock()}
         runs = {row["fired_by"]: row for row in found}
         return {
             "rows": [self._row(one, runs.get(f"trigger:{one.id}")) for one in triggers],
