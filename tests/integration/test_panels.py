@@ -296,6 +296,20 @@ def test_a_restart_that_is_asked_for_twice_is_one_run(failed, app):
     assert len(app.runs()) == 3
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.4])
+def test_a_restart_that_is_cancelled_before_it_has_begun_is_told_as_cancelled(seconds, failed, app):
+    room = RestartRoom(app)
+    errand = {"errand": room.ask_start({"run": failed.id, "parameters": {"limit": "3"}})["errand"]}
+    time.sleep(seconds)
+    room.ask_stop(errand)
+    while plain(room.ask_progress(errand))["state"] != "ended":
+        time.sleep(0.02)
+    told = plain(room.ask_progress(errand))
+    assert told["status"] == "cancelled"
+    if not told["run"]:
+        assert told["error"] == {"message": "it was cancelled", "hint": ""}
+
+
 def test_a_refused_errand_says_why(failed, app):
     wish = Wish(
         store=str(app.store_path), verb="restart", run=failed.id, options={"from_step": "nothing"}

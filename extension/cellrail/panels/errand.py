@@ -56,6 +56,8 @@ class State(msgspec.Struct, kw_only=True):
     #: the run that it is about, once there is one
     run: str = ""
     error: dict[str, str] | None = None
+    #: somebody has stopped it
+    stopped: bool = False
 
 
 class Errand:
@@ -79,6 +81,7 @@ class Errand:
             start_new_session=True,
         )  # fmt: skip
         self._run = wish.run if wish.verb in {"recover", "resume", "cancel"} else ""
+        self._stopped = False
         assert self._process.stdin is not None
         with contextlib.suppress(OSError), self._process.stdin as stdin:
             stdin.write(_encoded(wish))
@@ -101,12 +104,17 @@ class Errand:
         if not self._run:
             self._run = self._begun()
         if not ended:
-            return State(state="running" if self._run else "starting", run=self._run)
+            state = "running" if self._run else "starting"
+            return State(state=state, run=self._run, stopped=self._stopped)
         told = self._told()
-        return State(state="ended", run=told.get("run") or self._run, error=told.get("error"))
+        return State(
+            state="ended", run=told.get("run") or self._run, error=told.get("error"),
+            stopped=self._stopped,
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Interrupt it, as Ctrl-C does: the run is cancelled."""
+        self._stopped = self._stopped or not self.ended
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGINT)
 
@@ -133,6 +141,8 @@ class Errand:
         with contextlib.suppress(msgspec.DecodeError, IndexError):
             answer: dict[str, Any] = msgspec.json.decode(lines[-1])
             return answer
+        if self._stopped:  # before it could say so
+            return {"error": {"message": "it was cancelled", "hint": ""}}
         words = _tail(self._printed, _TAIL).strip()
         last = words.splitlines()[-1] if words else f"exit code {self._process.returncode}"
         return {"error": {"message": f"the work has broken off: {last}", "hint": ""}}

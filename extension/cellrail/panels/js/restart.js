@@ -96,9 +96,10 @@ rooms.restart = (ctx) => {
         if (found.error) error = found.error;
         if (found.run && found.run !== known) {
           ctx.value = found.run;
-          if (ctx.has("run")) ctx.go("run", { run: found.run });
+          // (the run's room tells how it goes)
+          if (ctx.has("run")) { ctx.say(""); ctx.go("run", { run: found.run }); }
         }
-        if (found.state === "ended") { stop?.(); stop = null; ctx.say(`The run ${found.run} has ended: ${found.status}`); }
+        if (found.state === "ended") { stop?.(); stop = null; ctx.say(found.run ? `The run ${found.run} has ended: ${found.status}` : `The restart is ${found.status}: no run has begun`); }
       }
       show();
     });

@@ -85,11 +85,14 @@ rooms.run = (ctx) => {
     show();
     try {
       await ctx.ask("act", { run, verb, ...(data === undefined ? {} : { data }) });
-      for (;;) {
+      // what is shown is a moment behind: the button is not given back before it is seen
+      for (let left = 12; left > 0;) {
         const told = await ctx.ask("acted", { run });
         if (told.error) throw told.error;
+        const status = view?.run.status;
+        if (told.state === "ended") left = verb !== "cancel" || (status !== "running" && status !== "suspended") ? 0 : left - 1;
         // a run that goes on is shown as such; its end is not waited for
-        if (told.state === "ended" || (verb !== "cancel" && view?.run.status === "running")) break;
+        if (left === 0 || (verb !== "cancel" && status === "running")) break;
         await new Promise((resolve) => setTimeout(resolve, 400));
         if (ctx.signal.aborted) return;
       }
@@ -98,6 +101,7 @@ rooms.run = (ctx) => {
       error = problem;
     }
     acting = "";
+    ctx.say("");
     show();
   }
 

@@ -110,7 +110,9 @@ class RestartRoom(Room):
         state = self._errand(args).state()
         told = {"state": state.state, "run": state.run, "error": state.error}
         if not state.run:
-            return {**told, "steps": [], "status": "", "cause": ""}
+            status = "cancelled" if state.stopped else "failed"
+            status = status if state.state == "ended" else ""
+            return {**told, "steps": [], "status": status, "cause": ""}
         run = self.app.show(state.run)
         steps = [
             {"label": step.label, "status": str(step.status), "words": step.status_words,
