@@ -407,6 +407,17 @@ def test_columns_of_one_name_are_sorted_and_filtered_too():
     assert look_at(twice, {})["rows"] == [["1", "2"]]
 
 
+def test_an_index_without_a_name_can_be_filtered_by():
+    frame = pd.DataFrame({"a": [1, 2, 3]}, index=[10, 20, 30])
+    page = look_at(frame, {"where": "index > 15"})
+    assert (page["index"], page["rows"]) == ("index", [["20", "2"], ["30", "3"]])
+    frame = pd.DataFrame({"index": [1, 2]}, index=[10, 20])  # the column counts
+    assert look_at(frame, {"where": "index = 2"})["rows"] == [["20", "2"]]
+    levels = pd.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=[None, "b"])
+    page = look_at(pd.DataFrame({"a": [1, 2]}, index=levels), {"where": "level_0 = 2"})
+    assert (page["index"], page["rows"][0][-1]) == ("level_0, b", "2")
+
+
 def test_a_frame_that_is_sorted_or_filtered_keeps_its_index_types_and_alignment():
     frame = pd.DataFrame(
         {"n": [3, 1, 2], "kind": pd.Categorical(["x", "y", "x"]), "f": [0.5, float("nan"), 2]},

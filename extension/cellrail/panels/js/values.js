@@ -42,8 +42,10 @@ function preview(name, ask, close) {
     const words = what === "Rows" ? "rows" : "columns";
     return [
       h("span", { class: "cr-soft", role: "status", key: `${what}-at` }, `${total ? count(first + 1) : 0}–${count(last)} of ${count(total)} ${words}`),
+      button("«", () => turn(0), { disabled: first === 0, "aria-label": `First ${words}`, key: `${what}-first` }),
       button("‹", () => turn(Math.max(0, first - limit)), { disabled: first === 0, "aria-label": `${what} before`, key: `${what}-before` }),
-      button("›", () => turn(first + limit), { disabled: last >= total, "aria-label": `${what} behind`, key: `${what}-behind` })];
+      button("›", () => turn(first + limit), { disabled: last >= total, "aria-label": `${what} behind`, key: `${what}-behind` }),
+      button("»", () => turn(Math.floor((total - 1) / limit) * limit), { disabled: last >= total, "aria-label": `Last ${words}`, key: `${what}-last` })];
   }
 
   /** The heading of a column: its name, its type, and what the filter calls it. */
@@ -52,7 +54,7 @@ function preview(name, ask, close) {
     const sorted = wish.sort === place ? (wish.descending ? "down" : "up") : "";
     const called = data.called[shift];
     return h("th", { scope: "col", class: number ? "cr-number" : "", title: kind, "aria-sort": sorted ? (sorted === "down" ? "descending" : "ascending") : null },
-      h("button", { type: "button", class: "cr-sort", "data-sorted": sorted, onclick: () => look({ sort: place, descending: sorted === "up", offset: 0 }), key: `sort-${place}` }, name),
+      h("button", { type: "button", class: "cr-sort", "data-sorted": sorted, onclick: () => look(sorted === "down" ? { sort: null, descending: false, offset: 0 } : { sort: place, descending: sorted === "up", offset: 0 }), key: `sort-${place}` }, name),
       h("div", { class: "cr-kind" }, kind),
       called ? h("div", { class: "cr-kind" }, `in the filter: ${called}`) : null);
   }

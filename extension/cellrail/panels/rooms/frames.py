@@ -47,7 +47,7 @@ def pandas_page(value: Any, args: Mapping[str, Any]) -> dict[str, Any]:
             of a column, and `descending`; `where`, a condition in SQL.
     """
     frame = value if hasattr(value, "columns") else value.to_frame(str(value.name or "value"))
-    levels = frame.index.names
+    levels = _levels(frame.index.names)
     unreadable = frozenset(n for n, kind in enumerate(frame.dtypes) if _is_unreadable(kind))
 
     def asked(names: list[str], row: str) -> Any:
@@ -55,9 +55,9 @@ def pandas_page(value: Any, args: Mapping[str, Any]) -> dict[str, Any]:
         copy.columns = names
         copy = copy.drop(columns=[names[place] for place in unreadable])
         known = {name.lower() for name in (*names, row)}
-        for place, level in enumerate(map(str, levels)):
+        for place, level in enumerate(levels):
             values = frame.index.get_level_values(place)
-            if levels[place] is None or not level or _is_unreadable(values.dtype):
+            if _is_unreadable(values.dtype):
                 continue
             # in the filter a column of this name counts before it
             if level.lower() not in known:
@@ -70,17 +70,23 @@ def pandas_page(value: Any, args: Mapping[str, Any]) -> dict[str, Any]:
         rows = frame.iloc[list(numbers), places.start : places.stop]
         return iter(rows.itertuples(name=None))
 
-    named = [str(level) for level in levels if level is not None]
     told = _Frame(
         columns=[str(column) for column in frame.columns],
         types=[str(kind) for kind in frame.dtypes],
         rows=len(frame),
-        index=", ".join(named) or "index",
+        index=", ".join(levels),
         unreadable=unreadable,
         asked=asked,
         part=part,
     )
     return _page(told, args)
+
+
+def _levels(names: Sequence[Any]) -> list[str]:
+    """What the levels of an index are called: without a name as `reset_index` of pandas does."""
+    nameless = "index" if len(names) == 1 else "level_{}"
+    told = ("" if name is None else str(name) for name in names)
+    return [name or nameless.format(place) for place, name in enumerate(told)]
 
 
 def _is_unreadable(kind: Any) -> bool:
