@@ -207,15 +207,35 @@ def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
     assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
 
 
-def asked(lab, make, app):
+def asked(lab, make, app, after="1"):
     """A run that waits, and a notebook whose panel shows the form of its answer."""
-    run = app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
+    ask = "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')"
+    run = app.run(make(ask, f"%%step after\n{after}"))
     notebook = lab.open(
         lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
     )
     notebook.run(0)
     notebook.panel.get_by_role("button", name=re.compile("^Answer")).click()
     return run, notebook
+
+
+def test_an_answer_arrives_as_it_was_typed(lab, make, app):
+    run, notebook = asked(lab, make, app, "print(flow.resume_data)")
+    panel = notebook.panel
+    panel.get_by_label("Name 1").fill("number")
+    panel.get_by_label("Value 1").fill("1e400")
+    panel.get_by_role("button", name="Resume", exact=True).click()
+    expect(panel.get_by_text("is inf, which is no JSON")).to_be_visible()
+    panel.get_by_label("Value 1").fill("12345678901234567890")
+    panel.get_by_role("tab", name="JSON").click()
+    expect(panel.get_by_label("JSON for flow.resume_data")).to_have_value(
+        '{"number":12345678901234567890}'
+    )
+    panel.get_by_role("tab", name="Form").click()
+    expect(panel.get_by_text("would be written otherwise by the browser")).to_be_visible()
+    panel.get_by_role("button", name="Resume", exact=True).click()
+    wait_for(lambda: app.show(run.id).status == "success")
+    assert "{'number': 12345678901234567890}" in str(app.show(run.id)["after"].outputs)
 
 
 def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):

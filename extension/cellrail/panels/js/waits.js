@@ -39,14 +39,19 @@ rooms.waits = (ctx) => {
     answer.querySelector("input, textarea")?.focus();
   }
 
-  /** What a field holds: JSON where it is, else text. */
-  function typed(value) {
+  /** Whether a field holds JSON; else it is text. */
+  function is_json(value) {
     try {
-      return JSON.parse(value);
+      JSON.parse(value);
+      return true;
     } catch {
-      return value;
+      return false;
     }
   }
+
+  /** Whether a browser writes all numbers of a JSON text as they stand: no 1.0, nothing too long. */
+  const is_exact = (json) => (json.replace(/"(?:[^"\\]|\\.)*"/g, "").match(/-?\d[\d.eE+-]*/g) ?? [])
+    .every((number) => String(Number(number)) === number);
 
   /** What keeps a field from being sent as it stands; "" for nothing. */
   function wrong(place) {
@@ -61,7 +66,9 @@ rooms.waits = (ctx) => {
     if (mode === "json") return text;
     if (fields.some((_, place) => wrong(place))) return null;
     const given = fields.filter(([name]) => name.trim());
-    return given.length ? JSON.stringify(Object.fromEntries(given.map(([name, value]) => [name.trim(), typed(value)]))) : "";
+    // a value that is JSON is sent as it was typed: read here, a long number would be rounded
+    const written = (value) => (is_json(value) ? value.trim() : JSON.stringify(value));
+    return given.length ? `{${given.map(([name, value]) => `${JSON.stringify(name.trim())}:${written(value)}`).join(",")}}` : "";
   }
 
   /** Write the answer in the other way, where it can be. */
@@ -80,7 +87,12 @@ rooms.waits = (ctx) => {
         show();
         return;
       }
-      fields = Object.entries(told).map(([field, value]) => [field, typeof value === "string" && typed(value) === value ? value : JSON.stringify(value)]);
+      if (!is_exact(text)) {
+        trouble = { message: "a number in it would be written otherwise by the browser", hint: "what stands here is sent as it is" };
+        show();
+        return;
+      }
+      fields = Object.entries(told).map(([field, value]) => [field, typeof value === "string" && !is_json(value) ? value : JSON.stringify(value)]);
       if (!fields.length) fields = [["", ""]];
     } else {
       fields = [["", ""]];
