@@ -7,6 +7,7 @@ page of runs is found by words, labels and parameters; a panel's process ends wi
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 
@@ -326,7 +327,9 @@ def test_a_suspended_run_is_resumed_and_a_second_resume_is_told(make, app):
     run = app.run(path)
     room = RunRoom(app)
     assert plain(room.ask_view({"run": run.id}))["run"]["waits"]["label"] == "ask"
-    resume = {"run": run.id, "verb": "resume", "data": {"yes": EVIL}}
+    resume = {"run": run.id, "verb": "resume", "data": f'{{"yes": {json.dumps(EVIL)}, "n": 2.0}}'}
+    with pytest.raises(UserError, match="this is no JSON"):
+        room.ask_act({**resume, "data": "yes"})
     room.ask_act(resume)
     begun = room._acted[run.id].pid
     room.ask_act(resume)
@@ -336,6 +339,7 @@ def test_a_suspended_run_is_resumed_and_a_second_resume_is_told(make, app):
     assert told["error"] is None
     assert app.show(run.id).status == "success"
     assert plain(room.ask_step({"run": run.id, "step": "ask"}))["resume_data"]
+    assert repr(app.show(run.id)["ask"].resume_data) == repr({"yes": EVIL, "n": 2.0})
     with pytest.raises(UserError):
         room.ask_act({"run": run.id, "verb": "delete"})
 

@@ -15,6 +15,7 @@ from cellrail.panels.rooms.details import detail_of
 from cellrail.panels.rooms.previews import Previews
 from cellrail.panels.rooms.runs import clipped, shown
 from cellrail.panels.rooms.steps import edges_of, row_of
+from cellrail.panels.rooms.waits import data_of
 from cellrail_state.searching import RunSearch
 
 if TYPE_CHECKING:
@@ -227,13 +228,14 @@ class RunRoom(Room):
         """Cancel, resume or recover the run, in a process of its own.
 
         Args:
-            args: `run`; `verb`; `data`: JSON that a resume brings.
+            args: `run`; `verb`; `data`: what a resume brings, as JSON text.
         """
         verb = str(args["verb"])
         if verb not in _ACTIONS:
             raise UserError(f"a run cannot be told to {verb!r} here")
         run_id = self._find(args)
-        options = {"data": args["data"]} if verb == "resume" and "data" in args else {}
+        data = data_of(str(args.get("data") or "")) if verb == "resume" else None
+        options = {} if data is None else {"data": data}
         self._acted[run_id] = self._errands.begin(verb, run_id, options)
         return {"run": run_id}
 

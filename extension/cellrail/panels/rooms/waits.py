@@ -56,14 +56,19 @@ class WaitsRoom(PacedRoom):
         by, run_id = str(args.get("by")), str(args.get("run"))
         if by not in {RESUME, CANCEL}:
             raise UserError(f"an answer is resume or cancel, not {by!r}")
-        data = _data(str(args.get("data") or "")) if by == RESUME else None
+        data = data_of(str(args.get("data") or "")) if by == RESUME else None
         woke = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
         if not self.app.history(run_id).is_live:
             self._errands.begin(by, woke.run_id)
         return {"run": woke.run_id, "step": woke.step, "by": by}
 
 
-def _data(text: str) -> Any:
+def data_of(text: str) -> Any:
+    """What an answer brings, as JSON text; None where nothing stands there.
+
+    Raises:
+        UserError: it is no JSON.
+    """
     if not text.strip():
         return None
     try:
