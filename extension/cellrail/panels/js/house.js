@@ -76,6 +76,8 @@ function render({ model, el }) {
         open.set(name, { area, room });
       }
       const left = shown !== name && open.get(shown)?.area.contains(el.getRootNode().activeElement);
+      // what was said was about another room
+      if (shown !== name) said.textContent = "";
       shown = name;
       for (const [other, { area }] of open) area.hidden = other !== name;
       tabs_again();

@@ -40,12 +40,15 @@ function preview(name, ask, close) {
   function pages(what, first, shown, total, limit, turn) {
     const last = first + shown;
     const words = what === "Rows" ? "rows" : "columns";
-    return [
+    const leaf = (sign, words_of, to, off, key) => button(sign, () => turn(to), { disabled: off, "aria-label": words_of, key: `${what}-${key}` });
+    const many = total > 2 * limit;
+    return h("span", { class: "cr-bar cr-tight cr-nowrap", key: `${what}-pages` },
       h("span", { class: "cr-soft", role: "status", key: `${what}-at` }, `${total ? count(first + 1) : 0}–${count(last)} of ${count(total)} ${words}`),
-      button("«", () => turn(0), { disabled: first === 0, "aria-label": `First ${words}`, key: `${what}-first` }),
-      button("‹", () => turn(Math.max(0, first - limit)), { disabled: first === 0, "aria-label": `${what} before`, key: `${what}-before` }),
-      button("›", () => turn(first + limit), { disabled: last >= total, "aria-label": `${what} behind`, key: `${what}-behind` }),
-      button("»", () => turn(Math.floor((total - 1) / limit) * limit), { disabled: last >= total, "aria-label": `Last ${words}`, key: `${what}-last` })];
+      total > limit ? [
+        many ? leaf("«", `First ${words}`, 0, first === 0, "first") : null,
+        leaf("‹", `${what} before`, Math.max(0, first - limit), first === 0, "before"),
+        leaf("›", `${what} behind`, first + limit, last >= total, "behind"),
+        many ? leaf("»", `Last ${words}`, Math.floor((total - 1) / limit) * limit, last >= total, "last") : null] : null);
   }
 
   /** The heading of a column: its name, its type, and what the filter calls it. */
