@@ -583,7 +583,7 @@ def test_a_detached_backfill_runs_in_the_background(app, days, tmp_path):
     fill = app.backfill(flow, **RANGE)
     until(lambda: fill.status == "done")
     assert fill.counts() == {"success": 3}
-    assert repr(fill) == f"<backfill {fill.id} of flow.ipynb: done>"
+    assert repr(fill) == f"<backfill {fill.id} of flow.ipynb: done: 3 success>"
 
 
 def test_what_is_no_good_is_refused_and_nothing_is_kept(app, days, make):
