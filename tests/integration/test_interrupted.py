@@ -15,6 +15,7 @@ import time
 import psutil
 import pytest
 
+from cellrail.run.recorder import Recorder
 from cellrail_state.doctor import examine
 from reading import wait_for
 
@@ -27,6 +28,12 @@ LOOP = (
     "%%step work --foreach x in range(4) --parallel 2 --collect y\n"
     "Path(f'item{x}').touch()\ntime.sleep(30)\ny = x",
     "%%step after\nPath('after').touch()",
+)
+#: a value whose capture says so, and takes its time
+SLOW = (
+    "import time\nfrom pathlib import Path\nclass Slow:\n"
+    "    def __reduce__(self):\n"
+    "        Path('captures').touch()\n        time.sleep(3)\n        return (Slow, ())\n"
 )
 
 
@@ -127,15 +134,10 @@ def test_no_tick_follows_one_whose_run_it_has_ended(make, app, clock):
 
 def test_while_a_loop_forks_its_namespace(make, app, tmp_path):
     """The kernel captures, and no code of the notebook runs."""
-    slow = (
-        "import time\nfrom pathlib import Path\nclass Slow:\n"
-        "    def __reduce__(self):\n"
-        "        Path('captures').touch()\n        time.sleep(3)\n        return (Slow, ())\n"
-        "kept = None"
-    )
     loop = "%%step work --foreach x in [1, 2] --parallel 2\nprint(kept)\ntime.sleep(30)"
     process = drive(
-        make(slow, "%%step prepare --no-checkpoint\nkept = Slow()", loop, LOOP[2]), tmp_path
+        make(SLOW + "kept = None", "%%step prepare --no-checkpoint\nkept = Slow()", loop, LOOP[2]),
+        tmp_path,
     )
     wait_for((tmp_path / "captures").exists)
     process.send_signal(signal.SIGINT)
@@ -143,12 +145,7 @@ def test_while_a_loop_forks_its_namespace(make, app, tmp_path):
 
 
 def test_a_cell_whose_code_was_done_is_committed_and_nothing_follows(make, app, tmp_path):
-    slow = (
-        "import time\nfrom pathlib import Path\nclass Slow:\n"
-        "    def __reduce__(self):\n"
-        "        Path('captures').touch()\n        time.sleep(3)\n        return (Slow, ())\n"
-    )
-    process = drive(make(slow, "%%step made\nkept = Slow()", LOOP[2]), tmp_path)
+    process = drive(make(SLOW, "%%step made\nkept = Slow()", LOOP[2]), tmp_path)
     wait_for((tmp_path / "captures").exists)
     process.send_signal(signal.SIGINT)
     is_cancelled(process, app, tmp_path)
@@ -176,3 +173,72 @@ def test_while_the_process_stays_for_a_run_that_waits(make, app, tmp_path):
     assert f"run {run.id} stays suspended behind step 'nap' until 20" in said
     assert f"now: cellrail resume {run.id}; not at all: cellrail cancel {run.id}" in said
     assert app.resume(run.id).status == "success"
+
+
+def test_while_the_driver_has_work_of_its_own_beside_a_cell(make, app, tmp_path, monkeypatch):
+    """A slow disk: the cell's code is done before the commit before it is durable."""
+    sync, pressed = Recorder.sync, []
+
+    def slow(recorder):
+        sync(recorder)
+        if (tmp_path / "begun").exists() and not pressed:
+            pressed.append(True)
+            wait_for((tmp_path / "captures").exists)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Recorder, "sync", slow)
+    begun = "Path('begun').touch()"
+    run = app.run(make(SLOW + begun, "%%step made\nkept = Slow()", LOOP[2]))
+
+    assert pressed
+    assert run.was_interrupted
+    assert run["made"].status == "success"
+    assert not (tmp_path / "after").exists()
+    assert app.restart(run.id)["made"].status == "kept"
+
+
+def test_between_the_end_of_a_cell_and_its_commit(make, app, tmp_path, monkeypatch):
+    finished = Recorder.finished
+
+    def pressed(recorder, job):
+        if job.status == "success":
+            signal.raise_signal(signal.SIGINT)
+        finished(recorder, job)
+
+    monkeypatch.setattr(Recorder, "finished", pressed)
+    run = app.run(make(LOOP[0], LOOP[2]))
+    monkeypatch.undo()
+
+    assert run.was_interrupted
+    assert [step.status for step in run.steps] == ["success", "pending"]
+    assert app.restart(run.id).status == "success"
+
+
+def test_no_wait_begins_behind_a_commit_that_was_interrupted(make, app, monkeypatch):
+    finished = Recorder.finished
+
+    def pressed(recorder, job):
+        signal.raise_signal(signal.SIGINT)
+        finished(recorder, job)
+
+    monkeypatch.setattr(Recorder, "finished", pressed)
+    began = time.monotonic()
+    run = app.run(make("%%step s --retry 1 --backoff 50s\n1 / 0"))
+
+    assert run.was_interrupted
+    assert time.monotonic() - began < 40
+
+
+def test_the_last_cell_is_committed_and_no_further_tick_begins(make, app, tmp_path):
+    path = make(SLOW, "%%step made\nkept = Slow()")
+    app.trigger_add(path, cron="* * * * *", id="t")
+    later = str(time.time() + 300)
+    tick = "import sys; from cellrail.app import App; App('.cellrail').tick(float(sys.argv[1]))"
+    words = [sys.executable, "-c", tick, later]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "captures").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert [run.status for run in app.runs()] == ["success"]

@@ -19,7 +19,7 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -29,7 +29,7 @@ import zmq
 from cellrail.kernels.channel import Channel, ChannelClosed, Message
 from cellrail.kernels.kernel import Kernel
 from cellrail.kernels.wire import OUTPUT, REPLY
-from cellrail.run.interrupts import heard_afterwards
+from cellrail.run.interrupts import heard_by
 from cellrail_state.model import StepError
 
 #: seconds that an interrupted cell gets before its kernel is killed
@@ -140,6 +140,10 @@ class CellClient:
         self._stop = stop
         #: messages of the channel that are to be taken
         self._unread = collections.deque[Message]()
+        #: times that Ctrl-C came and nothing has been done about it yet
+        self._presses = 0
+        #: it raises: nothing can be torn
+        self._polls = False
         #: Ctrl-C came when a cell's code was done: whatever is next does not begin
         self._interrupted = False
         self._outputs: Any = NotebookClient(notebook, record_timing=False, allow_errors=True)
@@ -152,6 +156,33 @@ class CellClient:
         for source in (*self._wire.sources, self._channel.fileno(), kernel.death_fd):
             if source is not None:
                 self._poller.register(source, zmq.POLLIN)
+
+    # --- Ctrl-C ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[None]:
+        """What stands inside is carried out whole; Ctrl-C ends the cell that runs, if any.
+
+        Where none runs, nothing further begins (`hear`).
+        """
+        with heard_by(self._press):
+            yield
+
+    def hear(self) -> None:
+        """Begin nothing more where the run was interrupted.
+
+        Raises:
+            KeyboardInterrupt: it was.
+        """
+        if self._interrupted or self._presses:
+            self._interrupted, self._presses = True, 0
+            raise KeyboardInterrupt
+
+    def _press(self) -> None:
+        if self._polls:
+            self._polls = False
+            raise KeyboardInterrupt
+        self._presses += 1
 
     # --- cells -------------------------------------------------------------------------------
 
@@ -168,7 +199,7 @@ class CellClient:
         Returns:
             The request's message id.
         """
-        self._hear()
+        self.hear()
         self._channel.send({"kind": "cell", **orders})
         return self._request(source, silent=False, cell_id=cell_id)
 
@@ -213,7 +244,7 @@ class CellClient:
             ChannelClosed: the kernel ended before it answered.
             KeyboardInterrupt: the run was interrupted meanwhile.
         """
-        self._hear()
+        self.hear()
         self._channel.send({"kind": "command", **order})
         message_id = self._request(
             "get_ipython().cellrail_hooks.serve()", silent=True, cell_id="cellrail"
@@ -226,11 +257,6 @@ class CellClient:
         if ended is not None or wait.report is None:
             raise ChannelClosed("the kernel ended while it was asked")
         return wait.report
-
-    def _hear(self) -> None:
-        """Begin nothing more where the run was interrupted."""
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     def _request(self, source: str, *, silent: bool, cell_id: str) -> str:
         content = {
@@ -247,12 +273,13 @@ class CellClient:
 
     def _loop(self, wait: _Wait, cell: Any, index: int, *, reported: bool) -> Ending | None:
         """Wait for the request's end. Returns an ending only where the kernel is gone."""
-        while not wait.done(reported=reported):
-            try:
-                ready = dict(self._poller.poll(self._patience(wait)))
+        with self.hearing():
+            while not wait.done(reported=reported):
+                ready = self._ready(wait)
                 if any(source in ready for source in self._wire.sources):
                     self._take_said(wait, cell, index)
-                if self._channel.fileno() in ready:
+                # before Ctrl-C is: it may have said that its code is done
+                if self._presses or self._channel.fileno() in ready:
                     self._take_reports(wait, cell, index)
                 if self._gone(ready):
                     self._take_last_words(wait, cell, index)
@@ -261,11 +288,21 @@ class CellClient:
                 self._watch_clock(wait)
                 if self._stop is not None and self._stop.is_set() and wait.cut_short is None:
                     self._cut_short(wait, Ending.INTERRUPTED)
-            except KeyboardInterrupt:
-                # it may have said that its code is done
-                self._take_reports(wait, cell, index)
-                self._cut_short(wait, Ending.INTERRUPTED)
+                while self._presses:
+                    self._presses -= 1
+                    self._cut_short(wait, Ending.INTERRUPTED)
         return None
+
+    def _ready(self, wait: _Wait) -> dict[Any, int]:
+        """What can be read, once something can, or Ctrl-C has come, or it is time to look."""
+        try:
+            self._polls = True
+            ready = {} if self._presses else dict(self._poller.poll(self._patience(wait)))
+            self._polls = False
+        except KeyboardInterrupt:
+            self._presses += 1
+            ready = {}
+        return ready
 
     def _patience(self, wait: _Wait) -> int:
         """Milliseconds until something must be looked at."""
@@ -348,8 +385,7 @@ class CellClient:
     def _take_channel(self, wait: _Wait, cell: Any, index: int) -> None:
         more = True
         while more:
-            with heard_afterwards():  # Ctrl-C tears no message
-                more = self._note(self._channel.receive(0), wait)
+            more = self._note(self._channel.receive(0), wait)
             while self._unread:
                 self._take_unread(self._unread.popleft(), wait, cell, index)
 

@@ -7,6 +7,7 @@ misses a name which no kernel but the loop's own can have is told why.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Collection
@@ -38,6 +39,13 @@ class NoClient:
         """Do nothing: what would be done lies in a kept checkpoint."""
         del order
         return {}
+
+    def hearing(self) -> contextlib.AbstractContextManager[None]:
+        """Ctrl-C is heard as ever: there is no cell to end."""
+        return contextlib.nullcontext()
+
+    def hear(self) -> None:
+        """Nothing begins here."""
 
 
 class ItemPerformer(Performer):

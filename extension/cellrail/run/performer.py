@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import time
@@ -48,6 +49,12 @@ class Client(Protocol):
 
     def command(self, order: dict[str, Any]) -> dict[str, Any]:
         """Have the hooks do something between cells; their answer."""
+
+    def hearing(self) -> contextlib.AbstractContextManager[None]:
+        """What stands inside is carried out whole; Ctrl-C ends the cell that runs, if any."""
+
+    def hear(self) -> None:
+        """Begin nothing more where the run was interrupted."""
 
 
 class ItemError(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +169,15 @@ class Performer:
         }
 
     def perform(self, action: actions.Action) -> Any:
-        """Carry an action out; its answer."""
+        """Carry an action out; its answer.
+
+        Raises:
+            KeyboardInterrupt: the run was interrupted, and nothing further begins.
+        """
+        if isinstance(action, actions.Commit):  # what has ended is told, whatever comes
+            with self._client.hearing():
+                return self._commit(action)
+        self._client.hear()
         return self._methods[type(action)](action)
 
     def show(self, step: Step, outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -213,19 +228,32 @@ class Performer:
             Job.of(step, job_id, turns=action.path, attempt=action.attempt, runs=action.runs)
         )
         found = self._look_up(action, files) if step.options.cache else Found()
+        with self._client.hearing():  # what is done, no Ctrl-C undoes
+            result, cached, uncached = self._taken_or_executed(action, job_id, found)
+            self._fired = _Fired(
+                job_id=job_id, fired=fired, result=result, files=files, cache_key=found.key,
+                cached=cached, uncached=uncached,
+            )  # fmt: skip
+            return self._ended(action, self._fired)
+
+    def _taken_or_executed(
+        self, action: actions.Fire, job_id: str, found: Found
+    ) -> tuple[CellResult, str, str]:
+        """The result, the job that it was taken of, and why it was not taken of one."""
         kept, uncached = found.job, found.why
         result = self._take(action, job_id, kept) if kept is not None else None
-        cached = kept.job_id if kept is not None and result is not None else ""
-        if result is None:
-            uncached = uncached or ("the equal job cannot be loaded" if kept is not None else "")
-            result = self._or_refused(step, self._execute(action, job_id))
-            if result.ending in {Ending.OVERDUE, Ending.INTERRUPTED}:
-                # its line may accept a failure of the code, and its kernel knew of no other
-                result = _not_captured(result)
-        self._fired = _Fired(
-            job_id=job_id, fired=fired, result=result, files=files, cache_key=found.key,
-            cached=cached, uncached=uncached,
-        )  # fmt: skip
+        if kept is not None and result is not None:
+            return result, kept.job_id, uncached
+        uncached = uncached or ("the equal job cannot be loaded" if kept is not None else "")
+        result = self._or_refused(action.step, self._execute(action, job_id))
+        if result.ending in {Ending.OVERDUE, Ending.INTERRUPTED}:
+            # its line may accept a failure of the code, and its kernel knew of no other
+            result = _not_captured(result)
+        return result, "", uncached
+
+    def _ended(self, action: actions.Fire, fired: _Fired) -> actions.Ended:
+        """What the machine is told of a step's end."""
+        step, result = action.step, fired.result
         refused = ""
         if result.ending is Ending.OK and self._limits.strict:
             failure = _delta(step, result.report or {}).failure
@@ -238,7 +266,7 @@ class Performer:
             refused = self._lost_in_the_wait(action, result, stays=stays) or refused
         if result.ending is Ending.OK and not refused:
             result = self._claimed(action, result)
-            self._fired = msgspec.structs.replace(self._fired, result=result)
+            self._fired = msgspec.structs.replace(fired, result=result)
         return actions.Ended(
             ending=str(result.ending),
             error=result.error,

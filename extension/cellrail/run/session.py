@@ -48,6 +48,7 @@ from cellrail.run.display import nodes, stamp
 from cellrail.run.interrupts import unheard
 from cellrail.run.items import Means, carry_out
 from cellrail.run.limits import RunLimits
+from cellrail.run.oneitem import NoClient
 from cellrail.run.orders import Order
 from cellrail.run.output import OutputFile
 from cellrail.run.performer import Performer, signal_name
@@ -99,7 +100,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     missed: tuple[str, ...] = ()
 
 
-class _NoKernel:
+class _NoKernel(NoClient):
     """The kernel of a run that has nothing left to execute."""
 
     def start(self, source: str, *, cell_id: str, orders: dict[str, Any]) -> str:
@@ -200,6 +201,7 @@ class Session:
         """Carry the plan out and end the run, whatever happens.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C came when nothing was left to execute; the run has ended well.
             BaseException: only what is no fault of the user's code; the run is recorded as failed,
                 or not at all where it is refused before anything of it was executed.
         """
@@ -230,6 +232,9 @@ class Session:
             self._recorder.end(
                 outcome.status, cause=outcome.cause, step=outcome.step, missed=outcome.missed
             )
+        if self._client is not None and outcome.status is RunStatus.SUCCESS:
+            # the run is complete; what would follow it is not to begin
+            self._client.hear()
         return outcome
 
     @property
