@@ -7,6 +7,7 @@ page of runs is found by words, labels and parameters; a panel's process ends wi
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 
@@ -312,7 +313,7 @@ def test_a_suspended_run_is_resumed_and_a_second_resume_is_told(make, app):
     run = app.run(path)
     room = RunRoom(app)
     assert plain(room.ask_view({"run": run.id}))["run"]["waits"]["label"] == "ask"
-    resume = {"run": run.id, "verb": "resume", "data": {"yes": EVIL}}
+    resume = {"run": run.id, "verb": "resume", "data": json.dumps({"yes": EVIL})}
     room.ask_act(resume)
     begun = room._acted[run.id].pid
     room.ask_act(resume)

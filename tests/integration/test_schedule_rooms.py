@@ -165,6 +165,10 @@ def test_values_are_read_as_the_parameter_wants_them(app, make):
     started = asked.answer("start", wish)
     wait_for(lambda: asked.answer("fill", started)["status"] == "done")
     assert app.show().parameters == {"word": "007", "number": 7, "flag": True}
+    for text, told in {"[NaN]": "NaN is no number", '{"a": 1, "a": 2}': "'a' comes twice"}.items():
+        wish["parameters"] = {"word": text, "number": text}
+        with pytest.raises(UserError, match=f"number: .*{told}"):
+            asked.answer("plan", wish)
 
 
 def test_a_triggers_inputs_and_schedule_are_taken(app, days):
@@ -193,9 +197,10 @@ def test_what_waits_is_told_and_a_resume_goes_on_by_itself(app, gate):
     with pytest.raises(UserError, match="no JSON") as refused:
         asked.answer("answer", {"run": run.id, "step": "approve", "by": "resume", "data": "yes"})
     assert "quotes" in refused.value.hint
-    twice = {"run": run.id, "step": "approve", "by": "resume", "data": '{"by": 1, "by": 2}'}
-    with pytest.raises(UserError, match="the key 'by' comes twice"):
-        asked.answer("answer", twice)
+    wrong = {'{"by": 1, "by": 2}': "the key 'by' comes twice", "[NaN]": "NaN is no number"}
+    for text, told in wrong.items():
+        with pytest.raises(UserError, match=told):
+            asked.answer("answer", {"run": run.id, "step": "approve", "by": "resume", "data": text})
     before = asked.stamp("waits", {})
     answer = {"run": run.id, "step": "approve", "by": "resume", "data": '{"by": "ann"}'}
     assert asked.answer("answer", answer)["step"] == "approve"

@@ -178,6 +178,9 @@ def test_a_change_by_hand_is_made_over_the_version_that_was_seen(kept, app):
     with pytest.raises(UserError, match="no JSON") as refused:
         asked.answer("set", {**limits, "version": 2, "text": "yes"})
     assert "quotes" in refused.value.hint
+    for text in ("", "NaN", '{"a": 1, "a": 2}'):
+        with pytest.raises(UserError, match="no JSON"):
+            asked.answer("set", {**limits, "version": 2, "text": text})
     with pytest.raises(UserError, match="which version"):
         asked.answer("delete", {"kind": "resource", "path": "team/limits"})
     assert app.resource_get("team/limits") == [7]

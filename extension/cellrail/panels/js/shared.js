@@ -219,6 +219,62 @@ const count = (number) => number.toLocaleString("en-US");
 /** A part of a whole, as a width. */
 const percent = (part) => `${(part * 100).toFixed(3)}%`;
 
+/** A value in one line: its line breaks are seen. */
+const one_line = (text) => String(text).replace(/\r\n?|\n/g, "⏎");
+
+// --- JSON that a person types ------------------------------------------------------------------
+
+const JSON_PARTS = /"(?:[^"\\]|\\.)*"|[{}[\]:,]|[^\s{}[\]:,"]+/g;
+const NO_NUMBER = /^(NaN|-?Infinity)$/;
+
+/** Whether a text is JSON, or would be with other numbers: no text that is to be taken as it stands. */
+function is_json(text) {
+  try {
+    JSON.parse(text.replace(JSON_PARTS, (part) => (NO_NUMBER.test(part) ? "0" : part)));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** What is wrong with a JSON text; "" for nothing. The same rule as `typed` in `run/jsontext.py`. */
+function json_fault(text) {
+  const parts = text.match(JSON_PARTS) ?? [];
+  if (is_json(text)) {
+    const open = []; // the keys of the objects that are open
+    for (const [place, part] of parts.entries()) {
+      if (part === "{" || part === "[") open.push(new Set());
+      else if (part === "}" || part === "]") open.pop();
+      else if (NO_NUMBER.test(part)) return `${part} is no number of JSON`;
+      else if (/^-?\d.*[.eE]/.test(part) && !Number.isFinite(Number(part))) return `${part} is too large a number`;
+      else if (parts[place + 1] === ":") {
+        const key = JSON.parse(part);
+        if (open.at(-1).has(key)) return `the key ${part} comes twice`;
+        open.at(-1).add(key);
+      }
+    }
+    return "";
+  }
+  try { JSON.parse(text); } catch (problem) { return problem.message; }
+}
+
+/** The fields of an object's text, each value as it is written: no number loses a digit. */
+function json_fields(text) {
+  const found = [];
+  let [depth, start, key, last] = [0, 0, null, ""];
+  for (const { 0: part, index } of text.matchAll(JSON_PARTS)) {
+    if (depth === 1 && part === ":") [key, start] = [JSON.parse(last), index + 1];
+    else if (depth === 1 && key !== null && (part === "," || part === "}")) {
+      found.push([key, text.slice(start, index).trim()]);
+      key = null;
+    }
+    if (part === "{" || part === "[") depth += 1;
+    else if (part === "}" || part === "]") depth -= 1;
+    last = part;
+  }
+  return found;
+}
+
 // --- pictures ---------------------------------------------------------------------------------
 
 // each status has a shape of its own, so that it is told without colour; a word stands beside it
