@@ -7,7 +7,9 @@ a notebook printed runs in the page; a saved notebook holds nothing of what was 
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 from playwright.sync_api import expect
@@ -286,6 +288,49 @@ def test_a_panel_whose_kernel_was_restarted_says_so(lab, failed):
     notebook.run(0)
     expect(row).to_be_visible()
     expect(gone).to_have_count(0)
+
+
+ENDS = {
+    "restarted here": "session => session.kernel.restart()",
+    "restarted by another": "session => fetch(`/api/kernels/${session.kernel.id}/restart?token=${"
+    "session.kernel.serverSettings.token}`, {method: 'POST'})",
+    "shut down": "session => session.shutdown()",
+    "killed": "",
+}
+
+
+@pytest.mark.parametrize("end", [*ENDS])
+def test_a_panel_whose_kernel_is_gone_says_so_at_once_and_can_only_be_read(lab, make, app, end):
+    app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
+    store = str(app.store_path)
+    source = f"import os, cellrail\nprint(os.getpid())\ncellrail.waits_panel(store={store!r})"
+    notebook = lab.open(lab.notebook(source))
+    notebook.run(0)
+    page, panel = notebook.page, notebook.panel
+    panel.get_by_role("button", name=re.compile("^Answer")).click()
+    panel.get_by_label("Name 1").fill("by")
+    panel.get_by_label("Value 1").fill("ann")
+    if ENDS[end]:
+        lead = "jupyterapp.shell.currentWidget.sessionContext.session"
+        page.evaluate(f"() => ({ENDS[end]})({lead})")
+    else:
+        printed = page.locator(".jp-OutputArea-output pre").first.text_content()
+        os.kill(int(printed), signal.SIGKILL)
+    # the server looks for dead kernels every 3 s; another's restart is told of by the new kernel
+    at_once = {"killed": 6000, "restarted by another": 8000}.get(end, 3000)
+    expect(panel.get_by_text("Run this cell again")).to_be_visible(timeout=at_once)
+
+    expect(panel.get_by_label("Value 1")).to_have_value("ann")
+    expect(panel.get_by_label("Value 1")).not_to_be_editable()
+    for node in panel.locator(".cr-body button").all():
+        expect(node).to_have_attribute("aria-disabled", "true")
+    resume = panel.get_by_role("button", name="Resume")
+    resume.focus()
+    page.keyboard.press("Enter")
+    resume.click(force=True)
+    expect(resume).to_be_visible()
+    expect(panel.get_by_text("Sending")).to_have_count(0)
+    notebook.check()
 
 
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):

@@ -362,6 +362,26 @@ function tablist(tabs, chosen, choose, label) {
 const GONE = { message: "The kernel was restarted or is gone.", hint: "Run this cell again." };
 // milliseconds without a sign of the kernel after which that is told: it may execute a cell
 const SILENT_AFTER = 6000;
+// the same, where it was seen to start
+const DOUBTED_FOR = 2000;
+
+// states of a kernel after which it knows no widget of before
+const LOST = new Set(["restarting", "autorestarting", "terminating", "dead"]);
+
+/** Hear of the kernel's end where the front end tells of it (JupyterLab, Notebook); gives what ends that. */
+function follow_kernel(model, gone, doubt) {
+  const { kernel } = model.widget_manager ?? {};
+  const look = (_, status) => {
+    if (LOST.has(status)) gone();
+    else if (status === "starting") doubt(); // somebody else has restarted it
+  };
+  kernel?.statusChanged?.connect(look);
+  kernel?.disposed?.connect(gone); // it was shut down
+  return () => {
+    kernel?.statusChanged?.disconnect(look);
+    kernel?.disposed?.disconnect(gone);
+  };
+}
 
 /** Questions and what is followed, of one view of the widget. */
 class Line {
@@ -377,6 +397,8 @@ class Line {
     this.hear = (message) => this.take(message);
     this.show = () => document.hidden || this.send({ alive: true });
     model.on("msg:custom", this.hear);
+    this.doubts = false; // another kernel may be there: an answer settles it
+    this.leave = follow_kernel(model, () => this.gone(), () => { this.doubts = true; this.send({ alive: true }); });
     this.beat = setInterval(this.show, 20000);
     this.watch_over = setInterval(() => this.look(), 1000);
     document.addEventListener("visibilitychange", this.show);
@@ -407,7 +429,8 @@ class Line {
   look() {
     if (!this.since || this.state === "gone") return;
     const waited = Date.now() - this.since;
-    if (waited > SILENT_AFTER) this.stand("silent");
+    if (this.doubts && waited > DOUBTED_FOR) this.gone();
+    else if (waited > SILENT_AFTER) this.stand("silent");
   }
 
   stand(state) {
@@ -434,7 +457,7 @@ class Line {
   }
 
   take(message) {
-    this.since = 0;
+    [this.since, this.doubts] = [0, false];
     if (this.state === "silent") this.stand("");
     if (message.lost) {
       // the process that answers has ended: ask anew
@@ -461,6 +484,7 @@ class Line {
     clearInterval(this.watch_over);
     document.removeEventListener("visibilitychange", this.show);
     this.model.off("msg:custom", this.hear);
+    this.leave();
     for (const n of this.watched.keys()) this.send({ n, drop: true });
     this.watched.clear();
   }
