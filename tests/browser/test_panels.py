@@ -471,6 +471,7 @@ def test_the_typed_form_keeps_line_breaks_and_tells_what_is_wrong_at_the_field(l
     worst.fill("inf")
     names.fill("[]")
     panel.get_by_label("note", exact=True).fill("three\nlines\nnow")
+    expect(panel.get_by_text("was two⏎lines")).to_be_visible()
     expect(restart).to_be_enabled()
     expect(panel.locator(".cr-wrong")).to_have_count(0)
     restart.click()

@@ -306,7 +306,7 @@ const cause_class = (status, kind = "cr-cause") => `${kind}${status === "failed"
 
 function chips(pairs, kind) {
   return pairs.map(([name, value]) => h("span", { class: `cr-chip cr-chip-${kind}`, title: `${kind} ${name} = ${value}` },
-    h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, value)));
+    h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, one_line(value))));
 }
 
 // milliseconds after a press in which nothing is confirmed
