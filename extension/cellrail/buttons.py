@@ -7,12 +7,11 @@ ids and times. Labels are shown as text, whatever they hold.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 from cellrail.errors import CellrailError
-from cellrail.run.jsontext import to_text
+from cellrail.run.jsontext import to_text, typed
 from cellrail.run.waits import in_words
 from cellrail_state.errors import StateError
 from cellrail_state.tables import escape
@@ -104,7 +103,7 @@ class Buttons:
     def _answer(self, by: str) -> None:
         text = str(self._data.value).strip() if by == RESUME else ""
         try:
-            data = to_text(json.loads(text), "the data") if text else None
+            data = to_text(typed(text), "the data") if text else None
             self.over(self._press(self._info, by, data=data))
         except ValueError as error:
             self._say(f'this is no JSON ({error}); a text needs quotes: "yes"')

@@ -241,6 +241,12 @@ def test_missed_ticks_are_seen_and_run_as_each_trigger_says(lab, flow, app, cloc
     notebook.page.keyboard.press("Enter")
     assert app.tick() == []
     assert app.trigger_show("all").enabled
+    # it is told until the next press, whatever is looked at
+    panel.get_by_role("button", name="Show trigger none").click()
+    expect(begun).to_contain_text("none: ")
+    notebook.check()
+    panel.get_by_role("button", name="Disable").click()
+    expect(begun).to_have_count(0)
 
 
 def test_a_trigger_leads_to_a_backfill_of_its_ticks(lab, flow, app):

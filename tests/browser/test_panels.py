@@ -7,11 +7,14 @@ a notebook printed runs in the page; a saved notebook holds nothing of what was 
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 from playwright.sync_api import expect
 
+from cellrail_state.testing import a_run, open_store
 from reading import wait_for
 
 # a server, a browser and a kernel: nothing else may run beside them
@@ -207,35 +210,57 @@ def test_an_answer_drops_nothing_that_was_typed(lab, make, app):
     assert "{'by': 'yes', 'who': 'no'}" in str(app.show(run.id)["after"].outputs)
 
 
-def asked(lab, make, app, after="1"):
+def test_what_was_said_of_one_answer_is_gone_where_the_next_is_written(lab, make, app):
+    cells = ("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1")
+    first, second = (app.run(make(*cells, name=f"{name}.ipynb")) for name in ("one", "two"))
+    notebook = lab.open(
+        lab.notebook(
+            f"import cellrail\ncellrail.waits_panel({first.id!r}, {str(app.store_path)!r})"
+        )
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    panel.get_by_role("button", name="Resume").click()
+    said = panel.get_by_text(f"ask of run {first.id} is resumed")
+    expect(said.first).to_be_visible()
+    panel.get_by_role("button", name=f"Answer ask of run {second.id}").press("Enter")
+    expect(panel.get_by_label("Name 1")).to_be_focused()
+    expect(said).to_have_count(0)
+
+
+def test_every_room_of_a_house_has_names_that_tell_its_parts_apart(lab, failed, app, make):
+    app.resource_set("team/limits", [1])
+    app.trigger_add(app.store_path.parent / failed.flow, id="nightly", cron="0 6 * * *")
+    app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", name="gate.ipynb"))
+    notebook = lab.open(lab.notebook(f"{OPEN} {failed.id}"))
+    notebook.run(0)
+    panel = notebook.panel
+    parts = {
+        "Runs": ("row", failed.id), "Run": ("treeitem", "^check"),
+        "Restart": ("button", "^Restart$"), "Backfill": ("combobox", "^Notebook"),
+        "Waits": ("button", "^Answer"), "Triggers": ("button", "^Show trigger"),
+        "State": ("button", "^Show resource"),
+    }  # fmt: skip
+    for tab, (role, name) in parts.items():
+        panel.get_by_role("tab", name=tab, exact=True).click()
+        room = panel.locator(f".cr-room-{tab.lower()}")
+        part = room.get_by_role(role, name=re.compile(name)).first
+        expect(part).to_be_visible()
+        if tab in {"Waits", "Triggers", "State"}:
+            part.click()
+            expect(room.locator(".cr-chosen-one")).to_be_visible()
+        notebook.check()
+
+
+def asked(lab, make, app):
     """A run that waits, and a notebook whose panel shows the form of its answer."""
-    ask = "%%step ask\nfrom cellrail import flow\nflow.suspend('1h')"
-    run = app.run(make(ask, f"%%step after\n{after}"))
+    run = app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
     notebook = lab.open(
         lab.notebook(f"import cellrail\ncellrail.waits_panel({str(app.store_path)!r})")
     )
     notebook.run(0)
     notebook.panel.get_by_role("button", name=re.compile("^Answer")).click()
     return run, notebook
-
-
-def test_an_answer_arrives_as_it_was_typed(lab, make, app):
-    run, notebook = asked(lab, make, app, "print(flow.resume_data)")
-    panel = notebook.panel
-    panel.get_by_label("Name 1").fill("number")
-    panel.get_by_label("Value 1").fill("1e400")
-    panel.get_by_role("button", name="Resume", exact=True).click()
-    expect(panel.get_by_text("is inf, which is no JSON")).to_be_visible()
-    panel.get_by_label("Value 1").fill("12345678901234567890")
-    panel.get_by_role("tab", name="JSON").click()
-    expect(panel.get_by_label("JSON for flow.resume_data")).to_have_value(
-        '{"number":12345678901234567890}'
-    )
-    panel.get_by_role("tab", name="Form").click()
-    expect(panel.get_by_text("would be written otherwise by the browser")).to_be_visible()
-    panel.get_by_role("button", name="Resume", exact=True).click()
-    wait_for(lambda: app.show(run.id).status == "success")
-    assert "{'number': 12345678901234567890}" in str(app.show(run.id)["after"].outputs)
 
 
 def test_a_double_click_on_cancel_does_not_answer_what_it_asks(lab, make, app):
@@ -306,6 +331,89 @@ def test_a_panel_whose_kernel_was_restarted_says_so(lab, failed):
     notebook.run(0)
     expect(row).to_be_visible()
     expect(gone).to_have_count(0)
+
+
+ENDS = {
+    "restarted here": "session => session.kernel.restart()",
+    "restarted by another": "session => fetch(`/api/kernels/${session.kernel.id}/restart?token=${"
+    "session.kernel.serverSettings.token}`, {method: 'POST'})",
+    "shut down": "session => session.shutdown()",
+    "killed": "",
+}
+
+
+@pytest.mark.parametrize("end", [*ENDS])
+def test_a_panel_whose_kernel_is_gone_says_so_at_once_and_can_only_be_read(lab, make, app, end):
+    app.run(make("%%step ask\nfrom cellrail import flow\nflow.suspend('1h')", "1"))
+    store = str(app.store_path)
+    source = f"import os, cellrail\nprint(os.getpid())\ncellrail.waits_panel(store={store!r})"
+    notebook = lab.open(lab.notebook(source))
+    notebook.run(0)
+    page, panel = notebook.page, notebook.panel
+    panel.get_by_role("button", name=re.compile("^Answer")).click()
+    panel.get_by_label("Name 1").fill("by")
+    panel.get_by_label("Value 1").fill("ann")
+    if ENDS[end]:
+        lead = "jupyterapp.shell.currentWidget.sessionContext.session"
+        page.evaluate(f"() => ({ENDS[end]})({lead})")
+    else:
+        printed = page.locator(".jp-OutputArea-output pre").first.text_content()
+        os.kill(int(printed), signal.SIGKILL)
+    # the server looks for dead kernels every 3 s; another's restart is told of by the new kernel
+    at_once = {"killed": 6000, "restarted by another": 8000}.get(end, 3000)
+    expect(panel.get_by_text("Run this cell again")).to_be_visible(timeout=at_once)
+
+    expect(panel.get_by_label("Value 1")).to_have_value("ann")
+    expect(panel.get_by_label("Value 1")).not_to_be_editable()
+    for node in panel.locator(".cr-body button").all():
+        expect(node).to_have_attribute("aria-disabled", "true")
+    resume = panel.get_by_role("button", name="Resume")
+    resume.focus()
+    page.keyboard.press("Enter")
+    resume.click(force=True)
+    expect(resume).to_be_visible()
+    expect(panel.get_by_text("Sending")).to_have_count(0)
+    notebook.check()
+
+
+def test_the_first_and_the_last_page_of_runs_are_a_press_away(lab, app):
+    store = open_store(app.store_path.parent)
+    for number in range(120):
+        a_run(store, f"20260101-{number:09d}-aaaa", steps=1)
+    notebook = lab.open(
+        lab.notebook(f"import cellrail\ncellrail.runs_panel({str(app.store_path)!r})")
+    )
+    notebook.run(0)
+    panel = notebook.panel
+    at, row = panel.get_by_role("status"), panel.get_by_role("row")
+    first, last = (panel.get_by_role("button", name=f"{name} page") for name in ("First", "Last"))
+    expect(at.get_by_text(re.compile("^1.50 of 120 runs"))).to_be_visible()
+    expect(first).to_be_disabled()
+    last.click()
+    expect(at.get_by_text(re.compile("^101.120 of 120 runs"))).to_be_visible()
+    expect(row.filter(has_text="20260101-000000000-aaaa")).to_be_visible()
+    expect(last).to_be_disabled()
+    expect(last).to_be_focused()
+    first.click()
+    expect(at.get_by_text(re.compile("^1.50 of 120 runs"))).to_be_visible()
+    notebook.check()
+
+
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_a_button_of_ones_own_opens_a_panel(lab, failed, where):
+    source = (
+        "import ipywidgets, cellrail\nfrom IPython.display import display\n"
+        "button, out = ipywidgets.Button(description='Look'), ipywidgets.Output()\n"
+        "@button.on_click\ndef look(_):\n    with out:\n        display(cellrail.panel())\n"
+        "display(button, out)"
+    )
+    notebook = lab.open(lab.notebook(source), app=where)
+    notebook.run(0)
+    notebook.page.get_by_role("button", name="Look", exact=True).click()
+    row = notebook.panel.get_by_role("row", name=re.compile(failed.id))
+    expect(row).to_be_visible()
+    row.click()
+    expect(notebook.panel.get_by_role("treeitem", name=re.compile("^check"))).to_be_visible()
 
 
 def test_nothing_that_was_printed_runs_in_the_page(lab, make, app):
@@ -446,6 +554,7 @@ def test_the_typed_form_keeps_line_breaks_and_tells_what_is_wrong_at_the_field(l
     worst.fill("inf")
     names.fill("[]")
     panel.get_by_label("note", exact=True).fill("three\nlines\nnow")
+    expect(panel.get_by_text("was two⏎lines")).to_be_visible()
     expect(restart).to_be_enabled()
     expect(panel.locator(".cr-wrong")).to_have_count(0)
     restart.click()

@@ -165,6 +165,10 @@ def test_values_are_read_as_the_parameter_wants_them(app, make):
     started = asked.answer("start", wish)
     wait_for(lambda: asked.answer("fill", started)["status"] == "done")
     assert app.show().parameters == {"word": "007", "number": 7, "flag": True}
+    for text, told in {"[NaN]": "NaN is no number", '{"a": 1, "a": 2}': "'a' comes twice"}.items():
+        wish["parameters"] = {"word": text, "number": text}
+        with pytest.raises(UserError, match=f"number: .*{told}"):
+            asked.answer("plan", wish)
 
 
 def test_a_triggers_inputs_and_schedule_are_taken(app, days):
@@ -193,9 +197,10 @@ def test_what_waits_is_told_and_a_resume_goes_on_by_itself(app, gate):
     with pytest.raises(UserError, match="no JSON") as refused:
         asked.answer("answer", {"run": run.id, "step": "approve", "by": "resume", "data": "yes"})
     assert "quotes" in refused.value.hint
-    twice = {"run": run.id, "step": "approve", "by": "resume", "data": '{"by": 1, "by": 2}'}
-    with pytest.raises(UserError, match="the key 'by' comes twice"):
-        asked.answer("answer", twice)
+    wrong = {'{"by": 1, "by": 2}': "the key 'by' comes twice", "[NaN]": "NaN is no number"}
+    for text, told in wrong.items():
+        with pytest.raises(UserError, match=told):
+            asked.answer("answer", {"run": run.id, "step": "approve", "by": "resume", "data": text})
     before = asked.stamp("waits", {})
     answer = {"run": run.id, "step": "approve", "by": "resume", "data": '{"by": "ann"}'}
     assert asked.answer("answer", answer)["step"] == "approve"
@@ -256,11 +261,32 @@ def test_what_is_due_is_run_at_a_press(app, days):
     flow = days("1")
     app.trigger_add(flow, id="secondly", cron="* * * * * */2", missed="last")
     asked = room(app, "triggers")
+    assert asked.answer("ticked", {}) == {"ended": True, "error": None}
     wait_for(lambda: asked.answer("triggers", {})["rows"][0]["due_count"])
-    asked.answer("tick", {})
+    (begun,) = asked.answer("tick", {})["begun"]
+    assert begun["id"] == "secondly"
+    assert begun["due_count"] == len(begun["due"]) > 0
     wait_for(lambda: asked.answer("triggers", {})["rows"][0]["last"])
     wait_for(lambda: asked.answer("triggers", {})["rows"][0]["last"]["status"] == "success")
     asked.answer("disable", {"id": "secondly"})
+
+
+def test_a_press_tells_what_it_skips_and_what_could_not_be_run(app, days, clock):
+    gone = days("1")
+    for policy in ("last", "none"):
+        app.trigger_add(gone, id=policy, cron="0 * * * *", missed=policy)
+    gone.unlink()
+    clock.ahead = 3 * 3600 + 1800
+    due = {policy: app.trigger_due(policy) for policy in ("last", "none")}
+    asked = room(app, "triggers")
+    before = asked.stamp("ticked", {})
+    told = {one["id"]: one for one in asked.answer("tick", {})["begun"]}
+    for policy, one in due.items():
+        assert told[policy]["skipped"] == [tick.isoformat() for tick in one.skipped]
+        assert [tick["tick"] for tick in told[policy]["due"]] == [t.isoformat() for t in one.ticks]
+    wait_for(lambda: asked.answer("ticked", {})["ended"])
+    assert "trigger last: " in asked.answer("ticked", {})["error"]["message"]
+    assert before == asked.stamp("ticked", {})
 
 
 # --- tables and stamps ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cellrail.errors import NotJson
-from cellrail.run.jsontext import from_text, to_text
+from cellrail.run.jsontext import from_text, to_text, typed
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,27 @@ def test_a_value_that_holds_itself_is_refused():
     value.append(value)
     with pytest.raises(NotJson, match="nested too deeply"):
         to_text(value, "set_state()")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' comes twice"),
+        ("NaN", "NaN is no number of JSON"),
+        ('{"a": [-Infinity]}', "-Infinity is no number of JSON"),
+        ("[1e999]", "1e999 is too large a number"),
+        ("yes", "Expecting value"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_json_has_not_is_refused_where_a_person_types_it(text, told):
+    with pytest.raises(ValueError, match=told):
+        typed(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": {"a": [1, 2]}, "b": {"a": 1}}', " 12345678901234567890\n", '"NaN: 1e999"', "-1e-9"],
+)
+def test_what_is_json_is_taken_as_it_was_typed(text):
+    assert typed(text) == from_text(text)

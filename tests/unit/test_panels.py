@@ -542,6 +542,8 @@ def test_the_text_of_a_field_becomes_a_value_of_its_type(name, text, value):
         ("day", "tomorrow"),
         ("count", "1.5"),
         ("regions", "[a]"),
+        ("regions", "[NaN]"),
+        ("regions", '[{"a": 1, "a": 2}]'),
         ("mode", "other"),
         ("really", "x"),
         ("limit", "seven"),

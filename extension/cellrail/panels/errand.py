@@ -220,12 +220,17 @@ def carry_out(app: App, wish: Wish) -> str:
     """Do what is wished; the id of the run that it was about.
 
     Raises:
-        CellrailError: it cannot be done.
+        CellrailError: it cannot be done; of a tick, some of it could not.
     """
     if wish.verb not in VERBS:
         raise CellrailError(f"there is no errand {wish.verb!r}")
     about = [wish.run] if wish.run else []
     done = getattr(app, wish.verb)(*about, **wish.options)
+    if wish.verb == "tick":
+        refused = [(f"run {one.run_id}: " if one.run_id else "") + one.refused
+                   for one in done if one.refused]  # fmt: skip
+        if refused:
+            raise CellrailError("; ".join(refused), hint=next(o.hint for o in done if o.refused))
     return str(getattr(done, "id", ""))
 
 

@@ -48,7 +48,7 @@ class Plain:
             return self._make()
         except (CellrailError, StateError) as error:
             hint = f" ({error.hint})" if error.hint else ""
-            return Table(title=self.title, headings=("",), empty=f"{error}{hint}")
+            return Table(title=self.title, headings=("what is wrong",), empty=f"{error}{hint}")
 
     def text(self) -> str:
         """For terminals."""

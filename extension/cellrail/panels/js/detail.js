@@ -136,7 +136,7 @@ function step_detail(ctx, where) {
       h("div", { class: "cr-bar cr-tight", key: "with" }, h("label", {}, "Compared with ", h("select", {
         class: "cr-field", value: other, key: "other", onchange: (event) => { other = event.target.value; compared = null; compare(); show(); },
       }, others.map(([run, status]) => h("option", { value: run, selected: run === other }, `${run} (${status})`)))), link("open it", () => ctx.go("run", { run: other }))),
-      compared.parameters.length ? h("p", { key: "parameters" }, "Parameters: ", compared.parameters.map(([name, was, is]) => h("span", { class: "cr-chip" }, h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, `${was || "–"} → ${is || "–"}`)))) : null,
+      compared.parameters.length ? h("p", { key: "parameters" }, "Parameters: ", compared.parameters.map(([name, was, is]) => h("span", { class: "cr-chip" }, h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, `${one_line(was || "–")} → ${one_line(is || "–")}`)))) : null,
       h("h4", { key: "here" }, data.label),
       !mine || mine.where !== "both" ? h("p", { key: "only" }, "Only one of the runs has it.") : h("ul", { key: "told", class: "cr-list" },
         h("li", {}, mine.source ? "the same source" : "another source"), h("li", {}, mine.outputs ? "the same outputs" : "other outputs"),

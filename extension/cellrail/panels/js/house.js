@@ -38,6 +38,31 @@ function follow_theme(el, signal) {
   signal.addEventListener("abort", () => observer.disconnect());
 }
 
+/** What is shown stays to be read, and nothing in it can be pressed or changed any more. */
+function keep_still(body, signal) {
+  const still = () => {
+    for (const node of body.querySelectorAll("button, input, select, textarea")) {
+      if (node.getAttribute("aria-disabled") !== "true") node.setAttribute("aria-disabled", "true");
+      if ("readOnly" in node && !node.readOnly) node.readOnly = true;
+    }
+  };
+  const block = (event) => {
+    // who reads by keyboard walks on, marks and copies
+    if (event.type === "keydown" && !/^( |Enter|Backspace|Delete)$/.test(event.key) && !event.target.matches("select")) return;
+    if (event.type === "keydown" && event.key === "Tab") return;
+    if (event.type === "mousedown" && !event.target.closest("select")) return;
+    if (event.type === "pointerdown" && !event.target.closest("[data-day]")) return;
+    if (event.target.closest("summary")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  for (const kind of ["click", "dblclick", "mousedown", "pointerdown", "keydown", "input", "change"]) body.addEventListener(kind, block, { capture: true, signal });
+  const observer = new MutationObserver(still);
+  observer.observe(body, { subtree: true, childList: true, attributes: true, attributeFilter: ["aria-disabled", "readonly"] });
+  signal.addEventListener("abort", () => observer.disconnect());
+  still();
+}
+
 function render({ model, el }) {
   const ending = new AbortController();
   const line = new Line(model, (state) => stands(state));
@@ -54,8 +79,11 @@ function render({ model, el }) {
 
   /** How it stands with the kernel, above everything. */
   function stands(state) {
-    el.classList.toggle("cr-gone", state === "gone");
-    if (state === "gone") said.textContent = ""; // what was done there is gone, too
+    if (state === "gone") {
+      el.classList.add("cr-gone");
+      said.textContent = ""; // what was done there is gone, too
+      keep_still(body, ending.signal);
+    }
     draw(kernel, state === "gone" ? problem(GONE, "gone")
       : state === "silent" ? h("p", { class: "cr-note cr-silent", role: "status" }, "The kernel has not answered for some seconds: it executes a cell, or was restarted. After a restart run this cell again.") : null);
   }

@@ -147,7 +147,7 @@ rooms.restart = (ctx) => {
       h("label", { for: id }, one.name), h("div", { class: "cr-input" }, (kinds[one.kind] ?? (() => (lines ? area({ rows: Math.min(8, one.value.split("\n").length + 1) }) : input("text", { spellcheck: "false" }))))(),
         changed ? button("Undo", () => { delete values[one.name]; look(); }, { kind: "quiet", key: "undo", "aria-label": `Undo the change of ${one.name}` }) : null),
       wrong ? h("p", { class: "cr-wrong", role: "alert", id: `${id}-wrong`, key: "wrong" }, wrong) : null,
-      h("p", { class: "cr-hint", id: `${id}-help`, key: "help" }, changed ? `was ${one.kind === "secret" ? "another" : (one.value || one.empty || "empty").replaceAll("\n", "⏎")}` : "", changed && one.help ? " · " : "", one.help));
+      h("p", { class: "cr-hint", id: `${id}-help`, key: "help" }, changed ? `was ${one.kind === "secret" ? "another" : one_line(one.value || one.empty || "empty")}` : "", changed && one.help ? " · " : "", one.help));
   }
 
   function check(name, words, hint) {

@@ -7,6 +7,8 @@ rooms.run = (ctx) => {
   let stop = null;
   let chosen = "";
   let acting = "";
+  let data = ""; // what is typed for a run that waits
+  let fault = ""; // what is wrong with it
   const open = new Map();
   const el = h("div", { class: "cr-run" });
   const head = h("div", {});
@@ -23,7 +25,7 @@ rooms.run = (ctx) => {
   function start(next, step) {
     if (next !== run || !stop) {
       stop?.();
-      [run, view, error, chosen, acting] = [next, null, null, "", ""];
+      [run, view, error, chosen, acting, data, fault] = [next, null, null, "", "", "", ""];
       open.clear();
       detail.open("");
       detail.forget();
@@ -116,11 +118,15 @@ rooms.run = (ctx) => {
   }
 
   function resume_form(busy) {
-    // (as it was typed: read here, a long number would be rounded)
-    const press = () => act("resume", el.querySelector("[name=data]").value);
+    const press = () => {
+      fault = data.trim() ? json_fault(data) : "";
+      if (fault) { show(); head.querySelector("[name=data]").focus(); } else act("resume", data);
+    };
     return h("div", { class: "cr-resume", key: "resume" },
-      h("input", { class: "cr-field cr-mono", name: "data", "aria-label": "JSON for the next step (flow.resume_data)", placeholder: "JSON for flow.resume_data", key: "data", onkeydown: on_enter(press) }),
-      button(acting === "resume" ? "Resuming…" : "Resume", press, { kind: "primary", disabled: busy, key: "send" }));
+      h("input", { class: "cr-field cr-mono", name: "data", "aria-label": "JSON for the next step (flow.resume_data)", placeholder: "JSON for flow.resume_data", key: "data", value: data, onkeydown: on_enter(press),
+        oninput: (event) => { data = event.target.value; if (fault) { fault = ""; show(); } }, ...(fault ? { "aria-invalid": "true", "aria-describedby": "cr-data-wrong" } : {}) }),
+      button(acting === "resume" ? "Resuming…" : "Resume", press, { kind: "primary", disabled: busy, key: "send" }),
+      fault ? h("p", { class: "cr-wrong", role: "alert", id: "cr-data-wrong", key: "wrong" }, `This is no JSON: ${fault}. A text needs quotes: "yes"`) : null);
   }
 
   function facts({ run: told }) {

@@ -219,6 +219,62 @@ const count = (number) => number.toLocaleString("en-US");
 /** A part of a whole, as a width. */
 const percent = (part) => `${(part * 100).toFixed(3)}%`;
 
+/** A value in one line: its line breaks are seen. */
+const one_line = (text) => String(text).replace(/\r\n?|\n/g, "⏎");
+
+// --- JSON that a person types ------------------------------------------------------------------
+
+const JSON_PARTS = /"(?:[^"\\]|\\.)*"|[{}[\]:,]|[^\s{}[\]:,"]+/g;
+const NO_NUMBER = /^(NaN|-?Infinity)$/;
+
+/** Whether a text is JSON, or would be with other numbers: no text that is to be taken as it stands. */
+function is_json(text) {
+  try {
+    JSON.parse(text.replace(JSON_PARTS, (part) => (NO_NUMBER.test(part) ? "0" : part)));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** What is wrong with a JSON text; "" for nothing. The same rule as `typed` in `run/jsontext.py`. */
+function json_fault(text) {
+  const parts = text.match(JSON_PARTS) ?? [];
+  if (is_json(text)) {
+    const open = []; // the keys of the objects that are open
+    for (const [place, part] of parts.entries()) {
+      if (part === "{" || part === "[") open.push(new Set());
+      else if (part === "}" || part === "]") open.pop();
+      else if (NO_NUMBER.test(part)) return `${part} is no number of JSON`;
+      else if (/^-?\d.*[.eE]/.test(part) && !Number.isFinite(Number(part))) return `${part} is too large a number`;
+      else if (parts[place + 1] === ":") {
+        const key = JSON.parse(part);
+        if (open.at(-1).has(key)) return `the key ${part} comes twice`;
+        open.at(-1).add(key);
+      }
+    }
+    return "";
+  }
+  try { JSON.parse(text); } catch (problem) { return problem.message; }
+}
+
+/** The fields of an object's text, each value as it is written: no number loses a digit. */
+function json_fields(text) {
+  const found = [];
+  let [depth, start, key, last] = [0, 0, null, ""];
+  for (const { 0: part, index } of text.matchAll(JSON_PARTS)) {
+    if (depth === 1 && part === ":") [key, start] = [JSON.parse(last), index + 1];
+    else if (depth === 1 && key !== null && (part === "," || part === "}")) {
+      found.push([key, text.slice(start, index).trim()]);
+      key = null;
+    }
+    if (part === "{" || part === "[") depth += 1;
+    else if (part === "}" || part === "]") depth -= 1;
+    last = part;
+  }
+  return found;
+}
+
 // --- pictures ---------------------------------------------------------------------------------
 
 // each status has a shape of its own, so that it is told without colour; a word stands beside it
@@ -250,7 +306,7 @@ const cause_class = (status, kind = "cr-cause") => `${kind}${status === "failed"
 
 function chips(pairs, kind) {
   return pairs.map(([name, value]) => h("span", { class: `cr-chip cr-chip-${kind}`, title: `${kind} ${name} = ${value}` },
-    h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, value)));
+    h("span", { class: "cr-chip-name" }, name), h("span", { class: "cr-chip-value" }, one_line(value))));
 }
 
 // milliseconds after a press in which nothing is confirmed
@@ -306,6 +362,26 @@ function tablist(tabs, chosen, choose, label) {
 const GONE = { message: "The kernel was restarted or is gone.", hint: "Run this cell again." };
 // milliseconds without a sign of the kernel after which that is told: it may execute a cell
 const SILENT_AFTER = 6000;
+// the same, where it was seen to start
+const DOUBTED_FOR = 2000;
+
+// states of a kernel after which it knows no widget of before
+const LOST = new Set(["restarting", "autorestarting", "terminating", "dead"]);
+
+/** Hear of the kernel's end where the front end tells of it (JupyterLab, Notebook); gives what ends that. */
+function follow_kernel(model, gone, doubt) {
+  const { kernel } = model.widget_manager ?? {};
+  const look = (_, status) => {
+    if (LOST.has(status)) gone();
+    else if (status === "starting") doubt(); // somebody else has restarted it
+  };
+  kernel?.statusChanged?.connect(look);
+  kernel?.disposed?.connect(gone); // it was shut down
+  return () => {
+    kernel?.statusChanged?.disconnect(look);
+    kernel?.disposed?.disconnect(gone);
+  };
+}
 
 /** Questions and what is followed, of one view of the widget. */
 class Line {
@@ -321,6 +397,8 @@ class Line {
     this.hear = (message) => this.take(message);
     this.show = () => document.hidden || this.send({ alive: true });
     model.on("msg:custom", this.hear);
+    this.doubts = false; // another kernel may be there: an answer settles it
+    this.leave = follow_kernel(model, () => this.gone(), () => { this.doubts = true; this.send({ alive: true }); });
     this.beat = setInterval(this.show, 20000);
     this.watch_over = setInterval(() => this.look(), 1000);
     document.addEventListener("visibilitychange", this.show);
@@ -351,7 +429,8 @@ class Line {
   look() {
     if (!this.since || this.state === "gone") return;
     const waited = Date.now() - this.since;
-    if (waited > SILENT_AFTER) this.stand("silent");
+    if (this.doubts && waited > DOUBTED_FOR) this.gone();
+    else if (waited > SILENT_AFTER) this.stand("silent");
   }
 
   stand(state) {
@@ -378,7 +457,7 @@ class Line {
   }
 
   take(message) {
-    this.since = 0;
+    [this.since, this.doubts] = [0, false];
     if (this.state === "silent") this.stand("");
     if (message.lost) {
       // the process that answers has ended: ask anew
@@ -405,6 +484,7 @@ class Line {
     clearInterval(this.watch_over);
     document.removeEventListener("visibilitychange", this.show);
     this.model.off("msg:custom", this.hear);
+    this.leave();
     for (const n of this.watched.keys()) this.send({ n, drop: true });
     this.watched.clear();
   }

@@ -131,13 +131,21 @@ rooms.state = (ctx) => {
   }
 
   function editor() {
-    const set = (event) => { edit.text = event.target.value; };
-    const common = { class: "cr-field cr-mono", key: "edit", style: { width: "100%" }, spellcheck: "false", value: edit.text, oninput: set };
+    const set = (event) => { edit.text = event.target.value; if (edit.fault) { edit.fault = ""; show(); } };
+    const common = {
+      class: "cr-field cr-mono", key: "edit", style: { width: "100%" }, spellcheck: "false", value: edit.text, oninput: set,
+      ...(edit.fault ? { "aria-invalid": "true", "aria-describedby": "cr-edit-wrong" } : {}),
+    };
     const field = one.secret ? h("input", { ...common, type: "password", autocomplete: "new-password", "aria-label": "The new secret", placeholder: "the new value" })
       : h("textarea", { ...common, rows: 8, "aria-label": one.kind === "variable" ? "The new text" : "The new value as JSON" });
-    return [field, edit.version !== one.version ? h("p", { class: "cr-note" }, `It was written in the meantime: it has version ${one.version} now, and ${edit.version} is what you began with.`) : null,
+    const send = () => {
+      edit.fault = one.kind === "variable" ? "" : json_fault(edit.text);
+      if (edit.fault) { show(); detail.querySelector("[aria-invalid]")?.focus(); } else act("set", { version: edit.version, text: edit.text }, `${one.path} is set`);
+    };
+    return [field, edit.fault ? h("p", { class: "cr-wrong", role: "alert", id: "cr-edit-wrong", key: "wrong" }, `This is no JSON: ${edit.fault}. A text needs quotes: "yes"`) : null,
+      edit.version !== one.version ? h("p", { class: "cr-note" }, `It was written in the meantime: it has version ${one.version} now, and ${edit.version} is what you began with.`) : null,
       h("div", { class: "cr-bar", style: { padding: "6px 0" } },
-        button(busy === "set" ? "Setting …" : "Set", () => act("set", { version: edit.version, text: edit.text }, `${one.path} is set`), { kind: "primary", disabled: Boolean(busy), key: "set" }),
+        button(busy === "set" ? "Setting …" : "Set", send, { kind: "primary", disabled: Boolean(busy), key: "set" }),
         button("Leave it as it is", () => { [edit, work] = [null, null]; show(); }, { disabled: Boolean(busy), key: "back" }))];
   }
 

@@ -6,7 +6,9 @@ rooms.triggers = (ctx) => {
   let trouble = null;
   let chosen = "";
   let busy = "";
-  let begun = null; // what the last press began, and what was skipped by it
+  let begun = []; // what the last press has begun, and what it skipped
+  let refused = null; // what of it could not be run
+  let ticked = null;
   let stop = null;
   const table = h("div", { class: "cr-scroll", style: { "max-height": "320px" }, tabindex: 0, role: "region", "aria-label": "List of triggers" });
   const detail = h("div", {});
@@ -16,20 +18,26 @@ rooms.triggers = (ctx) => {
 
   function choose(id) {
     chosen = id;
-    [trouble, begun] = [null, null];
+    trouble = null;
     if (ctx.alone) ctx.value = id;
     show();
   }
 
   async function act(what, id, words) {
     if (busy) return;
-    [busy, trouble, begun] = [`${what}-${id}`, null, null];
+    ticked?.();
+    [busy, trouble, begun, refused, ticked] = [`${what}-${id}`, null, [], null, null];
     show();
-    const due = rows.filter((row) => row.enabled && (row.due_count || row.skipped_count));
     try {
-      await ctx.ask(what, { id });
-      if (what === "tick") begun = due;
+      const done = await ctx.ask(what, { id });
       ctx.say(words);
+      if (what === "tick") {
+        begun = done.begun;
+        ticked = ctx.watch("ticked", {}, (told) => {
+          refused = told?.error ?? null;
+          show();
+        });
+      }
     } catch (problem) {
       trouble = problem;
     }
@@ -77,16 +85,17 @@ rooms.triggers = (ctx) => {
   }
 
   /** What a press has begun: its ticks are not listed as due any more. */
-  function told_of(due) {
+  function pressed() {
     const ticks = (number, all, shown) => (number ? [`${count(number)} ${all}: `, h("span", { class: "cr-mono" }, shown.map((tick) => words(tick.tick ?? tick)).join(", ")), number > shown.length ? " and so on" : ""] : null);
-    return h("div", { class: "cr-note", key: "begun", role: "status" }, due.map((row) => h("div", {}, `${row.id}: `, ticks(row.due_count, "to be run in the background", row.due), row.due_count && row.skipped_count ? "; " : null, ticks(row.skipped_count, "skipped", row.skipped))));
+    const parts = begun.map((row) => h("div", {}, `${row.id}: `, ticks(row.due_count, "to be run in the background", row.due), row.due_count && row.skipped_count ? "; " : null, ticks(row.skipped_count, "skipped", row.skipped)));
+    return [parts.length ? h("div", { class: "cr-note", key: "begun", role: "status" }, h("div", {}, parts)) : null, refused ? problem(refused, "refused") : null];
   }
 
   function draw_detail() {
     const row = one();
-    if (!row) return draw(detail, trouble ? problem(trouble) : null);
+    if (!row) return draw(detail, trouble ? problem(trouble) : null, pressed());
     const list = (ticks) => ticks.map((tick) => h("div", { class: "cr-mono", title: tick }, words(tick), h("span", { class: "cr-soft" }, ` ${tick.slice(19)}`)));
-    const policy = { all: "every missed tick is run", last: "a missed tick is run where no later one is due, the others are skipped", none: "missed ticks are skipped" }[row.missed_policy];
+    const policy = { all: "every missed tick is run", last: "a missed tick is run only where no later tick is due; the others are skipped", none: "missed ticks are skipped" }[row.missed_policy];
     const facts = [
       ["Next", row.enabled ? list(row.next) : "disabled"],
       ["Due", [row.due.map(({ tick, missed }) => h("div", {}, list([tick]), missed ? h("span", { class: "cr-late" }, " missed") : null)), row.due_count > row.due.length ? `and ${count(row.due_count - row.due.length)} more` : null]],
@@ -95,7 +104,7 @@ rooms.triggers = (ctx) => {
       ["Out", row.out], ["Looked at", `${ago(row.looked)} (${clock(row.looked)})`], ["Made", `${clock(row.created)}${row.user ? ` by ${row.user}` : ""}`],
     ].filter(([, value]) => value && [value].flat(Infinity).filter(Boolean).length);
     return draw(detail, h("section", { class: "cr-chosen-one", "aria-label": `Trigger ${row.id}` },
-      h("h3", {}, `${row.id} `, h("span", { class: "cr-soft" }, row.flow)), trouble ? problem(trouble) : null, begun?.length ? told_of(begun) : null,
+      h("h3", {}, `${row.id} `, h("span", { class: "cr-soft" }, row.flow)), trouble ? problem(trouble) : null, pressed(),
       h("div", { class: "cr-bar", style: { padding: "6px 0" } },
         row.enabled ? button("Disable", () => act("disable", row.id, `Trigger ${row.id} is disabled`), { disabled: Boolean(busy), key: "able" })
           : button("Enable", () => act("enable", row.id, `Trigger ${row.id} is enabled`), { kind: "primary", disabled: Boolean(busy), key: "able" }),
@@ -119,6 +128,6 @@ rooms.triggers = (ctx) => {
       if (args.id) choose(args.id);
     },
     chosen(value) { if (ctx.alone && value !== chosen) choose(value); },
-    close() { stop?.(); },
+    close() { stop?.(); ticked?.(); },
   };
 };

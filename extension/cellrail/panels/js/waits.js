@@ -26,6 +26,7 @@ rooms.waits = (ctx) => {
   function choose(key) {
     if (key !== chosen) {
       [chosen, trouble, sure, said, text, fields, checked] = [key, null, false, "", "", [["", ""]], false];
+      ctx.say(""); // what was said of another one is over
     }
     if (ctx.alone) ctx.value = one()?.run ?? "";
     show();
@@ -33,66 +34,48 @@ rooms.waits = (ctx) => {
 
   const one = () => rows?.find(({ key }) => key === chosen);
 
-  /** To where the answer is written; what was said of another one is over. */
-  function lead() {
-    ctx.say("");
-    answer.querySelector("input, textarea")?.focus();
-  }
+  /** To where the answer is written. */
+  const lead = () => answer.querySelector("input, textarea")?.focus();
 
-  /** Whether a field holds JSON; else it is text. */
-  function is_json(value) {
-    try {
-      JSON.parse(value);
-      return true;
-    } catch {
-      return false;
-    }
-  }
+  /** What a field holds, as JSON: what is none is text. */
+  const typed = (value) => (is_json(value) ? value.trim() : JSON.stringify(value));
 
-  /** Whether a browser writes all numbers of a JSON text as they stand: no 1.0, nothing too long. */
-  const is_exact = (json) => (json.replace(/"(?:[^"\\]|\\.)*"/g, "").match(/-?\d[\d.eE+-]*/g) ?? [])
-    .every((number) => String(Number(number)) === number);
-
-  /** What keeps a field from being sent as it stands; "" for nothing. */
+  /** What keeps a field's name, and its value, from being sent as they stand; "" for nothing. */
   function wrong(place) {
     const [name, value] = [fields[place][0].trim(), fields[place][1]];
-    if (!name) return value.trim() ? "This value has no name." : "";
+    if (!name) return [value.trim() ? "This value has no name." : "", ""];
     const first = fields.findIndex(([other]) => other.trim() === name);
-    return first < place ? `There is a field ${name} already: the later value would replace the first.` : "";
+    if (first < place) return [`There is a field ${name} already: the later value would replace the first.`, ""];
+    const fault = is_json(value) ? json_fault(value) : "";
+    return ["", fault && `This is no JSON: ${fault}. A text needs quotes.`];
   }
+
+  const text_fault = () => (text.trim() ? json_fault(text) : "");
 
   /** What is sent; null where a field is wrong: nothing that was typed is dropped. */
   function data() {
-    if (mode === "json") return text;
-    if (fields.some((_, place) => wrong(place))) return null;
+    if (mode === "json") return text_fault() ? null : text;
+    if (fields.some((_, place) => wrong(place).some(Boolean))) return null;
     const given = fields.filter(([name]) => name.trim());
-    // a value that is JSON is sent as it was typed: read here, a long number would be rounded
-    const written = (value) => (is_json(value) ? value.trim() : JSON.stringify(value));
-    return given.length ? `{${given.map(([name, value]) => `${JSON.stringify(name.trim())}:${written(value)}`).join(",")}}` : "";
+    return given.length ? `{${given.map(([name, value]) => `${JSON.stringify(name.trim())}:${typed(value)}`)}}` : "";
   }
 
   /** Write the answer in the other way, where it can be. */
   function change_mode(name) {
     if (name === mode) return;
     trouble = null;
+    const told = data();
+    if (told === null) { refuse(); return; }
     if (name === "json") {
-      const told = data();
-      if (told === null) { refuse(); return; }
       text = told;
     } else if (text.trim()) {
-      let told = null;
-      try { told = JSON.parse(text); } catch { /* told below */ }
-      if (told === null || typeof told !== "object" || Array.isArray(told)) {
+      if (!text.trim().startsWith("{")) {
         trouble = { message: "only an object has fields", hint: 'as in {"by": "ann"}; what stands here is sent as it is' };
         show();
         return;
       }
-      if (!is_exact(text)) {
-        trouble = { message: "a number in it would be written otherwise by the browser", hint: "what stands here is sent as it is" };
-        show();
-        return;
-      }
-      fields = Object.entries(told).map(([field, value]) => [field, typeof value === "string" && !is_json(value) ? value : JSON.stringify(value)]);
+      // a text stands there without its quotes, where it is no JSON without them
+      fields = json_fields(text).map(([field, value]) => [field, value.startsWith('"') && !is_json(JSON.parse(value)) ? JSON.parse(value) : value]);
       if (!fields.length) fields = [["", ""]];
     } else {
       fields = [["", ""]];
@@ -154,17 +137,20 @@ rooms.waits = (ctx) => {
       parts.push(h("p", { class: "cr-note" }, row.words));
     } else {
       const set = (place, part, value) => { fields = fields.map((pair, at) => (at === place ? (part ? [pair[0], value] : [value, pair[1]]) : pair)); if (checked) show(); };
-      const bad = (place) => (checked && wrong(place)) || null;
-      const mark = (place) => (bad(place) ? { "aria-invalid": "true", "aria-describedby": `cr-wrong-${row.key}-${place}` } : {});
+      const bad = (place, part) => (checked && wrong(place)[part]) || null;
+      const mark = (place, part) => (bad(place, part) ? { "aria-invalid": "true", "aria-describedby": `cr-wrong-${row.key}-${place}` } : {});
+      const told = (place, words) => (words ? h("p", { class: "cr-wrong", role: "alert", id: `cr-wrong-${row.key}-${place}`, key: "wrong" }, words) : null);
+      const fault = mode === "json" && checked ? text_fault() : "";
       parts.push(
         tablist([["form", "Form"], ["json", "JSON"]], () => mode, change_mode, "How the answer is written"),
         mode === "json"
-          ? h("textarea", { class: "cr-field cr-mono", rows: 4, key: "json", "aria-label": "JSON for flow.resume_data", placeholder: '{"by": "ann", "approved": true}', style: { width: "100%" }, value: text, spellcheck: "false", oninput: (event) => { text = event.target.value; } })
+          ? [h("textarea", { class: "cr-field cr-mono", rows: 4, key: "json", "aria-label": "JSON for flow.resume_data", placeholder: '{"by": "ann", "approved": true}', style: { width: "100%" }, value: text, spellcheck: "false", oninput: (event) => { text = event.target.value; if (checked) show(); }, ...(fault ? { "aria-invalid": "true", "aria-describedby": `cr-wrong-${row.key}-json` } : {}) }),
+            told("json", fault && `This is no JSON: ${fault}. A text needs quotes: "yes"`)]
           : h("div", { key: "form" }, fields.map(([name, value], place) => h("div", { class: "cr-bar", style: { padding: "4px 0" }, key: `field-${place}` },
-            h("input", { class: "cr-field cr-mono", placeholder: "name", "aria-label": `Name ${place + 1}`, value: name, spellcheck: "false", ...mark(place), oninput: (event) => set(place, 0, event.target.value) }),
-            h("input", { class: "cr-field cr-mono cr-grow", placeholder: "value: text, a number, true, or JSON", "aria-label": `Value ${place + 1}`, value, spellcheck: "false", oninput: (event) => set(place, 1, event.target.value) }),
+            h("input", { class: "cr-field cr-mono", placeholder: "name", "aria-label": `Name ${place + 1}`, value: name, spellcheck: "false", ...mark(place, 0), oninput: (event) => set(place, 0, event.target.value) }),
+            h("input", { class: "cr-field cr-mono cr-grow", placeholder: "value: text, a number, true, or JSON", "aria-label": `Value ${place + 1}`, value, spellcheck: "false", ...mark(place, 1), oninput: (event) => set(place, 1, event.target.value) }),
             button("Remove", () => { fields = fields.length > 1 ? fields.filter((_, at) => at !== place) : [["", ""]]; show(); answer.querySelector(`[aria-label="Name ${Math.min(place + 1, fields.length)}"]`)?.focus(); }, { "aria-label": `Remove field ${place + 1}` }),
-            bad(place) ? h("p", { class: "cr-wrong", role: "alert", id: `cr-wrong-${row.key}-${place}`, key: "wrong" }, bad(place)) : null)),
+            told(place, bad(place, 0) ?? bad(place, 1)))),
           button("Another field", () => { fields = [...fields, ["", ""]]; show(); })),
         h("p", { class: "cr-soft", style: { margin: "6px 0" } }, "The next step finds it as flow.resume_data; empty is None."),
         h("div", { class: "cr-bar", style: { padding: "4px 0" } },

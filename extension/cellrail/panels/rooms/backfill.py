@@ -18,7 +18,9 @@ from cellrail.app.wishing import BackfillOptions
 from cellrail.errors import CellrailError, UserError
 from cellrail.panels import ticking
 from cellrail.panels.base import Args
+from cellrail.panels.rooms.fields import any_of
 from cellrail.panels.rooms.pacing import PacedRoom
+from cellrail.run.jsontext import typed
 from cellrail.schedule.cron import EVERY, Cron
 from cellrail.schedule.deciding import Todo
 from cellrail.schedule.templates import is_template
@@ -335,7 +337,7 @@ def _options(
         "share": (AUTO,) if wish.share else (), "kernels": wish.kernels or None,
         "cores": wish.cores, "memory": int(wish.gigabytes * 1_000_000_000),
         "parameters": {
-            name: _typed(text, is_text=texts.get(name, False))
+            name: _typed(name, text, is_text=texts.get(name, False))
             for name, text in wish.parameters.items()
             if text.strip()
         },
@@ -348,15 +350,19 @@ def _options(
     return {**options, "every": wish.every, "tz": wish.tz or None}
 
 
-def _typed(text: str, *, is_text: bool) -> Any:
+def _typed(name: str, text: str, *, is_text: bool) -> Any:
     """A value as typed: text stays text where the parameter holds text, else JSON is read."""
     if is_text or is_template(text):
         return text
+    found = any_of(text.strip())
+    if not isinstance(found, str):
+        return found
     try:
-        return json.loads(text)
-    except ValueError:
-        words = {"True": True, "False": False, "None": None}
-        return words.get(text.strip(), text)
+        return typed(text)
+    except json.JSONDecodeError:
+        return text
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _labels(text: str) -> dict[str, str]:

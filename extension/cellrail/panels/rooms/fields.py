@@ -8,7 +8,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from cellrail.errors import BadParameter
+from cellrail.errors import BadParameter, UserError
 from cellrail.notebook.parameters import choices
 from cellrail.panels.rooms.runs import clipped
 from cellrail.run.jsontext import typed
@@ -103,7 +103,32 @@ def value_of(parameter: Parameter, given: Any) -> Any:
     try:
         return _READERS[kind](given, parameter)
     except ValueError as error:
-        raise BadParameter(f"{parameter.name}: {given!r} is no {_NAMES[kind]}") from error
+        why = f": {error}" if kind == "json" else ""
+        raise BadParameter(f"{parameter.name}: {given!r} is no {_NAMES[kind]}{why}") from error
+
+
+def json_of(text: str) -> Any:
+    """The value of a field that takes JSON.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        return typed(text)
+    except ValueError as error:
+        raise UserError(f"this is no JSON: {error}", hint='a text needs quotes: "yes"') from error
+
+
+def any_of(text: str) -> Any:
+    """As on the command line: numbers, booleans and None are recognised."""
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text if text else None
 
 
 def _may_be_none(parameter: Parameter) -> bool:
@@ -117,18 +142,6 @@ def _bool(text: str, _: Parameter) -> bool:
     if not isinstance(value, bool):
         raise ValueError(text)
     return value
-
-
-def _any(text: str, _: Parameter) -> Any:
-    """As on the command line: numbers, booleans and None are recognised."""
-    if text in _WORDS:
-        return _WORDS[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text if text else None
 
 
 def _choice(text: str, parameter: Parameter) -> Any:
@@ -147,7 +160,7 @@ _READERS: dict[str, Any] = {
     "datetime": lambda text, _: dt.datetime.fromisoformat(text).isoformat(),
     "json": lambda text, _: typed(text),
     "choice": _choice,
-    "any": _any,
+    "any": lambda text, _: any_of(text),
 }
 _NAMES = {
     "int": "whole number", "float": "number", "text": "text", "bool": "True or False",

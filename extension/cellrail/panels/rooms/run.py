@@ -12,10 +12,10 @@ from cellrail.locate import RunLocator
 from cellrail.panels.base import Args, Room
 from cellrail.panels.errand import Errand, Errands
 from cellrail.panels.rooms.details import detail_of
+from cellrail.panels.rooms.fields import json_of
 from cellrail.panels.rooms.previews import Previews
 from cellrail.panels.rooms.runs import clipped, shown
 from cellrail.panels.rooms.steps import edges_of, row_of
-from cellrail.panels.rooms.waits import data_of
 from cellrail_state.searching import RunSearch
 
 if TYPE_CHECKING:
@@ -228,14 +228,14 @@ class RunRoom(Room):
         """Cancel, resume or recover the run, in a process of its own.
 
         Args:
-            args: `run`; `verb`; `data`: what a resume brings, as JSON text.
+            args: `run`; `verb`; `data`: JSON text that a resume brings; empty for none.
         """
         verb = str(args["verb"])
         if verb not in _ACTIONS:
             raise UserError(f"a run cannot be told to {verb!r} here")
         run_id = self._find(args)
-        data = data_of(str(args.get("data") or "")) if verb == "resume" else None
-        options = {} if data is None else {"data": data}
+        text = str(args.get("data") or "") if verb == "resume" else ""
+        options = {"data": json_of(text)} if text.strip() else {}
         self._acted[run_id] = self._errands.begin(verb, run_id, options)
         return {"run": run_id}
 

@@ -15,8 +15,8 @@ import msgspec
 from cellrail.app.statelist import StatePage, StateRow, StateSearch
 from cellrail.errors import UserError
 from cellrail.panels.base import Args
+from cellrail.panels.rooms.fields import json_of
 from cellrail.panels.rooms.pacing import PacedRoom
-from cellrail.run.jsontext import from_text
 from cellrail_state.errors import StoreNotFound
 
 #: rows of a page, at most
@@ -84,7 +84,7 @@ class StateRoom(PacedRoom):
         if kind == _VARIABLE:
             stored = self.app.variable_set(path, text, if_version=version)
         else:
-            stored = self.app.resource_set(path, _json(text), if_version=version)
+            stored = self.app.resource_set(path, json_of(text), if_version=version)
         return {"path": path, "version": stored.version}
 
     def ask_delete(self, args: Args) -> dict[str, Any]:
@@ -127,13 +127,6 @@ def _version(args: Args) -> int:
     if not isinstance(version, int):
         raise UserError("which version was seen is not told")
     return version
-
-
-def _json(text: str) -> Any:
-    try:
-        return from_text(text)
-    except ValueError as error:
-        raise UserError(f"this is no JSON: {error}", hint='a text needs quotes: "yes"') from error
 
 
 def _plain(row: StateRow) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from cellrail.app.waitlist import Waiting
 from cellrail.errors import UserError
 from cellrail.panels.base import Args
 from cellrail.panels.errand import Errands
+from cellrail.panels.rooms.fields import json_of
 from cellrail.panels.rooms.pacing import PacedRoom
-from cellrail.run.jsontext import typed
 from cellrail_state.errors import StoreNotFound
 from cellrail_state.waits import CANCEL, RESUME
 
@@ -56,25 +56,12 @@ class WaitsRoom(PacedRoom):
         by, run_id = str(args.get("by")), str(args.get("run"))
         if by not in {RESUME, CANCEL}:
             raise UserError(f"an answer is resume or cancel, not {by!r}")
-        data = data_of(str(args.get("data") or "")) if by == RESUME else None
+        text = str(args.get("data") or "") if by == RESUME else ""
+        data = json_of(text) if text.strip() else None
         woke = self.app.answer(run_id, by, step=str(args.get("step") or "") or None, data=data)
         if not self.app.history(run_id).is_live:
             self._errands.begin(by, woke.run_id)
         return {"run": woke.run_id, "step": woke.step, "by": by}
-
-
-def data_of(text: str) -> Any:
-    """What an answer brings, as JSON text; None where nothing stands there.
-
-    Raises:
-        UserError: it is no JSON.
-    """
-    if not text.strip():
-        return None
-    try:
-        return typed(text)
-    except ValueError as error:
-        raise UserError(f"this is no JSON: {error}", hint='a text needs quotes: "yes"') from error
 
 
 def _row(one: Waiting) -> dict[str, Any]:
