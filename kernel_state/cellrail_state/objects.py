@@ -24,10 +24,10 @@ import re
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -45,12 +45,16 @@ PART = 4 << 20
 #: objects of more bytes are cut into parts
 PARTED = 2 * PART
 _THREADS = 4
+#: files that are made durable at the same time, and the fewest for which that pays
+_WAITING, _FEW = 8, 4
 _DIGEST_LENGTH = 64
 _HEX = "0123456789abcdef"
 _ADDRESS = re.compile(f"[0-9a-f]{{{_DIGEST_LENGTH}}}")
 _RETIRED = ".retired"
 
 Bytes = bytes | bytearray | memoryview
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class ObjectStore(Protocol):
@@ -58,6 +62,9 @@ class ObjectStore(Protocol):
 
     def put(self, data: Bytes) -> ObjectRef:
         """Store bytes; the reference to them."""
+
+    def put_all(self, parts: Sequence[Bytes]) -> list[ObjectRef]:
+        """Store several, each as an object of its own; the references to them, in order."""
 
     def flush(self) -> None:
         """Make all that was put durable."""
@@ -179,6 +186,17 @@ class Objects:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="cellrail-objects") as pool:
             return join(list(pool.map(self._put, cut(view))))
 
+    def put_all(self, parts: Sequence[Bytes]) -> list[ObjectRef]:
+        """Store several, each as an object of its own; the references to them, in order.
+
+        Raises:
+            StoreNotWritable: there is no room or no permission.
+        """
+        views = [_flat(data) for data in parts]
+        files = [n for n, view in enumerate(views) if INLINE_LIMIT < view.nbytes <= PARTED]
+        made = dict(zip(files, _at_once(self._put, [views[n] for n in files]), strict=True))
+        return [made.get(n) or self.put(view) for n, view in enumerate(views)]
+
     def _put(self, view: memoryview) -> ObjectRef:
         if view.nbytes <= INLINE_LIMIT:
             return make_ref(view)
@@ -247,13 +265,19 @@ class Objects:
         Raises:
             StoreNotWritable: they cannot be; the next flush tries again.
         """
-        while self._unflushed:
-            folder = self._unflushed.pop()
-            try:
-                sync_folder(folder)
-            except OSError as error:
-                self._remember(folder)
-                raise _not_writable(folder, error) from error
+        while folders := tuple(self._unflushed):
+            for error in filter(None, _at_once(self._sync, folders)):
+                raise error
+
+    def _sync(self, folder: Path) -> StoreNotWritable | None:
+        # before: a name that another thread makes meanwhile is flushed again
+        self._unflushed.discard(folder)
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            self._remember(folder)
+            return _not_writable(folder, error)
+        return None
 
     def get(self, ref: ObjectRef) -> bytes:
         """The bytes behind a reference.
@@ -409,6 +433,14 @@ def _recalled(path: Path) -> Path:
         with contextlib.suppress(OSError):
             path.with_name(path.name + _RETIRED).rename(path)
     return path
+
+
+def _at_once(act: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """What comes of each, in order; where there are many, several threads wait for the disk."""
+    if len(items) < _FEW:
+        return [act(item) for item in items]
+    with ThreadPoolExecutor(_WAITING, thread_name_prefix="cellrail-objects") as pool:
+        return list(pool.map(act, items))
 
 
 def is_object(path: Path) -> bool:

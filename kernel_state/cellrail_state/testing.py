@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,10 @@ class MemoryObjects:
         if ref.inline is None:
             self.content.setdefault(ref.digest, memoryview(data).tobytes())
         return ref
+
+    def put_all(self, parts: Sequence[Bytes]) -> list[ObjectRef]:
+        """Store several; the references to them."""
+        return [self.put(data) for data in parts]
 
     def flush(self) -> None:
         """Count the call."""

@@ -7,7 +7,7 @@ again. What cannot be pickled, what holds a secret and what does not come back a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +30,10 @@ class Store(inspection.Source, Protocol):
 
     def put(self, data: Any) -> ObjectRef:
         """Keep bytes; returns their address."""
+        ...
+
+    def put_all(self, parts: Sequence[Any]) -> list[ObjectRef]:
+        """Keep several; returns their addresses, in order."""
         ...
 
 
@@ -162,7 +166,7 @@ class Writer:
         return True
 
     def _write(self, piece: Piece, made: Made) -> Component:
-        refs = [self._objects.put(data) for data in piece.data]
+        refs = self._objects.put_all(piece.data)
         ident = Hasher.parts(
             CODEC.encode(),
             *(name.encode("utf-8", "surrogatepass") for name in piece.heads),

@@ -177,20 +177,25 @@ def test_while_the_process_stays_for_a_run_that_waits(make, app, tmp_path):
 
 def test_while_the_driver_has_work_of_its_own_beside_a_cell(make, app, tmp_path, monkeypatch):
     """A slow disk: the cell's code is done before the commit before it is durable."""
-    sync, pressed = Recorder.sync, []
+    sync, started, jobs = Recorder.sync, Recorder.started, []
 
     def slow(recorder):
         sync(recorder)
-        if (tmp_path / "begun").exists() and not pressed:
-            pressed.append(True)
+        if len(jobs) == 2:
+            jobs.append("pressed")
             wait_for((tmp_path / "captures").exists)
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Recorder, "sync", slow)
-    begun = "Path('begun').touch()"
-    run = app.run(make(SLOW + begun, "%%step made\nkept = Slow()", LOOP[2]))
+    def noted(recorder, step, job_id, **options):
+        jobs.append(job_id)
+        started(recorder, step, job_id, **options)
 
-    assert pressed
+    monkeypatch.setattr(Recorder, "sync", slow)
+    monkeypatch.setattr(Recorder, "started", noted)
+    run = app.run(make(SLOW, "%%step made\nkept = Slow()", LOOP[2]))
+    monkeypatch.undo()
+
+    assert jobs[-1] == "pressed"
     assert run.was_interrupted
     assert run["made"].status == "success"
     assert not (tmp_path / "after").exists()

@@ -13,31 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from blake3 import blake3
 
 from cellrail_state.capture import Capture, Limits
-from cellrail_state.model import ObjectRef, Verdict
+from cellrail_state.model import Verdict
 from cellrail_state.namespace import user_names
 from cellrail_state.restore import restore
+from memory import Memory
 
 TOKEN = "hunter2-hunter2"
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def put(self, data: Any) -> ObjectRef:
-        raw = bytes(data)
-        digest = blake3(raw).hexdigest()
-        self.objects[digest] = raw
-        return ObjectRef(digest=digest, size=len(raw))
-
-    def get(self, ref: ObjectRef) -> bytes:
-        return self.objects[ref.digest]
-
-    def buffer(self, ref: ObjectRef) -> bytearray:
-        return bytearray(self.objects[ref.digest])
 
 
 class Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -66,6 +67,43 @@ def test_no_space_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(StoreNotWritable, match="No space"):
         Objects(tmp_path).put(LARGE)
     assert not list(Objects(tmp_path).files())
+
+
+def test_many_at_once_are_what_they_are_one_by_one(tmp_path: Path) -> None:
+    parts = [bytes([n % 7]) * (n * 700) + os.urandom(n % 3) for n in range(60)]
+    together = Objects(tmp_path / "together").put_all(parts)
+    single = Objects(tmp_path / "single")
+    assert together == [single.put(part) for part in parts]
+    files = {path.name for path in Objects(tmp_path / "together").files()}
+    assert files == {path.name for path in single.files()}
+    fresh = Objects(tmp_path / "together")
+    assert [fresh.get(ref) for ref in together] == parts
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_what_could_not_be_made_durable_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    objects = Objects(tmp_path)
+    refs = objects.put_all([os.urandom(9000) for _ in range(count)])
+    folders = {objects.path(ref.digest).parent for ref in refs} | {tmp_path}
+    bad, broken, synced = objects.path(refs[-1].digest).parent, [True], list[Path]()
+
+    def sync(folder: Path) -> None:
+        if folder == bad and broken:
+            raise OSError(errno.EIO, "Input/output error")
+        synced.append(folder)
+
+    monkeypatch.setattr(module, "sync_folder", sync)
+    with pytest.raises(StoreNotWritable, match="Input/output error"):
+        objects.flush()
+    broken.clear()
+    objects.flush()
+    assert folders <= {*synced}
+    assert bad in synced
+    done = len(synced)
+    objects.flush()
+    assert len(synced) == done
 
 
 def test_an_address_never_leads_out_of_the_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ class Folder:
         digest = blake3(raw).hexdigest()
         (self.path / digest).write_bytes(raw)
         return ObjectRef(digest=digest, size=len(raw))
+
+    def put_all(self, parts: Sequence[Any]) -> list[ObjectRef]:
+        return [self.put(data) for data in parts]
 
     def get(self, ref: ObjectRef) -> bytes:
         try:

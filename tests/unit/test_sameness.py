@@ -7,31 +7,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from blake3 import blake3
 
 from cellrail_state import ambient_parts
 from cellrail_state.capture import Capture
 from cellrail_state.equality import differs
-from cellrail_state.model import Checkpoint, ObjectRef
+from cellrail_state.model import Checkpoint
 from cellrail_state.namespace import user_names
 from cellrail_state.sameness import Sameness
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def put(self, data: Any) -> ObjectRef:
-        raw = bytes(data)
-        digest = blake3(raw).hexdigest()
-        self.objects[digest] = raw
-        return ObjectRef(digest=digest, size=len(raw))
-
-    def get(self, ref: ObjectRef) -> bytes:
-        return self.objects[ref.digest]
-
-    def buffer(self, ref: ObjectRef) -> bytearray:
-        return bytearray(self.objects[ref.digest])
+from memory import Memory
 
 
 def _checkpoint(store: Memory, source: str, *, after: int = 0) -> Checkpoint:

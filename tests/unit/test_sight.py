@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from blake3 import blake3
 
 from cellrail_state.capture import Capture, Limits
-from cellrail_state.model import ObjectRef
+from memory import Memory
 
 HEAD = """
 import collections, contextvars, functools, itertools, logging, queue, socket, sqlite3
@@ -74,12 +73,6 @@ def _closed() -> Iterator[None]:
     """What an example has opened is closed with it, and not within another test."""
     yield
     gc.collect()
-
-
-class Memory:
-    def put(self, data: Any) -> ObjectRef:
-        raw = bytes(data)
-        return ObjectRef(digest=blake3(raw).hexdigest(), size=len(raw))
 
 
 def seen_around(made: str, act: str, **options: Any) -> tuple[Any, Any]:
