@@ -322,6 +322,13 @@ def array(
     return made
 
 
+def small_array(data: bytes, dtype: Any, *shape: int) -> Any:
+    """An array that owns a copy of these bytes."""
+    import numpy as np
+
+    return np.frombuffer(data, dtype).reshape(shape).copy()
+
+
 def array_view(  # noqa: PLR0917 - the order is part of the codec
     owner: Any,
     dtype: Any,

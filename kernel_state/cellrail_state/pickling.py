@@ -235,12 +235,10 @@ class NanPickler(Pickler):
     """Pickles values that hold a NaN: slower, as it is asked about every object."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
         self._nans = nans.Names()
-
-    def persistent_id(self, obj: Any) -> str | None:
-        """The id of a NaN."""
-        return self._nans.of(obj)
+        # no method that calls it: half of what the question costs, a million times
+        self.persistent_id = self._nans.of
+        super().__init__(*args, **options)
 
     @property
     def holds_nans(self) -> bool:
