@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _ABSENT: Any = object()
-_WORD = re.compile(r"[^\W\d]\w*")
+_WORD = re.compile(r"\b[^\W\d]\w*")
 #: parts that grow by imports; what one cell adds does not concern another
 _ADDED_TO = frozenset({"modules", "warnings", "logging"})
 _OPTIONS = frozenset({"numpy", "pandas", "matplotlib", "matplotlib.colors", "sklearn"})

@@ -193,9 +193,15 @@ class Objects:
             StoreNotWritable: there is no room or no permission.
         """
         views = [_flat(data) for data in parts]
-        files = [n for n, view in enumerate(views) if INLINE_LIMIT < view.nbytes <= PARTED]
-        made = dict(zip(files, _at_once(self._put, [views[n] for n in files]), strict=True))
+        # what is there already makes nobody wait
+        news = [n for n, view in enumerate(views) if self._is_news(view)]
+        made = dict(zip(news, _at_once(self._put, [views[n] for n in news]), strict=True))
         return [made.get(n) or self.put(view) for n, view in enumerate(views)]
+
+    def _is_news(self, view: memoryview) -> bool:
+        """Whether bytes become a file of their own that this process has not put before."""
+        size = view.nbytes
+        return INLINE_LIMIT < size <= PARTED and (xxh3_128_digest(view), size) not in self._known
 
     def _put(self, view: memoryview) -> ObjectRef:
         if view.nbytes <= INLINE_LIMIT:

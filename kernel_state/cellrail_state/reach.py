@@ -34,7 +34,7 @@ from .namespace import INSIDES, LOOK_UP, WHOLE
 
 #: names and attributes in code that can reach any name
 _OPAQUE = WHOLE | INSIDES | {"__main__"}
-_WORD = re.compile(r"[^\W\d]\w*")
+_WORD = re.compile(r"\b[^\W\d]\w*")
 _WRAPPERS = (staticmethod, classmethod, functools.cached_property)
 #: what `abc` and `dataclasses` keep on a class for themselves
 _QUIET_NAMES = frozenset({"_abc_data", "_DataclassParams", "_MISSING_TYPE", "KW_ONLY"})

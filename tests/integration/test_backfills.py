@@ -621,6 +621,7 @@ def test_the_command_line_lists_and_shows_backfills(cellrail, days):
     assert "AssertionError" in told["failures"][0]["why"]
     (listed,) = json.loads(cellrail("backfill", "list", "--json").stdout)["backfills"]
     assert (listed["backfill_id"], listed["status"]) == (told["backfill_id"], "done")
+    assert "done: 1 failed, 2 success" in cellrail("backfill", "list").stdout
     shown = cellrail("backfill", "show", told["backfill_id"][:19], "--ticks")
     assert "1 failed, 2 success; 0 left" in shown.stdout
     assert shown.stdout.count("2025-01-02T00:00:00+00:00") == 2

@@ -113,6 +113,8 @@ def test_strings_mention_what_queries_and_formulas_name():
     names = names_of("df.query('age > @limit')\nx = f'{y:>{z}} {df.eval(\"a b\")}'")
 
     assert {"limit", "a", "b"} <= names.mentions
+    # a format names nothing
+    assert "f" not in names_of("show(x, fmt='.2f')").mentions
 
 
 def test_a_function_that_looks_at_everything_makes_its_callers_opaque():

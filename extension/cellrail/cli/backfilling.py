@@ -151,11 +151,7 @@ def list_(*, context: Context) -> None:
     found = context.app().backfill_list()
     context.json({"backfills": [fill.to_dict() for fill in found]})
     if found:
-        rows = [
-            (f.id, f.record.flow, f.status, f.record.which, f.record.start, f.record.end)
-            for f in found
-        ]
-        context.say(table(("backfill", "flow", "status", "ticks", "start", "end"), rows))
+        context.say(table(found.headings, [found.row(fill) for fill in found]))
     elif not context.as_json:
         context.note("there are no backfills")
 

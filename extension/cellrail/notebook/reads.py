@@ -27,7 +27,7 @@ _MAIN = "__main__"
 #: one of these alone in a cell is a magic, if no variable has its name
 _AUTOMAGIC = frozenset({"reset", "store", "pylab", "recall", "rerun", "run", "who", "whos"})
 _OUTPUT = re.compile(r"_(\d+)|(_{1,3})")
-_WORD = re.compile(r"[^\W\d]\w*")
+_WORD = re.compile(r"\b[^\W\d]\w*")
 _BUILTINS = frozenset(dir(builtins))
 
 
