@@ -65,4 +65,8 @@ def constants() -> set[int]:
             found |= {id(part), id(vars(part)), *map(id, vars(part).values())}
     settings = sys.modules["matplotlib"].rcParams
     found |= {id(value) for value in dict.values(settings) if type(value) is list}
+    # each copy of a registered map of colours shows its lists
+    for known in sys.modules["matplotlib"].colormaps.values():
+        if type(colours := getattr(known, "colors", None)) is list:
+            found |= {id(colours), *map(id, colours)}
     return found

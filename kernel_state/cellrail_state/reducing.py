@@ -35,6 +35,10 @@ _ONCE: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("numpy.random.mtrand", "RandomState"): (("numpy.random.mtrand", "_rand"),),
     ("matplotlib", "RcParams"): (("matplotlib", "rcParams"),),
     ("matplotlib.cm", "ColormapRegistry"): (("matplotlib", "colormaps"),),
+    ("matplotlib.colors", "ListedColormap"): tuple(
+        ("seaborn.cm", name + end)
+        for name in ("crest", "flare", "icefire", "mako", "rocket", "vlag") for end in ("", "_r")
+    ),
     ("pandas._config.config", "DictWrapper"): (("pandas", "options"),),
     ("pandas", "DictWrapper"): (("pandas", "options"),),
 }
@@ -44,9 +48,21 @@ def place_of(obj: object) -> tuple[str, str] | None:
     """Module and name of an object that exists once in a process; None for any other."""
     kind = type(obj)
     for module, name in _ONCE.get((kind.__module__, kind.__qualname__), ()):
-        if vars(sys.modules.get(module, types)).get(name) is obj:
+        if vars(sys.modules.get(module, types)).get(name) is obj and _is_as_imported(obj):
             return module, name
     return None
+
+
+def _is_as_imported(obj: object) -> bool:
+    """Whether an object that exists once is what a new process makes of it, as far as that counts.
+
+    What else stands here has a state that is kept beside the variables, or is not kept.
+    """
+    known = vars(obj) if type(obj).__name__ == "ListedColormap" else {}
+    # what `set_bad`, `set_over` and `set_under` change
+    return [known.get(f"_rgba_{at}") for at in ("bad", "over", "under") if known] in (
+        [], [(0.0, 0.0, 0.0, 0.0), None, None],
+    )  # fmt: skip
 
 
 def _reduce_once(obj: object) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import pytest
@@ -94,6 +97,47 @@ def test_figures_that_share_nothing_of_the_notebooks_are_stored_apart():
     delta = book.cell("ax2.set_title('new')")
 
     assert {"fig2", "ax2"} == set(delta.written)
+
+
+@pytest.mark.parametrize("colours", ["'viridis'", "None", "cm.rocket"])
+def test_figures_of_one_map_of_colours_are_stored_apart(monkeypatch, colours):
+    """Each has a copy of it, and every copy shows the library's own list."""
+    of_seaborn(monkeypatch)
+    book = Notebook()
+    made = f"subplots(); ax.imshow([[1, 2], [3, 4]], cmap={colours})"
+    book.cell(
+        "from matplotlib.figure import Figure\nimport seaborn.cm as cm\n"
+        f"a = Figure(); ax = a.{made}\nb = Figure(); ax = b.{made}\ndel ax"
+    )
+    variables = book.capture.current.variables
+    assert variables["a"].component != variables["b"].component
+    back = book.restored()
+    assert back["a"].axes[0].images[0].cmap == book.ns["a"].axes[0].images[0].cmap
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_map_of_colours_of_seaborn_is_that_one_again_unless_it_was_changed(monkeypatch):
+    seaborn = of_seaborn(monkeypatch)
+    book = Notebook()
+    book.cell("import seaborn.cm as cm\nkept = [cm.rocket]")
+    assert book.restored()["kept"][0] is seaborn.rocket
+    book.cell("cm.rocket.set_bad('black')")
+    other = book.restored()["kept"][0]
+    assert other is not seaborn.rocket
+    assert other == seaborn.rocket
+
+
+def of_seaborn(monkeypatch):
+    """What `seaborn.cm` holds."""
+    from matplotlib.colors import ListedColormap
+
+    package, module = types.ModuleType("seaborn"), types.ModuleType("seaborn.cm")
+    package.cm = module
+    module.rocket = ListedColormap([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], "rocket")
+    for one in (package, module):
+        one.__spec__ = ModuleSpec(one.__name__, None)
+        monkeypatch.setitem(sys.modules, one.__name__, one)
+    return module
 
 
 def test_a_figure_that_shares_with_other_variables_shares_again():
