@@ -153,7 +153,10 @@ class Capture:
             return self._looker.missed(pieces, changed - reached, self.current)
 
     def look_before(
-        self, roots: Mapping[str, object], touched: Collection[str] | None
+        self,
+        roots: Mapping[str, object],
+        touched: Collection[str] | None,
+        rebinds: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Before a cell runs: names that it can reach and that changed since they were looked at.
 
@@ -164,7 +167,12 @@ class Capture:
         Args:
             roots: as for `checkpoint`.
             touched: names that the cell's code uses; None where it may use any.
+            rebinds: of these, names that it binds before it uses what they held.
         """
+        if touched is not None:
+            # the cell cannot reach what they hold, unless by another name
+            company, gone = self._baseline.group_of, {*rebinds}
+            touched = {*touched} - {n for n in gone if gone.issuperset(company.get(n, ()))}
         reached = None if touched is None else self.leads_to(roots, touched)
         known = self._baseline.entries.keys()
         idle = (known if reached is None else reached) & known

@@ -37,7 +37,8 @@ _ONCE: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("matplotlib.cm", "ColormapRegistry"): (("matplotlib", "colormaps"),),
     ("matplotlib.colors", "ListedColormap"): tuple(
         ("seaborn.cm", name + end)
-        for name in ("crest", "flare", "icefire", "mako", "rocket", "vlag") for end in ("", "_r")
+        for name in ("crest", "flare", "icefire", "mako", "rocket", "vlag")
+        for end in ("", "_r")
     ),
     ("pandas._config.config", "DictWrapper"): (("pandas", "options"),),
     ("pandas", "DictWrapper"): (("pandas", "options"),),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import types
+from functools import partial
 from typing import Any
 
 import pytest
@@ -277,6 +278,21 @@ def test_a_change_that_no_code_showed_is_found_before_the_next_cell_that_uses_th
     # what was looked at just now is not looked at again
     assert book.capture.look_before(user_names(book.ns), {"a"}) == ()
     assert book.cell("c = 2").missed == ()
+
+
+def test_before_a_cell_what_it_only_binds_anew_is_not_looked_at():
+    """Unless another name would still have it."""
+    library = types.ModuleType("library")
+    book = Notebook()
+    book.cell("a = [1]; b = [2]; c = b")
+    library.held = [book.ns["a"], book.ns["b"]]
+    book.cell("x = 1")
+    for held in library.held:
+        held.append(3)
+    book.cell("x = 2")
+    look = partial(book.capture.look_before, user_names(book.ns), {"a", "b"})
+    assert look(rebinds={"a", "b"}) == ("b", "c")
+    assert look(rebinds={"b"}) == ("a", "b", "c")
 
 
 def test_words_of_a_docstring_are_no_calls():

@@ -117,6 +117,25 @@ def test_strings_mention_what_queries_and_formulas_name():
     assert "f" not in names_of("show(x, fmt='.2f')").mentions
 
 
+@pytest.mark.parametrize(
+    ("code", "rebinds"),
+    [
+        ("a, (b, *c) = make()\na.x = b", {"a", "b", "c"}),
+        ("x = 1\na = b = x\nb = 2", {"x", "a", "b"}),
+        ("a = a + 1\nb += 1", set()),
+        ("print(a)\na = 1", set()),
+        ("df.query('a > 1')\na = 1", set()),
+        ("def f(): return a\na = f()", set()),
+        ("if x: a = 1\nfor b in y: c = 1", set()),
+        ("a = [b for b in (c := y)]", set()),
+        ("a[0] = b.c = 1\ndel d", set()),
+        ("with x as a: b = 1", set()),
+    ],
+)
+def test_names_that_are_bound_before_anything_uses_them(code, rebinds):
+    assert names_of(code).rebinds == rebinds
+
+
 def test_a_function_that_looks_at_everything_makes_its_callers_opaque():
     cells = [names_of("def f():\n    return globals()"), names_of("x = f()"), names_of("y = 1")]
 

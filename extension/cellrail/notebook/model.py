@@ -59,6 +59,8 @@ class Step(Shown, msgspec.Struct, frozen=True, kw_only=True):
     mentions: frozenset[str] = frozenset()
     #: it calls what may look names up that its text does not tell
     looks_up: bool = False
+    #: names that it surely binds before it uses what they held
+    rebinds: frozenset[str] = frozenset()
     #: the cells it stands for, by place in the notebook
     cell_indices: tuple[int, ...] = ()
 

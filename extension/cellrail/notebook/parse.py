@@ -196,6 +196,7 @@ def _step(cell: Mapping[str, Any], index: int, number: int, tags: Sequence[str])
         imports=names.imports,
         mentions=names.mentions | line.mentions,
         looks_up=names.looks_up or line.looks_up,
+        rebinds=names.rebinds - line.reads - line.mentions,
         cell_indices=(index,),
     )
 

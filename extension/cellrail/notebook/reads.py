@@ -46,6 +46,8 @@ class CellNames(msgspec.Struct, frozen=True, kw_only=True):
     mentions: frozenset[str] = frozenset()
     #: it calls what may look names up that its text does not tell
     looks_up: bool = False
+    #: names that it surely binds before it uses what they held
+    rebinds: frozenset[str] = frozenset()
 
     @property
     def touches(self) -> frozenset[str] | None:
@@ -80,6 +82,7 @@ def names_of(body: str) -> CellNames:
         imports=tuple(dict.fromkeys(visitor.imports)),
         mentions=frozenset(visitor.mentioned),
         looks_up=bool(visitor.called & LOOK_UP),
+        rebinds=frozenset(_rebound(tree)),
     )
 
 
@@ -91,6 +94,25 @@ def option_names(options: StepOptions) -> CellNames:
     bound = [*targets(options.foreach), *options.collect] if options.foreach else []
     code += [f"{name} = None" for name in bound]
     return names_of("\n".join(code))
+
+
+def _rebound(tree: ast.Module) -> set[str]:
+    """Names that statements of the cell itself bind before any uses them, be it in a string."""
+    used, found = set[str](), set[str]()
+    for statement in tree.body:
+        bound = set[str]()
+        plain = isinstance(statement, ast.Assign)
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and plain and isinstance(node.ctx, ast.Store):
+                bound.add(node.id)
+            elif isinstance(node, ast.Name):  # `x += 1` uses x, too
+                used.add(node.id)
+            elif isinstance(node, ast.Constant) and type(node.value) is str:
+                used.update(_WORD.findall(node.value))
+            elif isinstance(node, ast.comprehension | ast.NamedExpr | ast.Lambda):
+                plain = False  # what these bind is not the notebook's, or not surely bound
+        found |= (bound if plain else set()) - used
+    return found
 
 
 def _is_automagic(body: str) -> bool:

@@ -230,7 +230,7 @@ class KernelHooks:
         if "needs" in self._cell_order:
             self._bring(self._cell_order["needs"])
         if self._cell_order.get("checkpoint"):
-            self.state.look_before(self._cell_order["touched"])
+            self.state.look_before(self._cell_order["touched"], self._cell_order["rebinds"])
         # behind the look: a loop's variable does not change unseen
         self._perform(self._cell_order.get("before", ()))
         if self._cell_order.get("baseline"):

@@ -313,7 +313,7 @@ class LiveRun:
         if self._open is not None or only_looks(cell.info.source):
             return
         job_id = self.recorder.next_job_id()
-        self.state.look_before(cell.step.touches)
+        self.state.look_before(cell.step.touches, cell.step.rebinds)
         outputs, gathering = Outputs(self._shell, None), contextlib.ExitStack()
         gathering.enter_context(outputs.gathering())
         self._open = _Open(

@@ -260,7 +260,7 @@ class LivePerformer:
 
     def _look_before(self, step: Step, *, first: bool) -> None:
         if self._live is not None and step != self._entered:
-            self._live.state.look_before(step.touches)
+            self._live.state.look_before(step.touches, step.rebinds)
         self._entered = None
         again = self._live is not None and may_rerun(step, self._shell.user_ns)
         if first and (step.options.retry or again):

@@ -375,6 +375,7 @@ class Performer:
                     "checkpoint": final and not step.options.no_checkpoint,
                     "only": list(step.options.outputs) or None,
                     "touched": _sorted(step.touches),
+                    "rebinds": sorted(step.rebinds),
                     "last": self.is_last(step, action.path),
                     "parks": self._may_park(step),
                     "binds_error": error_name(step),

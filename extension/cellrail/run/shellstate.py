@@ -211,13 +211,14 @@ class ShellState:
         """What the look before the attempt found changed unseen: no checkpoint has it yet."""
         return self._pending.missed if self._pending is not None else ()
 
-    def look_before(self, touched: Collection[str] | None) -> None:
+    def look_before(self, touched: Collection[str] | None, rebinds: Collection[str] = ()) -> None:
         """Before a cell: find what changed unseen, lest it passes for the cell's own doing.
 
         As far as that takes a small share of the time; an audit finds the rest.
 
         Args:
             touched: names that the cell's code uses; None where it may use any.
+            rebinds: of these, names that it binds before it uses what they held.
         """
         # what runs beside the cell may be gone when it ends
         self._beside = self._bystanders.may_run()
@@ -229,7 +230,7 @@ class ShellState:
         # what cannot be looked at has not been found
         with contextlib.suppress(Exception):
             roots = shellspace.capture_roots(self._shell)
-            self._capture.look_before(roots, None if self._beside else touched)
+            self._capture.look_before(roots, None if self._beside else touched, rebinds)
         self._spent += time.monotonic() - started
 
     @property
